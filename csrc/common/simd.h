@@ -1,0 +1,75 @@
+// Vectors of the widest registers the translation unit is compiled for.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
+
+namespace skelops {
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+constexpr int kAccumulatorRows = 13;  // two vectors each: 26 of 32 registers
+#elif defined(__AVX__)
+constexpr int kVectorBytes = 32;
+constexpr int kAccumulatorRows = 6;
+#else
+constexpr int kVectorBytes = 16;
+constexpr int kAccumulatorRows = 6;
+#endif
+
+template <typename T>
+struct Simd {
+  static constexpr int kLanes = kVectorBytes / sizeof(T);
+  typedef T Vec __attribute__((vector_size(kVectorBytes)));
+  typedef T Unaligned __attribute__((vector_size(kVectorBytes), aligned(sizeof(T)), may_alias));
+
+  static Vec load(const T* p) { return *reinterpret_cast<const Unaligned*>(p); }
+  static void store(T* p, Vec v) { *reinterpret_cast<Unaligned*>(p) = v; }
+
+  // The first `count` lanes; the others read as zero and are not written.
+  static Vec load(const T* p, int count) {
+#if defined(__AVX512F__)
+    const auto mask = static_cast<uint16_t>((1u << count) - 1);
+    if constexpr (sizeof(T) == 4) {
+      return Vec(_mm512_maskz_loadu_ps(mask, p));
+    } else {
+      return Vec(_mm512_maskz_loadu_pd(static_cast<uint8_t>(mask), p));
+    }
+#else
+    Vec v = {};
+    std::memcpy(&v, p, count * sizeof(T));
+    return v;
+#endif
+  }
+
+  static void store(T* p, Vec v, int count) {
+#if defined(__AVX512F__)
+    const auto mask = static_cast<uint16_t>((1u << count) - 1);
+    if constexpr (sizeof(T) == 4) {
+      _mm512_mask_storeu_ps(p, mask, __m512(v));
+    } else {
+      _mm512_mask_storeu_pd(p, static_cast<uint8_t>(mask), __m512d(v));
+    }
+#else
+    std::memcpy(p, &v, count * sizeof(T));
+#endif
+  }
+
+  static T sum(Vec v) {
+    T total = 0;
+    for (int i = 0; i < kLanes; ++i) total += v[i];
+    return total;
+  }
+};
+
+// Ask for memory that the next step reads (or writes) while this one computes.
+template <bool kWrite = false, typename T>
+void prefetch(const T* p, int64_t count) {
+  constexpr int64_t kLine = 64 / sizeof(T);
+  for (int64_t i = 0; i < count; i += kLine) __builtin_prefetch(p + i, kWrite ? 1 : 0, 3);
+}
+
+}  // namespace skelops

@@ -1,0 +1,140 @@
+// Tensors as the kernels see them: contiguous samples in the accumulation type.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <type_traits>
+#include <vector>
+
+#include "common/check.h"
+
+namespace skelops {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using OptionalTensor = std::optional<Tensor>;
+
+// Half types are accumulated in float32.
+template <typename T>
+using Accumulate = std::conditional_t<std::is_same_v<T, double>, double, float>;
+
+template <typename T>
+constexpr ScalarType kScalarType = torch::headeronly::CppTypeToScalarType<T>::value;
+
+template <typename T, typename U>
+void convert(const T* from, U* to, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) to[i] = static_cast<U>(from[i]);
+}
+
+// Uninitialised memory of one task.
+template <typename T>
+class Scratch {
+ public:
+  explicit Scratch(int64_t count) : data_(new T[count]) {}
+  T* get() const { return data_.get(); }
+  T& operator[](int64_t i) const { return data_[i]; }
+
+ private:
+  std::unique_ptr<T[]> data_;
+};
+
+// A batch tensor read sample by sample: in place, or converted into the caller's scratch.
+template <typename T>
+class Samples {
+ public:
+  explicit Samples(const Tensor& t)
+      : tensor_(torch::stable::contiguous(t)),
+        data_(static_cast<const T*>(tensor_.data_ptr())),
+        size_(t.size(0) == 0 ? 0 : t.numel() / t.size(0)) {}
+
+  static constexpr bool kInPlace = std::is_same_v<T, Accumulate<T>>;
+  int64_t size() const { return size_; }
+  int64_t scratch() const { return kInPlace ? 0 : size_; }
+  const T* raw(int64_t n) const { return data_ + n * size_; }
+
+  const Accumulate<T>* get(int64_t n, Accumulate<T>* scratch) const {
+    return get(n, 0, size_, scratch);
+  }
+
+  const Accumulate<T>* get(int64_t n, int64_t begin, int64_t count, Accumulate<T>* scratch) const {
+    if constexpr (kInPlace) {
+      return data_ + n * size_ + begin;
+    } else {
+      convert(data_ + n * size_ + begin, scratch, count);
+      return scratch;
+    }
+  }
+
+ private:
+  Tensor tensor_;
+  const T* data_;
+  int64_t size_;
+};
+
+template <typename T>
+Tensor new_tensor(const Tensor& like, std::vector<int64_t> shape) {
+  return torch::stable::new_empty(like, shape, kScalarType<T>);
+}
+
+template <typename T>
+T* data(const Tensor& t) {
+  return static_cast<T*>(t.data_ptr());
+}
+
+inline Tensor no_gradient(const Tensor& like) { return torch::stable::new_empty(like, {0}); }
+
+inline bool wants(int64_t needs, int index) { return needs >> index & 1; }
+
+// function(T{}) with T the floating type.
+template <typename F>
+auto dispatch(ScalarType type, const char* op, F&& function) {
+  switch (type) {
+    case ScalarType::Double: return function(double{});
+    case ScalarType::Float: return function(float{});
+    case ScalarType::Half: return function(c10::Half{});
+    case ScalarType::BFloat16: return function(c10::BFloat16{});
+    default: SKELOPS_CHECK(false, op, "a floating tensor");
+  }
+  return function(float{});
+}
+
+template <typename F>
+auto dispatch(const Tensor& t, const char* op, F&& function) {
+  return dispatch(t.scalar_type(), op, std::forward<F>(function));
+}
+
+// A small tensor (parameters, statistics) copied to the accumulation type; absent ones are empty.
+template <typename A>
+std::vector<A> parameter(const OptionalTensor& maybe) {
+  if (!maybe.has_value()) return {};
+  const Tensor t = torch::stable::contiguous(*maybe);
+  std::vector<A> values(t.numel());
+  dispatch(t, "parameter", [&](auto type) {
+    convert(static_cast<const decltype(type)*>(t.data_ptr()), values.data(), t.numel());
+  });
+  return values;
+}
+
+template <typename A>
+std::vector<A> parameter(const Tensor& t) {
+  return parameter<A>(OptionalTensor(t));
+}
+
+// The gradient of a parameter, summed in the accumulation type: a tensor of its shape and dtype.
+template <typename A>
+Tensor gradient_of(const Tensor& parameter, const std::vector<A>& values) {
+  const auto sizes = parameter.sizes();
+  Tensor t = torch::stable::new_empty(parameter, sizes);
+  dispatch(t, "gradient", [&](auto type) {
+    convert(values.data(), static_cast<decltype(type)*>(t.data_ptr()), t.numel());
+  });
+  return t;
+}
+
+}  // namespace skelops

@@ -1,0 +1,282 @@
+// bn_act_add: a channel of the whole batch (a few hundred KB) stays in the L2 cache between the
+// reduction and the elementwise pass, so each tensor crosses memory once.
+#include <cmath>
+
+#include "common/parallel.h"
+#include "common/tensor.h"
+#include "math/moments.h"
+
+namespace skelops {
+namespace {
+
+struct Norm {
+  OptionalTensor weight, bias, mean, var;
+};
+
+// x of one channel, row by row (a row is T * V values of one sample).
+template <typename T>
+class Channel {
+ public:
+  using A = Accumulate<T>;
+  Channel(const Samples<T>& samples, int64_t channel, int64_t row, A* scratch)
+      : samples_(samples), begin_(channel * row), row_(row), scratch_(scratch) {}
+  const A* operator()(int64_t n) const { return samples_.get(n, begin_, row_, scratch_); }
+
+ private:
+  const Samples<T>& samples_;
+  int64_t begin_, row_;
+  A* scratch_;
+};
+
+template <typename A>
+struct Affine {
+  A mean, rstd, scale, shift;
+
+  Affine(double mean, double var, A weight, A bias, double eps)
+      : mean(static_cast<A>(mean)),
+        rstd(static_cast<A>(1 / std::sqrt(var + eps))),
+        scale(weight * rstd),
+        shift(bias - this->mean * scale) {}
+};
+
+// The statistics of a normalisation: of the batch, which are also written out, or the given ones.
+template <typename T>
+class Statistics {
+ public:
+  using A = Accumulate<T>;
+  Statistics(const Norm& norm, const Tensor& like, bool training, double eps)
+      : weight_(parameter<A>(norm.weight)),
+        bias_(parameter<A>(norm.bias)),
+        given_mean_(training ? std::vector<A>() : parameter<A>(norm.mean)),
+        given_var_(training ? std::vector<A>() : parameter<A>(norm.var)),
+        training_(training),
+        eps_(eps),
+        mean(new_tensor<A>(like, {training && present() ? size() : 0})),
+        var(new_tensor<A>(like, {training && present() ? size() : 0})) {}
+
+  bool present() const { return !weight_.empty(); }
+
+  Affine<A> measure(int64_t c, int64_t batch, int64_t row, const Channel<T>& x) const {
+    if (!training_) return {given_mean_[c], given_var_[c], weight_[c], bias_[c], eps_};
+    Moments moments;
+    for (int64_t n = 0; n < batch; ++n) moments.merge(Moments::of(x(n), row));
+    data<A>(mean)[c] = static_cast<A>(moments.mean);
+    data<A>(var)[c] = static_cast<A>(moments.variance());
+    return {moments.mean, moments.variance(), weight_[c], bias_[c], eps_};
+  }
+
+ private:
+  int64_t size() const { return static_cast<int64_t>(weight_.size()); }
+  std::vector<A> weight_, bias_, given_mean_, given_var_;
+  bool training_;
+  double eps_;
+
+ public:
+  Tensor mean, var;
+};
+
+template <typename T>
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> forward(const Tensor& x, const Norm& norm,
+                                                           const OptionalTensor& residual,
+                                                           const Norm& res_norm, bool training,
+                                                           bool relu, double eps) {
+  using A = Accumulate<T>;
+  using S = Simd<A>;
+  const int64_t batch = x.size(0), channels = x.size(1), row = x.size(2) * x.size(3);
+  const Samples<T> inputs(x), residuals(residual.value_or(x));
+  const Statistics<T> statistics(norm, x, training, eps), res(res_norm, x, training, eps);
+  Tensor out = new_tensor<T>(x, {batch, channels, x.size(2), x.size(3)});
+  parallel(channels, [&](int64_t c) {
+    const int64_t convert_size = inputs.kInPlace ? 0 : row;
+    const Scratch<A> x_row(convert_size), r_row(convert_size), y_row(convert_size);
+    const Channel<T> x_c(inputs, c, row, x_row.get()), r_c(residuals, c, row, r_row.get());
+    const Affine<A> f = statistics.measure(c, batch, row, x_c);
+    A r_scale = 1, shift = f.shift;
+    if (res.present()) {
+      const Affine<A> r = res.measure(c, batch, row, r_c);
+      r_scale = r.scale, shift += r.shift;
+    }
+    for (int64_t n = 0; n < batch; ++n) {
+      const A* in = x_c(n);
+      const A* r = residual.has_value() ? r_c(n) : nullptr;
+      T* to = data<T>(out) + (n * channels + c) * row;
+      A* y = inputs.kInPlace ? reinterpret_cast<A*>(to) : y_row.get();
+      for (int64_t i = 0; i < row; i += S::kLanes) {
+        const int lanes = static_cast<int>(std::min<int64_t>(row - i, S::kLanes));
+        auto v = load_some(in + i, lanes) * f.scale + shift;
+        if (r != nullptr) v += load_some(r + i, lanes) * r_scale;
+        if (relu) v = v < A(0) ? typename S::Vec{} : v;
+        if (lanes == S::kLanes) {
+          S::store(y + i, v);
+        } else {
+          S::store(y + i, v, lanes);
+        }
+      }
+      if (!inputs.kInPlace) convert(y, to, row);
+    }
+  });
+  return {out, statistics.mean, statistics.var, res.mean, res.var};
+}
+
+using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+
+// One normalised operand of the backward: reductions of the masked gradient, then its gradient.
+template <typename T>
+struct Operand {
+  using A = Accumulate<T>;
+  Operand(const Norm& norm, const Tensor& mean, const Tensor& var, bool training, double eps)
+      : weight(parameter<A>(norm.weight)),
+        mean(parameter<A>(training ? OptionalTensor(mean) : norm.mean)),
+        var(parameter<A>(training ? OptionalTensor(var) : norm.var)),
+        dweight(weight.size()),
+        dbias(weight.size()),
+        eps(eps) {}
+
+  bool present() const { return !weight.empty(); }
+  Affine<A> affine(int64_t c) const { return {mean[c], var[c], weight[c], A(0), eps}; }
+
+  std::vector<A> weight, mean, var, dweight, dbias;
+  double eps;
+};
+
+template <typename T>
+Gradients backward(const Tensor& grad, const Tensor& x, const Norm& norm,
+                   const OptionalTensor& residual, const Norm& res_norm, bool training, bool relu,
+                   double eps, const Tensor& out, const Tensor& mean, const Tensor& var,
+                   const Tensor& res_mean, const Tensor& res_var, int64_t needs) {
+  using A = Accumulate<T>;
+  using S = Simd<A>;
+  using Vec = typename S::Vec;
+  const int64_t batch = x.size(0), channels = x.size(1), row = x.size(2) * x.size(3);
+  const Samples<T> inputs(x), residuals(residual.value_or(x)), outs(out), grads(grad);
+  Operand<T> main(norm, mean, var, training, eps);
+  Operand<T> second(res_norm, res_mean, res_var, training, eps);
+  const bool want_x = wants(needs, 0), want_res = wants(needs, 3);
+  const std::vector<int64_t> shape{batch, channels, x.size(2), x.size(3)};
+  Tensor dx = want_x ? new_tensor<T>(x, shape) : no_gradient(x);
+  Tensor dres = want_res ? new_tensor<T>(x, shape) : no_gradient(x);
+  const A count = static_cast<A>(batch * row);
+
+  parallel(channels, [&](int64_t c) {
+    const int64_t convert_size = inputs.kInPlace ? 0 : row;
+    const Scratch<A> x_row(convert_size), r_row(convert_size), y_row(convert_size);
+    const Scratch<A> g_row(convert_size), dx_row(convert_size), dres_row(convert_size);
+    const Channel<T> x_c(inputs, c, row, x_row.get()), r_c(residuals, c, row, r_row.get());
+    const Channel<T> y_c(outs, c, row, y_row.get()), g_c(grads, c, row, g_row.get());
+    const Affine<A> f = main.affine(c);
+    const Affine<A> r = second.present() ? second.affine(c) : f;
+    const auto masked = [&](const A* g, const A* y, int64_t i, int lanes) {
+      const Vec v = load_some(g + i, lanes);
+      return relu ? (load_some(y + i, lanes) <= A(0) ? Vec{} : v) : v;
+    };
+
+    double total = 0, along_x = 0, along_r = 0;
+    for (int64_t n = 0; n < batch; ++n) {
+      const A *g = g_c(n), *y = y_c(n), *in = x_c(n);
+      total += reduce<A>(row, [&](int64_t i, int lanes) { return masked(g, y, i, lanes); });
+      along_x += reduce<A>(row, [&](int64_t i, int lanes) {
+        return masked(g, y, i, lanes) * (load_some(in + i, lanes) - f.mean);
+      });
+      if (!second.present()) continue;
+      const A* res = r_c(n);
+      along_r += reduce<A>(row, [&](int64_t i, int lanes) {
+        return masked(g, y, i, lanes) * (load_some(res + i, lanes) - r.mean);
+      });
+    }
+    main.dbias[c] = static_cast<A>(total);
+    main.dweight[c] = static_cast<A>(along_x * f.rstd);
+    if (second.present()) {
+      second.dbias[c] = static_cast<A>(total);
+      second.dweight[c] = static_cast<A>(along_r * r.rstd);
+    }
+    // d = scale (g - mean(g) - (x - mean) rstd^2 mean(g (x - mean))), the last two in training.
+    const A mean_g = training ? static_cast<A>(total) / count : A(0);
+    const A slope_x = training ? static_cast<A>(along_x) / count * f.rstd * f.rstd : A(0);
+    const A slope_r = training ? static_cast<A>(along_r) / count * r.rstd * r.rstd : A(0);
+    const auto write = [&](A* to, int64_t i, int lanes, Vec v) {
+      if (lanes == S::kLanes) {
+        S::store(to + i, v);
+      } else {
+        S::store(to + i, v, lanes);
+      }
+    };
+    for (int64_t n = 0; n < batch && (want_x || want_res); ++n) {
+      const A *g = g_c(n), *y = y_c(n), *in = x_c(n);
+      const A* res = second.present() ? r_c(n) : nullptr;
+      const int64_t offset = (n * channels + c) * row;
+      T* dx_to = want_x ? data<T>(dx) + offset : nullptr;
+      T* dres_to = want_res ? data<T>(dres) + offset : nullptr;
+      A* dx_n = inputs.kInPlace ? reinterpret_cast<A*>(dx_to) : dx_row.get();
+      A* dres_n = inputs.kInPlace ? reinterpret_cast<A*>(dres_to) : dres_row.get();
+      for (int64_t i = 0; i < row; i += S::kLanes) {
+        const int lanes = static_cast<int>(std::min<int64_t>(row - i, S::kLanes));
+        const Vec m = masked(g, y, i, lanes);
+        if (want_x) {
+          const Vec centred = load_some(in + i, lanes) - f.mean;
+          write(dx_n, i, lanes, ((m - mean_g) - centred * slope_x) * f.scale);
+        }
+        if (!want_res) continue;
+        if (res == nullptr) {
+          write(dres_n, i, lanes, m);
+        } else {
+          const Vec centred = load_some(res + i, lanes) - r.mean;
+          write(dres_n, i, lanes, ((m - mean_g) - centred * slope_r) * r.scale);
+        }
+      }
+      if (!inputs.kInPlace && want_x) convert(dx_n, dx_to, row);
+      if (!inputs.kInPlace && want_res) convert(dres_n, dres_to, row);
+    }
+  });
+
+  const auto gradient = [&](int index, const OptionalTensor& parameter, const std::vector<A>& d) {
+    return wants(needs, index) ? gradient_of(*parameter, d) : no_gradient(x);
+  };
+  return {dx,   gradient(1, norm.weight, main.dweight),   gradient(2, norm.bias, main.dbias),
+          dres, gradient(4, res_norm.weight, second.dweight),
+          gradient(5, res_norm.bias, second.dbias)};
+}
+
+void check(const Tensor& x, const Tensor& weight, const OptionalTensor& residual) {
+  SKELOPS_CHECK(x.dim() == 4 && weight.numel() == x.size(1), "bn_act_add",
+                "x (N, C, T, V) and weight (C,)");
+  SKELOPS_CHECK(!residual.has_value() || residual->numel() == x.numel(), "bn_act_add",
+                "residual of x's shape");
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> bn_act_add(
+    Tensor x, Tensor weight, Tensor bias, OptionalTensor running_mean, OptionalTensor running_var,
+    OptionalTensor residual, OptionalTensor res_weight, OptionalTensor res_bias,
+    OptionalTensor res_running_mean, OptionalTensor res_running_var, bool training, bool relu,
+    double eps) {
+  check(x, weight, residual);
+  const Norm norm{weight, bias, running_mean, running_var};
+  const Norm res{res_weight, res_bias, res_running_mean, res_running_var};
+  return dispatch(x, "bn_act_add", [&](auto type) {
+    return forward<decltype(type)>(x, norm, residual, res, training, relu, eps);
+  });
+}
+
+Gradients bn_act_add_backward(Tensor grad, Tensor x, Tensor weight, Tensor bias,
+                              OptionalTensor running_mean, OptionalTensor running_var,
+                              OptionalTensor residual, OptionalTensor res_weight,
+                              OptionalTensor res_bias, OptionalTensor res_running_mean,
+                              OptionalTensor res_running_var, bool training, bool relu, double eps,
+                              Tensor out, Tensor mean, Tensor var, Tensor res_mean, Tensor res_var,
+                              int64_t needs) {
+  check(x, weight, residual);
+  const Norm norm{weight, bias, running_mean, running_var};
+  const Norm res{res_weight, res_bias, res_running_mean, res_running_var};
+  return dispatch(x, "bn_act_add_backward", [&](auto type) {
+    return backward<decltype(type)>(grad, x, norm, residual, res, training, relu, eps, out, mean,
+                                    var, res_mean, res_var, needs);
+  });
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(skelops, CPU, m) {
+  m.impl("bn_act_add", TORCH_BOX(&bn_act_add));
+  m.impl("bn_act_add_backward", TORCH_BOX(&bn_act_add_backward));
+}
+
+}  // namespace skelops

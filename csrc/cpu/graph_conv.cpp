@@ -1,0 +1,252 @@
+// graph_conv: features of a channel block in cache, then one product per block contracts the joints
+// of every channel, frame and subset. Nothing but the result is written to memory.
+#include "cpu/graph.h"
+
+namespace skelops {
+namespace {
+
+// The contraction matrices of sample n as rows of inputs by columns of outputs, or its transpose.
+template <typename A>
+class Graphs {
+ public:
+  Graphs(const GraphShape& shape, const Tensor& A_, bool rows_are_stored)
+      : shape_(shape), values_(parameter<A>(A_)) {
+    if (rows_are_stored) return;
+    const int64_t size = shape.graph();
+    std::vector<A> flipped(values_.size());
+    for (size_t i = 0; i < values_.size(); i += size) {
+      transpose(values_.data() + i, shape.joints, shape.joints, flipped.data() + i);
+    }
+    values_.swap(flipped);
+  }
+
+  const A* get(int64_t n) const {
+    return values_.data() + (shape_.per_sample ? n * shape_.subsets * shape_.graph() : 0);
+  }
+
+ private:
+  const GraphShape& shape_;
+  std::vector<A> values_;
+};
+
+// Non-zero entries of shared graphs by output joint, where that is less work than the dense product.
+template <typename A>
+class SparseGraphs {
+ public:
+  SparseGraphs(const GraphShape& shape, const A* graphs) : shape_(shape) {
+    for (int64_t u = 0; u < shape.joints; ++u) {
+      for (int64_t k = 0; k < shape.subsets; ++k) {
+        for (int64_t v = 0; v < shape.joints; ++v) {
+          const A value = graphs[(k * shape.joints + v) * shape.joints + u];
+          if (value != A(0)) entries_.push_back({k, v, value});
+        }
+      }
+      ends_.push_back(static_cast<int64_t>(entries_.size()));
+    }
+  }
+
+  // A dense step does a vector of outputs for one input; a sparse one is scalar.
+  bool pays() const {
+    const int64_t vectors = (shape_.joints + Simd<A>::kLanes - 1) / Simd<A>::kLanes;
+    return 2 * static_cast<int64_t>(entries_.size()) <
+           vectors * shape_.subsets * shape_.joints;
+  }
+
+  void apply(const Features<A>& f, int64_t rows, A* z) const {
+    const int64_t V = shape_.joints;
+    for (int64_t row = 0; row < rows; ++row) {
+      int64_t entry = 0;
+      for (int64_t u = 0; u < V; ++u) {
+        A total = 0;
+        for (; entry < ends_[u]; ++entry) {
+          const Entry& e = entries_[entry];
+          total += e.value * f.data[e.subset * f.part + row * V + e.joint];
+        }
+        z[row * V + u] = total;
+      }
+    }
+  }
+
+ private:
+  struct Entry {
+    int64_t subset, joint;
+    A value;
+  };
+  const GraphShape& shape_;
+  std::vector<Entry> entries_;
+  std::vector<int64_t> ends_;
+};
+
+template <typename A>
+void contract(const GraphShape& s, const Features<A>& f, const A* graphs, int64_t size, A* z) {
+  Product<A> p{};
+  p.m = size * s.frames, p.n = s.joints, p.k = s.joints, p.parts = s.subsets;
+  p.a = f.data, p.a_row = s.joints, p.a_col = 1, p.a_part = f.part;
+  p.b = graphs, p.b_row = s.joints, p.b_part = s.graph();
+  p.c = z, p.c_row = s.joints;
+  multiply(p);
+}
+
+template <typename T>
+Tensor forward(const Tensor& x, const Tensor& A_, const OptionalTensor& weight,
+               const OptionalTensor& bias, bool transposed) {
+  using A = Accumulate<T>;
+  const GraphShape s("graph_conv", x, A_, weight);
+  const Transform<A> transform(s, weight, bias);
+  const Graphs<A> graphs(s, A_, transposed);
+  const SparseGraphs<A> sparse(s, graphs.get(0));
+  const bool use_sparse = !s.per_sample && sparse.pays();
+  const std::vector<A> shift =
+      bias.has_value() && bias->dim() == 1 ? parameter<A>(bias) : std::vector<A>();
+  const Samples<T> samples(x);
+  Tensor out = new_tensor<T>(x, {s.batch, s.channels, s.frames, s.joints});
+  const int64_t row = s.frame(), groups = s.groups();
+  parallel(s.batch * groups, [&](int64_t task) {
+    const int64_t n = task / groups, group = task % groups;
+    const Scratch<A> converted(samples.scratch()), features(transform.scratch());
+    const Scratch<A> result(samples.kInPlace ? 0 : s.block * row);
+    const A* in = samples.get(n, converted.get());
+    const int64_t last = (group + 1) * s.blocks / groups;
+    for (int64_t b = group * s.blocks / groups; b < last; ++b) {
+      const int64_t begin = s.block_begin(b), size = s.block_size(b);
+      const Features<A> f = transform.forward(in, begin, size, features.get());
+      T* to = data<T>(out) + (n * s.channels + begin) * row;
+      A* z = samples.kInPlace ? reinterpret_cast<A*>(to) : result.get();
+      if (use_sparse) {
+        sparse.apply(f, size * s.frames, z);
+      } else {
+        contract(s, f, graphs.get(n), size, z);
+      }
+      for (int64_t c = 0; c < size && !shift.empty(); ++c) {
+        for (int64_t i = 0; i < row; ++i) z[c * row + i] += shift[begin + c];
+      }
+      if (!samples.kInPlace) convert(z, to, size * row);
+    }
+  });
+  return out;
+}
+
+template <typename T>
+std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Tensor& grad, const Tensor& x,
+                                                    const Tensor& A_, const OptionalTensor& weight,
+                                                    const OptionalTensor& bias, bool transposed,
+                                                    int64_t needs) {
+  using A = Accumulate<T>;
+  const GraphShape s("graph_conv_backward", x, A_, weight);
+  const Transform<A> transform(s, weight, bias);
+  const Graphs<A> graphs(s, A_, !transposed);
+  const Samples<T> inputs(x), grads(grad);
+  const bool want_x = wants(needs, 0), want_graph = wants(needs, 1), want_weight = wants(needs, 2);
+  const bool want_bias = wants(needs, 3), bias_inside = bias.has_value() && bias->dim() == 2;
+  const bool want_features = want_x || want_weight || (want_bias && bias_inside);
+  const int64_t row = s.frame(), graph = s.graph();
+  const int64_t subset_rows = s.subsets * s.channels;
+
+  Tensor dx = want_x ? new_tensor<T>(x, {s.batch, s.inputs, s.frames, s.joints}) : no_gradient(x);
+  const Slices slices(s.batch);
+  Partials<A> dgraph(slices, want_graph && !s.per_sample ? s.subsets * graph : 0);
+  Partials<A> dweight(slices, want_weight ? subset_rows * s.inputs : 0);
+  Partials<A> dbias(slices, want_bias ? (bias_inside ? subset_rows : s.channels) : 0);
+  std::vector<A> dgraphs(want_graph && s.per_sample ? s.batch * s.subsets * graph : 0);
+
+  parallel(slices.count, [&](int64_t slice) {
+    const Scratch<A> x_converted(inputs.scratch()), g_converted(grads.scratch());
+    const Scratch<A> features(transform.scratch());
+    const Scratch<A> x_columns(want_weight ? s.inputs * row : 0);
+    const Scratch<A> df(want_features ? s.subsets * s.block * row : 0);
+    const Scratch<A> dx_sample(want_x && !inputs.kInPlace ? s.inputs * row : 0);
+    for (int64_t n = slices.begin(slice); n < slices.end(slice); ++n) {
+      const A* in = inputs.get(n, x_converted.get());
+      const A* g = grads.get(n, g_converted.get());
+      T* dx_to = want_x ? data<T>(dx) + n * s.inputs * row : nullptr;
+      A* dx_n = inputs.kInPlace ? reinterpret_cast<A*>(dx_to) : dx_sample.get();
+      A* dgraph_n = !want_graph      ? nullptr
+                    : s.per_sample ? dgraphs.data() + n * s.subsets * graph
+                                   : dgraph.slice(slice);
+      if (want_weight) transpose(in, s.inputs, row, x_columns.get());
+      for (int64_t b = 0; b < s.blocks; ++b) {
+        const int64_t begin = s.block_begin(b), size = s.block_size(b);
+        const A* g_block = g + begin * row;
+        if (want_graph) {
+          const Features<A> f = transform.forward(in, begin, size, features.get());
+          for (int64_t k = 0; k < s.subsets; ++k) {
+            Product<A> p{};
+            p.m = p.n = s.joints, p.k = size * s.frames;
+            p.a = transposed ? f.data + k * f.part : g_block, p.a_row = 1, p.a_col = s.joints;
+            p.b = transposed ? g_block : f.data + k * f.part, p.b_row = s.joints;
+            p.c = dgraph_n + k * graph, p.c_row = s.joints;
+            p.accumulate = true;
+            multiply(p);
+          }
+        }
+        if (want_features) {
+          // Without weights the feature gradient is the input gradient itself.
+          const bool direct = want_x && !transform.has_weight();
+          A* to = direct ? dx_n + begin * row : df.get();
+          const int64_t part = direct ? s.channels * row : size * row;
+          for (int64_t k = 0; k < s.subsets; ++k) {
+            Product<A> p{};
+            p.m = size * s.frames, p.n = p.k = s.joints;
+            p.a = g_block, p.a_row = s.joints, p.a_col = 1;
+            p.b = graphs.get(n) + k * graph, p.b_row = s.joints;
+            p.c = to + k * part, p.c_row = s.joints;
+            multiply(p);
+          }
+          if (want_bias && bias_inside) {
+            for (int64_t k = 0; k < s.subsets; ++k) {
+              for (int64_t c = 0; c < size; ++c) {
+                dbias.slice(slice)[k * s.channels + begin + c] += sum(to + k * part + c * row, row);
+              }
+            }
+          }
+          if (want_x && transform.has_weight()) {
+            transform.backward_input(df.get(), begin, size, dx_n);
+          }
+          if (want_weight) {
+            transform.backward_weight(df.get(), x_columns.get(), begin, size, dweight.slice(slice));
+          }
+        }
+        if (want_bias && !bias_inside) {
+          for (int64_t c = 0; c < size; ++c) {
+            dbias.slice(slice)[begin + c] += sum(g_block + c * row, row);
+          }
+        }
+      }
+      if (want_x && !inputs.kInPlace) convert(dx_n, dx_to, s.inputs * row);
+    }
+  });
+
+  Tensor dA = no_gradient(x), dw = no_gradient(x), db = no_gradient(x);
+  if (want_graph && s.per_sample) {
+    dA = gradient_of(A_, dgraphs);
+  } else if (want_graph) {
+    dA = gradient_of(A_, dgraph.total());
+  }
+  if (want_weight) dw = gradient_of(*weight, dweight.total());
+  if (want_bias) db = gradient_of(*bias, dbias.total());
+  return {dx, dA, dw, db};
+}
+
+Tensor graph_conv(Tensor x, Tensor A, OptionalTensor weight, OptionalTensor bias, bool transposed) {
+  return dispatch(x, "graph_conv", [&](auto type) {
+    return forward<decltype(type)>(x, A, weight, bias, transposed);
+  });
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> graph_conv_backward(Tensor grad, Tensor x, Tensor A,
+                                                               OptionalTensor weight,
+                                                               OptionalTensor bias, bool transposed,
+                                                               int64_t needs) {
+  return dispatch(x, "graph_conv_backward", [&](auto type) {
+    return backward<decltype(type)>(grad, x, A, weight, bias, transposed, needs);
+  });
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(skelops, CPU, m) {
+  m.impl("graph_conv", TORCH_BOX(&graph_conv));
+  m.impl("graph_conv_backward", TORCH_BOX(&graph_conv_backward));
+}
+
+}  // namespace skelops

@@ -1,0 +1,286 @@
+"""Declaring ops: one schema and one readable reference; fake, backward and double backward follow.
+
+``define`` registers ``skelops::<name>`` with its reference under ``CompositeExplicitAutograd``, so
+that a native kernel registered later for a device takes precedence and the reference remains the
+fallback. The op ``skelops::<name>_backward`` has the same owners; its reference is the
+vector-Jacobian product of the forward reference, which also gives every op a double backward.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+NAMESPACE = "skelops"
+LIBRARY = torch.library.Library(NAMESPACE, "DEF")
+OPS: dict[str, Op] = {}
+
+_AUTOGRAD_KEYS = [
+    getattr(torch._C.DispatchKey, name)
+    for name in (
+        "AutogradCPU",
+        "AutogradCUDA",
+        "AutogradMeta",
+        "AutogradOther",
+        "AutogradFunctionality",
+        "ADInplaceOrView",
+    )
+]
+
+
+@contextlib.contextmanager
+def _autograd_reenabled() -> Iterator[None]:
+    """Record autograd inside a kernel that the dispatcher runs below autograd."""
+    excluded = torch._C._dispatch_tls_local_exclude_set()
+    for key in _AUTOGRAD_KEYS:
+        excluded = excluded.remove(key)
+    included = torch._C._dispatch_tls_local_include_set()
+    with torch._C._ForceDispatchKeyGuard(included, excluded), torch.enable_grad():
+        yield
+
+
+def _as_tuple(value: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
+    return (value,) if isinstance(value, Tensor) else tuple(value)
+
+
+@dataclass(frozen=True)
+class Op:
+    """A declared op: its schema, its reference and the torch ops made from them."""
+
+    name: str
+    schema: str
+    reference: Callable
+    fake: Callable | None
+    grads: tuple[str, ...]
+    saved: tuple[str, ...]
+    gpu: tuple[str, ...]
+    composite_backward: Callable | None
+    library: torch.library.Library
+
+    @cached_property
+    def arguments(self) -> tuple[tuple[str, str], ...]:
+        """(type, name) of every argument, in schema order."""
+        inside = self.schema[1 : self.schema.index(") -> ")]
+        return tuple(tuple(item.rsplit(" ", 1)) for item in inside.split(", "))
+
+    @cached_property
+    def outputs(self) -> tuple[str, ...]:
+        return tuple(re.findall(r"Tensor (\w+)", self.schema.split(" -> ")[1])) or ("out",)
+
+    @cached_property
+    def differentiable_outputs(self) -> tuple[int, ...]:
+        """Outputs that are only kept for the backward carry no gradient; the first always does."""
+        return tuple(i for i, n in enumerate(self.outputs) if i == 0 or n not in self.saved)
+
+    @cached_property
+    def grad_index(self) -> tuple[int, ...]:
+        names = [name for _, name in self.arguments]
+        return tuple(names.index(name) for name in self.grads)
+
+    @cached_property
+    def backward_schema(self) -> str:
+        arguments = [f"Tensor grad_{self.outputs[i]}" for i in self.differentiable_outputs]
+        arguments += [f"{kind} {name}" for kind, name in self.arguments]
+        arguments += [f"Tensor saved_{name}" for name in self.saved]
+        results = ", ".join(["Tensor"] * len(self.grads))
+        results = results if len(self.grads) == 1 else f"({results})"
+        return f"({', '.join(arguments)}, int needs) -> {results}"
+
+    @property
+    def forward_op(self) -> torch._ops.OpOverload:
+        return getattr(getattr(torch.ops, self.library.ns), self.name).default
+
+    @property
+    def backward_op(self) -> torch._ops.OpOverload:
+        return getattr(getattr(torch.ops, self.library.ns), f"{self.name}_backward").default
+
+    def __call__(self, *args):
+        return self.forward_op(*args)
+
+    def split_backward(self, args: Sequence) -> tuple[Sequence, Sequence, Sequence, int]:
+        """Arguments of the backward op -> (output gradients, inputs, saved outputs, needs)."""
+        a = len(self.differentiable_outputs)
+        b = a + len(self.arguments)
+        return args[:a], args[a:b], args[b:-1], args[-1]
+
+    def needs(self, i: int, mask: int) -> bool:
+        return bool(mask >> i & 1)
+
+    def vjp(self, inputs: Sequence, grads: Sequence, needs: int, create_graph: bool) -> list[Tensor]:
+        """Gradients of the reference; an empty tensor where ``needs`` has no bit."""
+        inputs = list(inputs)
+        wanted = [i for i in range(len(self.grads)) if self.needs(i, needs)]
+        for i in wanted:
+            x = inputs[self.grad_index[i]]
+            if not (create_graph and x.requires_grad):
+                inputs[self.grad_index[i]] = x.detach().requires_grad_()
+        outputs = _as_tuple(self.reference(*inputs))
+        found = torch.autograd.grad(
+            [outputs[i] for i in self.differentiable_outputs],
+            [inputs[self.grad_index[i]] for i in wanted],
+            list(grads),
+            create_graph=create_graph,
+            materialize_grads=True,
+        )
+        result = [grads[0].new_empty(0) for _ in self.grads]
+        for i, grad in zip(wanted, found, strict=True):
+            result[i] = grad
+        return result
+
+    def backward_reference(self, *args):
+        grads, inputs, _, needs = self.split_backward(args)
+        with _autograd_reenabled():
+            found = self.vjp(inputs, grads, needs, create_graph=False)
+        # A gradient may be the very tensor that came in; an op must return fresh memory.
+        fresh = [
+            g.clone() if any(torch._C._is_alias_of(g, other) for other in grads) else g.contiguous()
+            for g in found
+        ]
+        return fresh[0] if len(fresh) == 1 else tuple(fresh)
+
+    def backward_fake(self, *args):
+        grads, inputs, _, needs = self.split_backward(args)
+        found = [
+            torch.empty_like(inputs[k], memory_format=torch.contiguous_format)
+            if self.needs(i, needs)
+            else grads[0].new_empty(0)
+            for i, k in enumerate(self.grad_index)
+        ]
+        return found[0] if len(found) == 1 else tuple(found)
+
+
+def define(
+    name: str,
+    schema: str,
+    reference: Callable,
+    *,
+    fake: Callable | None,
+    grads: Sequence[str],
+    saved: Sequence[str] = (),
+    gpu: Sequence[str] = (),
+    backward: Callable | None = None,
+    library: torch.library.Library = LIBRARY,
+) -> Op:
+    """Declare an op.
+
+    Args:
+        name: ``skelops::<name>``; the gradient op is ``skelops::<name>_backward``.
+        schema: ``"(Tensor x, ..., bool flag) -> Tensor"``, without default values.
+        reference: the op in plain differentiable PyTorch; the truth for every other backend.
+        fake: shapes and dtypes of the results (contiguous, like every backend's).
+        grads: names of the arguments that have a gradient.
+        saved: names of the outputs the backward receives. All but the first output are
+            considered its private notes and carry no gradient when listed here.
+        gpu: backends that have a GPU kernel, best first; modules ``skelops.ops.<backend>.<name>``.
+        backward: ``backward(inputs, *grad_outputs) -> gradients`` in plain PyTorch for ops whose
+            gradient needs no kernel; there is then no ``_backward`` op.
+    """
+    op = Op(name, schema, reference, fake, tuple(grads), tuple(saved), tuple(gpu), backward, library)
+    library.define(f"{name}{schema}")
+    library.impl(name, reference, "CompositeExplicitAutograd")
+    if fake is not None:
+        torch.library.register_fake(f"{library.ns}::{name}", fake, lib=library)
+    _register_autograd(op)
+    if library is LIBRARY:
+        OPS[name] = op
+    return op
+
+
+def _register_autograd(op: Op) -> None:
+    def setup_context(ctx, inputs, output):
+        outputs = _as_tuple(output)
+        is_tensor = ["Tensor" in kind for kind, _ in op.arguments]
+        ctx.constants = [None if t else v for t, v in zip(is_tensor, inputs, strict=True)]
+        ctx.is_tensor = is_tensor
+        kept = [outputs[op.outputs.index(name)] for name in op.saved]
+        ctx.save_for_backward(
+            *[v for t, v in zip(is_tensor, inputs, strict=True) if t],
+            *kept,
+        )
+        ctx.mark_non_differentiable(
+            *[o for i, o in enumerate(outputs) if i not in op.differentiable_outputs]
+        )
+
+    def unpack(ctx):
+        tensors = iter(ctx.saved_tensors)
+        inputs = [
+            next(tensors) if t else v for t, v in zip(ctx.is_tensor, ctx.constants, strict=True)
+        ]
+        return inputs, list(tensors)
+
+    def gradients_in_place(ctx, found, mask, offset=0):
+        result: list[Tensor | None] = [None] * len(ctx.needs_input_grad)
+        for i, k in enumerate(op.grad_index):
+            if op.needs(i, mask):
+                result[offset + k] = found[i]
+        return tuple(result)
+
+    def wanted(ctx, offset=0):
+        return sum(ctx.needs_input_grad[offset + k] << i for i, k in enumerate(op.grad_index))
+
+    def backward(ctx, *grad_outputs):
+        inputs, saved = unpack(ctx)
+        grads = [grad_outputs[i] for i in op.differentiable_outputs]
+        mask = wanted(ctx)
+        if op.composite_backward is not None:
+            found = op.composite_backward(inputs, *grads)
+        else:
+            found = _as_tuple(op.backward_op(*grads, *inputs, *saved, mask))
+        return gradients_in_place(ctx, found, mask)
+
+    qualified = f"{op.library.ns}::{op.name}"
+    torch.library.register_autograd(
+        qualified, backward, setup_context=setup_context, lib=op.library
+    )
+    if op.composite_backward is not None:
+        return
+
+    op.library.define(f"{op.name}_backward{op.backward_schema}")
+    op.library.impl(f"{op.name}_backward", op.backward_reference, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"{qualified}_backward", op.backward_fake, lib=op.library)
+
+    def setup_double(ctx, inputs, output):
+        tensors = [v for v in inputs if isinstance(v, Tensor)]
+        ctx.constants = [None if isinstance(v, Tensor) else v for v in inputs]
+        ctx.is_tensor = [isinstance(v, Tensor) for v in inputs]
+        ctx.save_for_backward(*tensors)
+
+    def double_backward(ctx, *grad_grads):
+        args, _ = unpack(ctx)
+        grads, inputs, _, needs = op.split_backward(args)
+        with torch.enable_grad():
+            args = [
+                a.detach().requires_grad_()
+                if isinstance(a, Tensor) and ctx.needs_input_grad[i] and not a.requires_grad
+                else a
+                for i, a in enumerate(args)
+            ]
+            grads, inputs, _, needs = op.split_backward(args)
+            found = op.vjp(inputs, grads, needs, create_graph=True)
+            used = [i for i in range(len(op.grads)) if op.needs(i, needs)]
+            sources = [
+                i
+                for i in range(len(grads) + len(inputs))
+                if ctx.needs_input_grad[i] and isinstance(args[i], Tensor)
+            ]
+            second = torch.autograd.grad(
+                [found[i] for i in used],
+                [args[i] for i in sources],
+                [grad_grads[i] for i in used],
+                create_graph=torch.is_grad_enabled(),
+                materialize_grads=True,
+            )
+        result: list[Tensor | None] = [None] * len(args)
+        for i, grad in zip(sources, second, strict=True):
+            result[i] = grad
+        return tuple(result)
+
+    torch.library.register_autograd(
+        f"{qualified}_backward", double_backward, setup_context=setup_double, lib=op.library
+    )
