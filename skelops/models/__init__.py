@@ -1,0 +1,24 @@
+"""Thin models of published methods, and their checkpoints."""
+
+from skelops.models._published import LoadReport, load_published, published_keys, published_state
+from skelops.models._registry import create_model, list_models, register_model
+from skelops.models.aagcn import AAGCN
+from skelops.models.ctr_gcn import CTRGCN
+from skelops.models.dg_stgcn import DGSTGCN
+from skelops.models.st_gcn import STGCN
+from skelops.models.st_gcn_pp import st_gcn_pp
+
+__all__ = [
+    "AAGCN",
+    "CTRGCN",
+    "DGSTGCN",
+    "STGCN",
+    "LoadReport",
+    "create_model",
+    "list_models",
+    "load_published",
+    "published_keys",
+    "published_state",
+    "register_model",
+    "st_gcn_pp",
+]

@@ -1,0 +1,33 @@
+"""Modules that own parameters and call the ops."""
+
+from skelops.nn.adaptive_graph_conv import AdaptiveGraphConv, Gates
+from skelops.nn.backbone import SkeletonNet, make_stages
+from skelops.nn.blocks import GraphUnit, Shortcut, STBlock, TemporalUnit
+from skelops.nn.ctr_graph_conv import CTRGraphConv, DynamicGraphConv
+from skelops.nn.graph_conv import GraphConv
+from skelops.nn.norm import bn_act_add
+from skelops.nn.packed import Packed, Part, kaiming_, published_parts
+from skelops.nn.temporal_conv import MultiScaleTemporalConv, TemporalConv
+from skelops.nn.topology import Topology
+
+__all__ = [
+    "AdaptiveGraphConv",
+    "CTRGraphConv",
+    "DynamicGraphConv",
+    "Gates",
+    "GraphConv",
+    "GraphUnit",
+    "MultiScaleTemporalConv",
+    "Packed",
+    "Part",
+    "STBlock",
+    "Shortcut",
+    "SkeletonNet",
+    "TemporalConv",
+    "TemporalUnit",
+    "Topology",
+    "bn_act_add",
+    "kaiming_",
+    "make_stages",
+    "published_parts",
+]

@@ -1,0 +1,158 @@
+"""Graph convolution with a topology per sample, and the gates that follow it in AAGCN."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from skelops import ops
+from skelops.nn.packed import Packed, Part, init_conv
+from skelops.nn.topology import Topology
+
+
+class AdaptiveGraphConv(Packed):
+    r"""Graph convolution on a topology that also depends on the sample.
+
+    .. math::
+        S_{nkuv} &= \tanh\Big(\frac{1}{C_e T} \sum_{ct} a_{nkctu} b_{nkctv}\Big), \qquad
+        a, b = W^{a,b} x + b^{a,b} \\
+        z_{nctw} &= \sum_k \sum_v (A_{kvw} + \alpha S_{nkvw}) \sum_i W_{kci} x_{nitv} + b_{kc}
+
+    Args:
+        in_channels, out_channels: C and C'.
+        A: (K, V, V) adjacency.
+        embed_channels: C_e of the embeddings a and b; None leaves S out.
+        topology: see ``Topology``.
+
+    Shape: (N, C, T, V) -> (N, C', T, V).
+
+    Source: Shi et al., 2s-AGCN, CVPR 2019, eq. 3, in the form of Shi et al., MS-AAGCN, TIP 2020.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        A: Tensor,
+        embed_channels: int | None = None,
+        topology: str = "learnable",
+    ) -> None:
+        super().__init__()
+        K = A.shape[0]
+        self.embed_channels = embed_channels
+        self.topology = Topology(A, topology)
+        self.weight = nn.Parameter(torch.empty(K, out_channels, in_channels))
+        self.bias = nn.Parameter(torch.empty(K, out_channels))
+        if embed_channels is not None:
+            self.alpha = nn.Parameter(torch.zeros(1))
+            self.embed_weight = nn.Parameter(torch.empty(2, K, embed_channels, in_channels))
+            self.embed_bias = nn.Parameter(torch.empty(2, K, embed_channels))
+        self.reset_parameters()
+
+    def reset_parameters(self, kaiming: bool = False) -> None:
+        """The published initialisation, whichever is asked for."""
+        init_conv(self.weight, self.bias, 0, self.weight.numel(), kaiming=True)
+        if self.embed_channels is not None:
+            init_conv(self.embed_weight, self.embed_bias, 0, self.embed_channels, kaiming=True)
+
+    def published(self) -> dict[str, Part]:
+        K, out, C = self.weight.shape
+        sets = [("conv_d", "", ())]
+        if self.embed_channels is not None:
+            sets += [("conv_a", "embed_", (0,)), ("conv_b", "embed_", (1,))]
+        parts = {}
+        for name, prefix, first in sets:
+            rows = self.embed_channels if first else out
+            for k in range(K):
+                index = (*first, k)
+                parts[f"{name}.{k}.weight"] = Part(f"{prefix}weight", index, (rows, C, 1, 1))
+                parts[f"{name}.{k}.bias"] = Part(f"{prefix}bias", index, (rows,))
+        return parts
+
+    def relations(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """S (N, K, V, V)."""
+        N, _, T, V = x.shape
+        K = self.weight.shape[0]
+        embedded = F.conv2d(x, weight.flatten(0, 2)[..., None, None], bias.flatten())
+        a, b = embedded.view(N, 2, K, self.embed_channels * T, V).unbind(1)
+        return torch.tanh(a.transpose(-1, -2) @ b / (self.embed_channels * T))
+
+    def forward(self, x: Tensor) -> Tensor:
+        A = self.topology()
+        if self.embed_channels is not None:
+            # The embeddings are 1.5 times as large as x: cheaper to compute again than to keep.
+            S = checkpoint(
+                self.relations, x, self.embed_weight, self.embed_bias,
+                use_reentrant=False, preserve_rng_state=False,
+            )  # fmt: skip
+            A = A + self.alpha * S
+        return ops.graph_conv(x, A, self.weight, self.bias.sum(0), transposed=True)
+
+
+class Gates(nn.Module):
+    r"""Attention over joints, frames and channels, one after the other: y <- y + y g.
+
+    .. math::
+        g^V = \sigma(\mathrm{conv}(\mathrm{mean}_T\, y)), \quad
+        g^T = \sigma(\mathrm{conv}(\mathrm{mean}_V\, y)), \quad
+        g^C = \sigma(W_2\, \mathrm{relu}(W_1\, \mathrm{mean}_{TV}\, y))
+
+    The three are found from y alone and applied at once; only y is kept for the backward.
+
+    Args:
+        channels: C.
+        num_joints: V; the kernel over joints is V, or V - 1 if V is even.
+        kernel_size: over frames.
+        reduction: of the hidden channels.
+
+    Shape: (N, C, T, V) -> (N, C, T, V).
+
+    Source: Shi et al., MS-AAGCN, TIP 2020, section 3.4.
+    """
+
+    def __init__(
+        self, channels: int, num_joints: int, kernel_size: int = 9, reduction: int = 2
+    ) -> None:
+        super().__init__()
+        joints = num_joints - 1 + num_joints % 2
+        self.conv_ta = nn.Conv1d(channels, 1, kernel_size, padding=(kernel_size - 1) // 2)
+        self.conv_sa = nn.Conv1d(channels, 1, joints, padding=(joints - 1) // 2)
+        self.fc1c = nn.Linear(channels, channels // reduction)
+        self.fc2c = nn.Linear(channels // reduction, channels)
+        nn.init.xavier_normal_(self.conv_sa.weight)
+        nn.init.kaiming_normal_(self.fc1c.weight)
+        nn.init.zeros_(self.fc1c.bias)
+        for module in (self.conv_ta, self.fc2c):
+            nn.init.zeros_(module.weight)
+        for module in (self.conv_ta, self.conv_sa, self.fc2c):
+            nn.init.zeros_(module.bias)
+
+    def forward(self, y: Tensor) -> Tensor:
+        N, C, T, V = y.shape
+        joints = 1 + torch.sigmoid(self.conv_sa(ops.temporal_mean(y)))  # (N, 1, V)
+        # Means of the gated tensor follow from the gates: y (1 + g) need not be written for them.
+        over_joints = (y.reshape(N, C * T, V) @ joints.transpose(1, 2)).view(N, C, T) / V
+        frames = 1 + torch.sigmoid(self.conv_ta(over_joints))  # (N, 1, T)
+        over_frames = (over_joints * frames).mean(-1)
+        channels = 1 + torch.sigmoid(self.fc2c(torch.relu(self.fc1c(over_frames))))  # (N, C)
+        return _Scale.apply(y, (channels[..., None] * frames)[..., None], joints[:, :, None])
+
+
+class _Scale(torch.autograd.Function):
+    """y a b for a (N, C, T, 1) and b (N, 1, 1, V), keeping no product."""
+
+    @staticmethod
+    def forward(ctx, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        ctx.save_for_backward(y, a, b)
+        return (y * a).mul_(b)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        y, a, b = ctx.saved_tensors
+        N, C, T, V = y.shape
+        product = (grad * y).view(N, C * T, V)
+        grad_a = (product @ b.view(N, V, 1)).view(a.shape)
+        grad_b = (a.reshape(N, 1, C * T) @ product).view(b.shape)
+        return (grad * a).mul_(b), grad_a, grad_b

@@ -1,0 +1,105 @@
+"""The frame that all skeleton classifiers share: input normalisation, blocks, pooling, head."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+
+from skelops import _check, ops
+from skelops.graph import Layout, get_layout
+
+Stage = tuple[int, int]
+
+
+def make_stages(
+    base_channels: int = 64,
+    num_stages: int = 10,
+    inflate: Sequence[int] = (5, 8),
+    down: Sequence[int] = (5, 8),
+    ratio: float = 2.0,
+) -> list[Stage]:
+    """(channels, stride) of every block; numbered from 1, those in ``inflate`` widen by ``ratio``
+    and those in ``down`` halve the number of frames."""
+    stages, width = [], float(base_channels)
+    for i in range(1, num_stages + 1):
+        width *= ratio if i in inflate else 1
+        stages.append((int(width + 1e-4), 2 if i in down else 1))
+    return stages
+
+
+class SkeletonNet(nn.Module):
+    """Blocks over a normalised sequence, mean over frames, joints and persons, linear head.
+
+    Persons are further samples to the blocks. An absent person is a zero one, as in the published
+    implementations: it takes part in the statistics and in the mean.
+
+    Args:
+        block: (in_channels, out_channels, stride, first) -> module.
+        num_classes: of the head.
+        layout: name of a registered layout, or a ``Layout``.
+        in_channels: C of the input.
+        num_persons: M of the input.
+        base_channels: width of the first of the ten published blocks.
+        stages: other blocks, (channels, stride) each, see ``make_stages``.
+        input_norm: features of the input's BN: "MVC" all, or "VC" shared by the persons.
+        dropout: in front of the head.
+        head_std: standard deviation of the head's initial weight, sqrt(2 / classes) if None.
+
+    Shape: (N, C, T, V, M) -> (N, num_classes).
+
+    Source: Yan et al., ST-GCN, AAAI 2018, section 3.4.
+    """
+
+    def __init__(
+        self,
+        block: Callable[[int, int, int, bool], nn.Module],
+        num_classes: int,
+        layout: str | Layout = "ntu25",
+        *,
+        in_channels: int = 3,
+        num_persons: int = 2,
+        base_channels: int = 64,
+        stages: Sequence[Stage] | None = None,
+        input_norm: str = "MVC",
+        dropout: float = 0.0,
+        head_std: float | None = None,
+    ) -> None:
+        super().__init__()
+        if input_norm not in ("MVC", "VC"):
+            where = type(self).__name__
+            raise _check.fail(where, 'input_norm "MVC" or "VC"', repr(input_norm))
+        stages = make_stages(base_channels) if stages is None else stages
+        self.layout = get_layout(layout)
+        self.in_channels, self.num_persons = in_channels, num_persons
+        self.input_norm = input_norm
+        V, M = self.layout.num_joints, num_persons
+        self.data_bn = nn.BatchNorm1d(V * in_channels * (M if input_norm == "MVC" else 1))
+        widths = [in_channels, *(width for width, _ in stages)]
+        self.blocks = nn.ModuleList(
+            block(widths[i], width, stride, i == 0) for i, (width, stride) in enumerate(stages)
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(widths[-1], num_classes)
+        nn.init.normal_(self.fc.weight, 0, head_std or math.sqrt(2 / num_classes))
+        if head_std is not None:
+            nn.init.zeros_(self.fc.bias)
+
+    def features(self, x: Tensor) -> Tensor:
+        """(N, C, T, V, M) -> (N * M, C', T', V), persons of a sample side by side."""
+        sizes = {"C": self.in_channels, "V": self.layout.num_joints}
+        if self.input_norm == "MVC":
+            sizes["M"] = self.num_persons
+        _check.shape(type(self).__name__, "x", x, "N C T V M", **sizes)
+        N, C, T, V, M = x.shape
+        x = x.permute(0, 4, 3, 1, 2).reshape(-1, self.data_bn.num_features, T)
+        x = self.data_bn(x).view(N * M, V, C, T).permute(0, 2, 3, 1).contiguous()
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, T, V, M) -> logits (N, num_classes)."""
+        y = ops.temporal_mean(self.features(x)).unflatten(0, (x.shape[0], x.shape[-1]))
+        return self.fc(self.dropout(y.mean((1, 3))))

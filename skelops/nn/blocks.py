@@ -1,0 +1,150 @@
+"""Units and blocks: a graph convolution, then a temporal one, each with a fused residual tail."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from skelops.nn.norm import bn_act_add
+
+
+class Shortcut(nn.Module):
+    """Residual of a unit: nothing, the input, or a convolution whose BN the unit's tail applies.
+
+    Args:
+        in_channels, out_channels: C and C'; a convolution is needed if they differ.
+        stride: in time; a convolution is needed if not 1.
+        enabled: False for no residual.
+        kernel_size: of the convolution.
+
+    Shape: (N, C, T, V) -> (N, C', ceil(T / stride), V) and its BN, or None.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int = 1,
+        enabled: bool = True,
+        kernel_size: int = 1,
+    ) -> None:
+        super().__init__()
+        self.enabled = enabled
+        self.conv = self.bn = None
+        if enabled and (in_channels != out_channels or stride != 1):
+            size, pad = (kernel_size, 1), ((kernel_size - 1) // 2, 0)
+            self.conv = nn.Conv2d(in_channels, out_channels, size, (stride, 1), pad)
+            self.bn = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> tuple[Tensor | None, nn.BatchNorm2d | None]:
+        if not self.enabled:
+            return None, None
+        return (x, None) if self.conv is None else (self.conv(x), self.bn)
+
+
+class GraphUnit(nn.Module):
+    """relu(BN(graph(x)) + D(x)), with gates if there are any.
+
+    Args:
+        graph: a graph convolution C -> C', e.g. ``CTRGraphConv``.
+        in_channels, out_channels: C and C'.
+        residual: with D, the input or, if C differs from C', conv1x1 + BN.
+        gates: e.g. ``Gates``, applied to the result.
+        norm_weight: initial weight of the BN.
+
+    Shape: (N, C, T, V) -> (N, C', T, V).
+    """
+
+    def __init__(
+        self,
+        graph: nn.Module,
+        in_channels: int,
+        out_channels: int,
+        *,
+        residual: bool = True,
+        gates: nn.Module | None = None,
+        norm_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.graph = graph
+        self.bn = nn.BatchNorm2d(out_channels)
+        self.down = Shortcut(in_channels, out_channels, enabled=residual)
+        self.gates = gates
+        nn.init.constant_(self.bn.weight, norm_weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = bn_act_add(self.graph(x), self.bn, *self.down(x))
+        return y if self.gates is None else self.gates(y)
+
+
+class TemporalUnit(nn.Module):
+    """relu(dropout(BN(temporal(x))) + r), the second half of every block.
+
+    Args:
+        temporal: a temporal convolution, its last normalisation as ``bn``, not yet applied.
+        dropout: between the two.
+        inner_relu: a rectifier before r is added (CTR-GCN in PYSKL).
+        relu: the rectifier at the end.
+
+    Shape: (N, C, T, V) and r (N, C', T', V) or None, with its BN or None -> (N, C', T', V).
+    """
+
+    def __init__(
+        self,
+        temporal: nn.Module,
+        dropout: float = 0.0,
+        inner_relu: bool = False,
+        relu: bool = True,
+    ) -> None:
+        super().__init__()
+        self.temporal = temporal
+        self.dropout = nn.Dropout(dropout)
+        self.inner_relu, self.relu = inner_relu, relu
+
+    def forward(
+        self, x: Tensor, residual: Tensor | None = None, res_bn: nn.BatchNorm2d | None = None
+    ) -> Tensor:
+        z = self.temporal(x)
+        if not self.inner_relu and not (self.training and self.dropout.p > 0):
+            return bn_act_add(z, self.temporal.bn, residual, res_bn, relu=self.relu)
+        y = self.dropout(bn_act_add(z, self.temporal.bn, relu=self.inner_relu))
+        if res_bn is not None:
+            return bn_act_add(residual, res_bn, y, relu=self.relu)
+        y = y if residual is None else y + residual
+        return y.relu() if self.relu else y
+
+
+class STBlock(nn.Module):
+    """Spatio-temporal block: relu(tcn(gcn(x)) + R(x)).
+
+    Args:
+        gcn: unit over joints, C -> C'.
+        temporal: a temporal convolution C' -> C', see ``TemporalUnit``.
+        in_channels, out_channels, stride: of the block.
+        residual: with R, the input or conv1x1 + BN.
+        dropout, inner_relu: see ``TemporalUnit``.
+
+    Shape: (N, C, T, V) -> (N, C', ceil(T / stride), V).
+
+    Source: Yan et al., ST-GCN, AAAI 2018, section 3.4.
+    """
+
+    def __init__(
+        self,
+        gcn: nn.Module,
+        temporal: nn.Module,
+        in_channels: int,
+        out_channels: int,
+        stride: int = 1,
+        *,
+        residual: bool = True,
+        dropout: float = 0.0,
+        inner_relu: bool = False,
+    ) -> None:
+        super().__init__()
+        self.gcn = gcn
+        self.tcn = TemporalUnit(temporal, dropout, inner_relu)
+        self.residual = Shortcut(in_channels, out_channels, stride, enabled=residual)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.tcn(self.gcn(x), *self.residual(x))

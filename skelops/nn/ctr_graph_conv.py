@@ -1,0 +1,178 @@
+"""Graph convolutions with a topology per sample and channel; they return z, not yet normalised."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from skelops import _check, ops
+from skelops.nn.norm import bn_act_add
+from skelops.nn.packed import Packed, Part, init_conv
+from skelops.nn.topology import Topology
+
+
+class CTRGraphConv(Packed):
+    r"""Channel-wise topology refinement (CTR-GC) of K subsets in one op.
+
+    See ``skelops.ops.ctr_graph_conv``; the embeddings p and q are 1x1 transforms of the temporal
+    mean of x, which commutes with them.
+
+    Args:
+        in_channels, out_channels: C and C'.
+        A: (K, V, V) adjacency.
+        rel_channels: R, channels of the relations.
+        topology: see ``Topology``.
+        transposed: False contracts the columns of the refined graph (CTR-GCN), True its rows
+            (PYSKL).
+
+    Shape: (N, C, T, V) -> (N, C', T, V).
+
+    Source: Chen et al., CTR-GCN, ICCV 2021, section 3.2.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        A: Tensor,
+        rel_channels: int,
+        topology: str = "learnable",
+        *,
+        transposed: bool = False,
+    ) -> None:
+        super().__init__()
+        K = A.shape[0]
+        self.transposed = transposed
+        self.topology = Topology(A, topology)
+        self.alpha = nn.Parameter(torch.zeros(1))
+        self.weight12 = nn.Parameter(torch.empty(2, K, rel_channels, in_channels))
+        self.bias12 = nn.Parameter(torch.empty(2, K, rel_channels))
+        self.weight3 = nn.Parameter(torch.empty(K, out_channels, in_channels))
+        self.bias3 = nn.Parameter(torch.empty(K, out_channels))
+        self.weight4 = nn.Parameter(torch.empty(K, out_channels, rel_channels))
+        self.bias4 = nn.Parameter(torch.empty(K, out_channels))
+        self.reset_parameters()
+
+    def reset_parameters(self, kaiming: bool = False) -> None:
+        for weight, bias in (
+            (self.weight12, self.bias12),
+            (self.weight3, self.bias3),
+            (self.weight4, self.bias4),
+        ):
+            init_conv(weight, bias, weight.shape[-1], weight.shape[-2], kaiming)
+
+    def published(self) -> dict[str, Part]:
+        parts = {}
+        for i in range(1, 5):
+            name, first = ("12", (i - 1,)) if i < 3 else (str(i), ())
+            *_, rows, columns = getattr(self, f"weight{name}").shape
+            for k in range(self.weight3.shape[0]):
+                index, conv = (*first, k), f"convs.{k}.conv{i}"
+                parts[f"{conv}.weight"] = Part(f"weight{name}", index, (rows, columns, 1, 1))
+                parts[f"{conv}.bias"] = Part(f"bias{name}", index, (rows,))
+        return parts
+
+    def forward(self, x: Tensor, A: Tensor | None = None, alpha: Tensor | None = None) -> Tensor:
+        """A and alpha take the place of the module's own if given."""
+        p, q = joint_embeddings(x, self.weight12, self.bias12)
+        return ops.ctr_graph_conv(
+            x,
+            self.topology() if A is None else A,
+            p,
+            q,
+            self.alpha if alpha is None else alpha,
+            self.weight4,
+            self.bias4,
+            self.weight3,
+            self.bias3,
+            transposed=self.transposed,
+        )
+
+
+def joint_embeddings(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
+    """1x1 transforms of the temporal mean: weight (S, K, R, C) -> S tensors (N, K, R, V)."""
+    e = F.conv1d(ops.temporal_mean(x), weight.flatten(0, 2)[..., None], bias.flatten())
+    return e.unflatten(1, weight.shape[:3]).unbind(1)
+
+
+class DynamicGraphConv(Packed):
+    r"""DG-GCN: every one of K groups of channels has a graph refined by sample and channel.
+
+    .. math::
+        f &= \mathrm{relu}(BN(W^{pre} x)), \qquad p, q = W^{1,2}\, \mathrm{mean}_T(x) \\
+        G_{nkcuv} &= A_{kuv} + \alpha \tanh(p_{nkcu} - q_{nkcv})
+                     + \beta\, \mathrm{softmax}_u\Big(\sum_c p_{nkcu} q_{nkcv}\Big) \\
+        z &= W^{post} \Big[\sum_v f_{nkctv} G_{nkcvw}\Big]
+
+    Args:
+        in_channels, out_channels: C and C'.
+        A: (K, V, V) adjacency.
+        width: channels of a group; C' / K if None.
+        channel_wise: use the term of alpha.
+        joint_wise: use the term of beta.
+
+    Shape: (N, C, T, V) -> (N, C', T, V).
+
+    Source: Duan et al., DG-STGCN, 2022, section 3.2.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        A: Tensor,
+        width: int | None = None,
+        *,
+        channel_wise: bool = True,
+        joint_wise: bool = True,
+    ) -> None:
+        super().__init__()
+        K = A.shape[0]
+        self.channel_wise, self.joint_wise = channel_wise, joint_wise
+        self.width = out_channels // K if width is None else width
+        if self.width < 1:
+            raise _check.fail("DynamicGraphConv", "at least one channel in a group", self.width)
+        hidden = K * self.width
+        self.topology = Topology(A)
+        # Published with one entry per subset, of which the first one acts.
+        self.alpha = nn.Parameter(torch.zeros(K))
+        self.beta = nn.Parameter(torch.zeros(K))
+        self.pre = nn.Sequential(nn.Conv2d(in_channels, hidden, 1), nn.BatchNorm2d(hidden))
+        self.post = nn.Conv2d(hidden, out_channels, 1)
+        if channel_wise or joint_wise:
+            self.weight12 = nn.Parameter(torch.empty(2, K, self.width, in_channels))
+            self.bias12 = nn.Parameter(torch.empty(2, K, self.width))
+        self.reset_parameters()
+
+    def reset_parameters(self, kaiming: bool = False) -> None:
+        if self.channel_wise or self.joint_wise:
+            K, width, C = self.weight12.shape[1:]
+            init_conv(self.weight12, self.bias12, C, K * width, kaiming)
+
+    def published(self) -> dict[str, Part]:
+        parts = {}
+        if self.channel_wise or self.joint_wise:
+            rows, C = self.bias12[0].numel(), self.weight12.shape[-1]
+            for i in range(2):
+                parts[f"conv{i + 1}.weight"] = Part("weight12", (i,), (rows, C, 1, 1))
+                parts[f"conv{i + 1}.bias"] = Part("bias12", (i,), (rows,))
+        return parts
+
+    def forward(self, x: Tensor) -> Tensor:
+        N, _, T, V = x.shape
+        A = self.topology()
+        K = A.shape[0]
+        # Groups do not mix in the op: they are further samples with a graph of their own.
+        f = bn_act_add(self.pre[0](x), self.pre[1]).view(N * K, self.width, T, V)
+        if self.channel_wise or self.joint_wise:
+            p, q = joint_embeddings(x, self.weight12, self.bias12)
+        if self.joint_wise:
+            A = A + self.beta[0] * torch.softmax(torch.einsum("nkcu,nkcv->nkuv", p, q), dim=-2)
+        A = A.expand(N, K, V, V).reshape(N * K, 1, V, V)
+        if self.channel_wise:
+            p, q = (e.reshape(N * K, 1, self.width, V) for e in (p, q))
+            z = ops.ctr_graph_conv(f, A, p, q, self.alpha[:1], transposed=True)
+        else:
+            z = ops.graph_conv(f, A, transposed=True)
+        return self.post(z.view(N, K * self.width, T, V))

@@ -1,0 +1,172 @@
+"""Properties of the modules that the comparison with plain units does not show."""
+
+import pytest
+import torch
+from torch import nn
+
+from skelops.graph import get_layout
+from skelops.models import create_model, list_models
+from skelops.nn import (
+    CTRGraphConv,
+    Gates,
+    GraphUnit,
+    MultiScaleTemporalConv,
+    Shortcut,
+    STBlock,
+    TemporalUnit,
+    Topology,
+    bn_act_add,
+    make_stages,
+    published_parts,
+)
+
+A = get_layout("coco17").adjacency("spatial")
+STAGES = [(16, 1), (32, 2)]
+
+
+def small(name, **kwargs):
+    return create_model(name, num_classes=5, layout="coco17", stages=STAGES, **kwargs)
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_published_parts_cover_every_element_once(name):
+    model = small(name)
+    state = {k: torch.zeros_like(v, dtype=torch.int64) for k, v in model.state_dict().items()}
+    for part in published_parts(model).values():
+        part.of(state[part.source]).add_(1)
+    for key, count in state.items():
+        if not key.endswith("num_batches_tracked"):
+            assert (count == 1).all(), key
+
+
+def test_state_dict_is_stable():
+    block = small("ctr_gcn").blocks[1]
+    norm = [f".{n}" for n in ("weight", "bias", "running_mean", "running_var")]
+    norm.append(".num_batches_tracked")
+    conv = [".weight", ".bias"]
+    branches = [f"conv_{kind}.{i}" for kind in ("weights", "biases") for i in range(2)]
+    expected = ["gcn.graph." + n for n in ("topology.A", "alpha")]
+    expected += [f"gcn.graph.{n}{i}" for i in (12, 3, 4) for n in ("weight", "bias")]
+    expected += ["gcn.bn" + n for n in norm] + ["gcn.down.conv" + n for n in conv]
+    expected += ["gcn.down.bn" + n for n in norm]
+    expected += ["tcn.temporal" + n for n in conv] + [f"tcn.temporal.{n}" for n in branches]
+    expected += [f"tcn.temporal.{m}{n}" for m in ("norm", "bn") for n in norm]
+    expected += [f"residual.{m}" for m in [*("conv" + n for n in conv), *("bn" + n for n in norm)]]
+    assert sorted(block.state_dict()) == sorted(expected)
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_blocks_compile_without_a_break(name):
+    block = small(name).blocks[1]
+    x = torch.randn(2, 16, 6, 17, requires_grad=True)
+    expected = block(x)
+    expected.sum().backward()
+    gradient, x.grad = x.grad, None
+    compiled = torch.compile(block, fullgraph=True, backend="aot_eager")
+    got = compiled(x)
+    got.sum().backward()
+    torch.testing.assert_close(got, expected)
+    torch.testing.assert_close(x.grad, gradient)
+
+
+def test_statistics_follow_batch_norm():
+    ours, theirs = nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+    for momentum in (0.1, None):
+        ours.momentum = theirs.momentum = momentum
+        for _ in range(3):
+            x = torch.randn(3, 4, 5, 6)
+            torch.testing.assert_close(bn_act_add(x, ours), theirs(x).relu())
+        for key, value in theirs.state_dict().items():
+            torch.testing.assert_close(ours.state_dict()[key], value)
+
+
+def test_frozen_residual_norm():
+    bn, frozen = nn.BatchNorm2d(4), nn.BatchNorm2d(4).eval()
+    frozen.running_mean.normal_()
+    x, r = torch.randn(2, 2, 4, 5, 6)
+    expected = (nn.BatchNorm2d(4)(x) + frozen(r)).relu()
+    torch.testing.assert_close(bn_act_add(x, bn, r, frozen), expected)
+
+
+def test_synchronised_norm_is_refused():
+    bn = nn.SyncBatchNorm(4)
+    with pytest.raises(TypeError, match="expected a BatchNorm2d, got SyncBatchNorm"):
+        bn_act_add(torch.randn(2, 4, 5, 6), bn)
+
+
+@pytest.mark.parametrize("inner_relu", [False, True])
+@pytest.mark.parametrize(("C", "stride", "enabled"), [(8, 1, True), (4, 2, True), (8, 1, False)])
+def test_temporal_unit_with_dropout(inner_relu, C, stride, enabled):
+    class Identity(nn.Conv2d):
+        def __init__(self):
+            super().__init__(8, 8, 1, stride=(stride, 1))
+            self.bn = nn.BatchNorm2d(8)
+
+    unit, residual = TemporalUnit(Identity(), 0.5, inner_relu), Shortcut(C, 8, stride, enabled)
+    x, r = torch.randn(2, 8, 6, 5), torch.randn(2, C, 6, 5)
+    torch.manual_seed(1)
+    got = unit(x, *residual(r))
+    torch.manual_seed(1)
+    y = nn.BatchNorm2d(8)(unit.temporal(x))
+    y = nn.functional.dropout(y.relu() if inner_relu else y, 0.5)
+    if enabled:
+        y = y + (r if residual.conv is None else nn.BatchNorm2d(8)(residual.conv(r)))
+    torch.testing.assert_close(got, y.relu())
+
+
+def test_gates_have_two_derivatives():
+    gates = Gates(4, 5, kernel_size=3).double()
+    for parameter in gates.parameters():
+        nn.init.normal_(parameter)
+    y = torch.randn(2, 4, 3, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(gates, y)
+    assert torch.autograd.gradgradcheck(gates, y)
+
+
+def test_no_gradient_where_nobody_wants_one():
+    unit = GraphUnit(CTRGraphConv(3, 8, A, 4), 3, 8)
+    unit.requires_grad_(False)
+    assert not unit(torch.randn(2, 3, 4, 17)).requires_grad
+
+
+def test_autocast():
+    block = small("ctr_gcn").blocks[1]
+    with torch.autocast("cpu", torch.bfloat16):
+        y = block(torch.randn(2, 16, 6, 17))
+    assert y.dtype == torch.bfloat16
+    y.float().sum().backward()
+    assert all(p.grad.dtype == torch.float32 for p in block.parameters())
+
+
+def test_stages():
+    widths = [64] * 4 + [128] * 3 + [256] * 3
+    strides = [1] * 4 + [2, 1, 1, 2, 1, 1]
+    assert make_stages() == list(zip(widths, strides, strict=True))
+    assert make_stages(10, 3, inflate=(2,), down=(), ratio=1.5) == [(10, 1), (15, 1), (15, 1)]
+
+
+def test_errors():
+    with pytest.raises(ValueError, match=r"Topology: expected mode one of fixed, .*, got 'free'"):
+        Topology(A, "free")
+    with pytest.raises(ValueError, match=r"Topology: expected A of shape \(K, V, V\)"):
+        Topology(A[0])
+    with pytest.raises(ValueError, match="MultiScaleTemporalConv: expected branches"):
+        MultiScaleTemporalConv(8, 8, ["1x1", (3, 1)])
+    with pytest.raises(ValueError, match="expected widths of 4 branches that sum to 3"):
+        MultiScaleTemporalConv(8, 3)
+    with pytest.raises(ValueError, match="expected widths of 4 branches that sum to 8"):
+        MultiScaleTemporalConv(8, 8, widths=(2, 2, 2, 1))
+
+
+def test_block_keeps_only_what_the_ops_need():
+    """Six times the output: x, z, y, 3/4 of the hidden branches, what they give, out."""
+    temporal = MultiScaleTemporalConv(32, 32)
+    block = STBlock(GraphUnit(CTRGraphConv(32, 32, A, 4), 32, 32), temporal, 32, 32)
+    x = torch.randn(8, 32, 32, 17, requires_grad=True)
+    kept = {}
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda t: kept.setdefault(t.untyped_storage().data_ptr(), t), lambda t: t
+    ):
+        y = block(x)
+    size = sum(t.untyped_storage().nbytes() for t in kept.values()) / y.untyped_storage().nbytes()
+    assert size < 6, size
