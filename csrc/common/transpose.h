@@ -2,16 +2,57 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
+
+#include "common/simd.h"
 
 namespace skelops {
 
+#if defined(__GNUC__) && !defined(__clang__)
+// A square tile of registers: swap blocks of half the size across the diagonal, then halves of these.
+template <typename T>
+inline void transpose_tile(const T* from, int64_t from_row, T* to, int64_t to_row) {
+  using S = Simd<T>;
+  using Index = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
+  typedef Index Mask __attribute__((vector_size(kVectorBytes)));
+  constexpr int L = S::kLanes;
+  typename S::Vec rows[L];
+#pragma GCC unroll 16
+  for (int i = 0; i < L; ++i) rows[i] = S::load(from + i * from_row);
+#pragma GCC unroll 4
+  for (int half = L / 2; half > 0; half /= 2) {
+    Mask low = {}, high = {};
+#pragma GCC unroll 16
+    for (int j = 0; j < L; ++j) {
+      low[j] = j & half ? j - half + L : j;
+      high[j] = j & half ? j + L : j + half;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < L; ++i) {
+      if (i & half) continue;
+      const auto a = rows[i], b = rows[i + half];
+      rows[i] = __builtin_shuffle(a, b, low);
+      rows[i + half] = __builtin_shuffle(a, b, high);
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < L; ++i) S::store(to + i * to_row, rows[i]);
+}
+#endif
+
 // transposed[j][i] = matrix[i][j].
-template <typename A>
-void transpose(const A* matrix, int64_t rows, int64_t columns, A* transposed) {
-  constexpr int64_t kBlock = 16;
+template <typename T>
+void transpose(const T* matrix, int64_t rows, int64_t columns, T* transposed) {
+  constexpr int64_t kBlock = Simd<T>::kLanes;
   for (int64_t i0 = 0; i0 < rows; i0 += kBlock) {
     const int64_t i1 = std::min(i0 + kBlock, rows);
-    for (int64_t j = 0; j < columns; ++j) {
+    int64_t j = 0;
+#if defined(__GNUC__) && !defined(__clang__)
+    for (; i1 - i0 == kBlock && j + kBlock <= columns; j += kBlock) {
+      transpose_tile(matrix + i0 * columns + j, columns, transposed + j * rows + i0, rows);
+    }
+#endif
+    for (; j < columns; ++j) {
       for (int64_t i = i0; i < i1; ++i) transposed[j * rows + i] = matrix[i * columns + j];
     }
   }

@@ -170,19 +170,26 @@ Gradients backward(const Tensor& grad, const Tensor& x, const Norm& norm,
       return relu ? (load_some(y + i, lanes) <= A(0) ? Vec{} : v) : v;
     };
 
-    double total = 0, along_x = 0, along_r = 0;
+    double totals[3] = {};  // of the masked gradient g, of g (x - mean) and of g (r - mean)
     for (int64_t n = 0; n < batch; ++n) {
       const A *g = g_c(n), *y = y_c(n), *in = x_c(n);
-      total += reduce<A>(row, [&](int64_t i, int lanes) { return masked(g, y, i, lanes); });
-      along_x += reduce<A>(row, [&](int64_t i, int lanes) {
-        return masked(g, y, i, lanes) * (load_some(in + i, lanes) - f.mean);
-      });
-      if (!second.present()) continue;
-      const A* res = r_c(n);
-      along_r += reduce<A>(row, [&](int64_t i, int lanes) {
-        return masked(g, y, i, lanes) * (load_some(res + i, lanes) - r.mean);
-      });
+      if (second.present()) {
+        const A* res = r_c(n);
+        reduce_into<3, A>(row, totals, [&](int64_t i, int lanes, Vec* sums) {
+          const Vec m = masked(g, y, i, lanes);
+          sums[0] += m;
+          sums[1] += m * (load_some(in + i, lanes) - f.mean);
+          sums[2] += m * (load_some(res + i, lanes) - r.mean);
+        });
+      } else {
+        reduce_into<2, A>(row, totals, [&](int64_t i, int lanes, Vec* sums) {
+          const Vec m = masked(g, y, i, lanes);
+          sums[0] += m;
+          sums[1] += m * (load_some(in + i, lanes) - f.mean);
+        });
+      }
     }
+    const double total = totals[0], along_x = totals[1], along_r = totals[2];
     main.dbias[c] = static_cast<A>(total);
     main.dweight[c] = static_cast<A>(along_x * f.rstd);
     if (second.present()) {

@@ -200,7 +200,7 @@ Gradients backward(const Tensor& grad, const CtrTensors& t, bool transposed, int
   const bool want_strength = !refinement.mixed && want(kAlpha);
   const bool want_refined = want_embeddings || want_mix || want_strength || want(kGraph);
   const int64_t row = s.frame(), graph = s.graph(), R = refinement.relations;
-  const int64_t basis_rows = refinement.basis_rows(), mix_rows = R + 1;
+  const int64_t basis_rows = refinement.basis_rows();
   // Here rows of a graph are output joints: those of p, unless the graph is used transposed.
   const bool by_q = transposed;
 
@@ -212,7 +212,9 @@ Gradients backward(const Tensor& grad, const CtrTensors& t, bool transposed, int
   const int64_t channel_rows = s.subsets * s.channels;
   const Slices slices(s.batch);
   Partials<A> dgraph(slices, want(kGraph) && !s.per_sample ? s.subsets * graph : 0);
-  Partials<A> dmix(slices, want_mix ? channel_rows * mix_rows : 0);
+  // <dG, S_r> and <dG, 1>: the gradients of alpha W4 and of alpha b4.
+  Partials<A> dmix(slices, want_mix ? channel_rows * R : 0);
+  Partials<A> dshift(slices, want_mix ? channel_rows : 0);
   Partials<A> dalpha(slices, 1);
   Partials<A> dweight(slices, want(kWeight) ? channel_rows * s.inputs : 0);
   Partials<A> dbias(slices, want(kBias) ? channel_rows : 0);
@@ -225,7 +227,7 @@ Gradients backward(const Tensor& grad, const CtrTensors& t, bool transposed, int
     const Scratch<A> df(want_features ? s.subsets * s.block * row : 0);
     const Scratch<A> dx_sample(want(kX) && !inputs.kInPlace ? s.inputs * row : 0);
     const Scratch<A> embeddings(refinement.embeddings_size()), basis(refinement.basis_size());
-    const Scratch<A> columns(want_mix ? s.subsets * graph * mix_rows : 0);
+    const Scratch<A> columns(want_mix ? s.subsets * graph * R : 0);
     const Scratch<A> graphs(s.block * graph), plain(graph), refined(s.block * graph);
     // Gradient of [A, S] per subset; without weight4 of A and of one S at a time.
     const int64_t basis_grad_rows = refinement.mixed ? R + 1 : 1;
@@ -260,8 +262,8 @@ Gradients backward(const Tensor& grad, const CtrTensors& t, bool transposed, int
       refinement.basis(n, embeddings.get(), by_q, basis.get());
       if (want(kWeight)) transpose(in, s.inputs, row, x_columns.get());
       for (int64_t k = 0; k < s.subsets && want_mix; ++k) {
-        transpose(basis.get() + (k * basis_rows + 1) * graph, mix_rows, graph,
-                  columns.get() + k * graph * mix_rows);
+        transpose(basis.get() + (k * basis_rows + 1) * graph, R, graph,
+                  columns.get() + k * graph * R);
       }
       if (want_refined) std::fill_n(dbasis.get(), s.subsets * basis_grad_rows * graph, A(0));
       if (want_embeddings) std::fill_n(dembeddings.get(), refinement.embeddings_size(), A(0));
@@ -309,12 +311,14 @@ Gradients backward(const Tensor& grad, const CtrTensors& t, bool transposed, int
             multiply(p);
             if (want_mix) {
               Product<A> w{};
-              w.m = size, w.n = mix_rows, w.k = graph;
+              w.m = size, w.n = R, w.k = graph;
               w.a = refined.get(), w.a_row = graph, w.a_col = 1;
-              w.b = columns.get() + k * graph * mix_rows, w.b_row = mix_rows;
-              w.c = dmix.slice(slice) + (k * s.channels + begin) * mix_rows, w.c_row = mix_rows;
+              w.b = columns.get() + k * graph * R, w.b_row = R;
+              w.c = dmix.slice(slice) + (k * s.channels + begin) * R, w.c_row = R;
               w.accumulate = true;
               multiply(w);
+              A* shifts = dshift.slice(slice) + k * s.channels + begin;
+              for (int64_t c = 0; c < size; ++c) shifts[c] += sum(refined.get() + c * graph, graph);
             }
             continue;
           }
@@ -386,16 +390,14 @@ Gradients backward(const Tensor& grad, const CtrTensors& t, bool transposed, int
   }
   std::vector<A> strength = dalpha.total();
   if (want_mix) {
-    // dmix holds <dG, S_r> and <dG, 1>: the gradients of alpha W4 and alpha b4.
-    const std::vector<A> total = dmix.total();
-    std::vector<A> weights(channel_rows * R), shifts(channel_rows);
+    std::vector<A> weights = dmix.total(), shifts = dshift.total();
+    for (int64_t i = 0; i < channel_rows * R; ++i) {
+      strength[0] += refinement.weight4()[i] * weights[i];
+      weights[i] *= refinement.alpha();
+    }
     for (int64_t i = 0; i < channel_rows; ++i) {
-      for (int64_t r = 0; r < R; ++r) {
-        weights[i * R + r] = refinement.alpha() * total[i * mix_rows + r];
-        strength[0] += refinement.weight4()[i * R + r] * total[i * mix_rows + r];
-      }
-      shifts[i] = refinement.alpha() * total[i * mix_rows + R];
-      strength[0] += refinement.bias4()[i] * total[i * mix_rows + R];
+      strength[0] += refinement.bias4()[i] * shifts[i];
+      shifts[i] *= refinement.alpha();
     }
     if (want(kWeight4)) dw4 = gradient_of(*t.weight4, weights);
     if (want(kBias4)) db4 = gradient_of(*t.bias4, shifts);

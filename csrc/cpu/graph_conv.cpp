@@ -34,6 +34,7 @@ template <typename A>
 class SparseGraphs {
  public:
   SparseGraphs(const GraphShape& shape, const A* graphs) : shape_(shape) {
+    if (shape.per_sample) return;
     for (int64_t u = 0; u < shape.joints; ++u) {
       for (int64_t k = 0; k < shape.subsets; ++k) {
         for (int64_t v = 0; v < shape.joints; ++v) {
@@ -47,6 +48,7 @@ class SparseGraphs {
 
   // A dense step does a vector of outputs for one input; a sparse one is scalar.
   bool pays() const {
+    if (shape_.per_sample) return false;
     const int64_t vectors = (shape_.joints + Simd<A>::kLanes - 1) / Simd<A>::kLanes;
     return 2 * static_cast<int64_t>(entries_.size()) <
            vectors * shape_.subsets * shape_.joints;
@@ -95,7 +97,7 @@ Tensor forward(const Tensor& x, const Tensor& A_, const OptionalTensor& weight,
   const Transform<A> transform(s, weight, bias);
   const Graphs<A> graphs(s, A_, transposed);
   const SparseGraphs<A> sparse(s, graphs.get(0));
-  const bool use_sparse = !s.per_sample && sparse.pays();
+  const bool use_sparse = sparse.pays();
   const std::vector<A> shift =
       bias.has_value() && bias->dim() == 1 ? parameter<A>(bias) : std::vector<A>();
   const Samples<T> samples(x);

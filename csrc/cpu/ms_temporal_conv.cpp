@@ -205,21 +205,33 @@ void pool(const TemporalShape& s, const A* activation, int64_t width, A* out) {
   }
 }
 
-// da += dy at the first maximum of each window.
+// da += dy at the first maximum of each window. A frame beyond the border never wins: it is read as
+// zero, the least an activation can be, and a gradient at zero is dropped by the rectifier.
 template <typename A>
 void pool_backward(const TemporalShape& s, const A* activation, const A* dy, int64_t width, A* da) {
+  const int64_t V = s.joints;
+  const std::vector<A> zeros(V);
+  std::vector<A> unused(V);
   std::fill_n(da, width * s.frame(), A(0));
   for (int64_t c = 0; c < width; ++c, activation += s.frame(), da += s.frame()) {
-    for (int64_t t = 0; t < s.out_frames; ++t, dy += s.joints) {
-      const int64_t centre = t * s.stride;
-      const int64_t first = std::max<int64_t>(centre - 1, 0);
-      const int64_t last = std::min(centre + 1, s.frames - 1);
-      for (int64_t v = 0; v < s.joints; ++v) {
-        int64_t best = first;
-        for (int64_t f = first + 1; f <= last; ++f) {
-          if (activation[f * s.joints + v] > activation[best * s.joints + v]) best = f;
-        }
-        da[best * s.joints + v] += dy[v];
+    for (int64_t t = 0; t < s.out_frames; ++t, dy += V) {
+      const int64_t centre = t * s.stride * V;
+      const bool has_before = centre > 0, has_after = centre + V < s.frame();
+      const A* before = has_before ? activation + centre - V : zeros.data();
+      const A* here = activation + centre;
+      const A* after = has_after ? activation + centre + V : zeros.data();
+      A* __restrict d_before = has_before ? da + centre - V : unused.data();
+      A* __restrict d_here = da + centre;
+      A* __restrict d_after = has_after ? da + centre + V : unused.data();
+#pragma GCC ivdep
+      for (int64_t v = 0; v < V; ++v) {
+        const A first = here[v] > before[v] ? here[v] : before[v];
+        const A last = after[v] > first ? dy[v] : A(0);
+        const A rest = dy[v] - last;
+        const A middle = here[v] > before[v] ? rest : A(0);
+        d_after[v] += last;
+        d_here[v] += middle;
+        d_before[v] += rest - middle;
       }
     }
   }

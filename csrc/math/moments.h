@@ -24,6 +24,17 @@ A reduce(int64_t count, const F& function) {
   return S::sum(first + second);
 }
 
+// As reduce, for kSums sums at once: function(index, lanes, sums) adds to vectors.
+template <int kSums, typename A, typename F>
+void reduce_into(int64_t count, double* totals, const F& function) {
+  using S = Simd<A>;
+  typename S::Vec sums[kSums] = {};
+  int64_t i = 0;
+  for (; i + S::kLanes <= count; i += S::kLanes) function(i, S::kLanes, sums);
+  if (i < count) function(i, static_cast<int>(count - i), sums);
+  for (int j = 0; j < kSums; ++j) totals[j] += S::sum(sums[j]);
+}
+
 template <typename A>
 typename Simd<A>::Vec load_some(const A* p, int lanes) {
   return lanes == Simd<A>::kLanes ? Simd<A>::load(p) : Simd<A>::load(p, lanes);

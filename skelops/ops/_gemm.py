@@ -8,7 +8,7 @@ from torch import Tensor
 
 def _planes(x: Tensor) -> Tensor:
     """(N, ..., T, V) contiguous -> (N, channels, T * V)."""
-    return x.view(x.shape[0], -1, x.shape[-2] * x.shape[-1])
+    return x.flatten(-2).flatten(1, -2)
 
 
 def transform(weight: Tensor, x: Tensor) -> Tensor:

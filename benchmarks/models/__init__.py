@@ -1,0 +1,1 @@
+"""One file per model: its cases, peers and targets."""

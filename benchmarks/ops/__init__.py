@@ -1,0 +1,1 @@
+"""One file per op: its cases, peers and targets."""

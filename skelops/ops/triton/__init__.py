@@ -1,0 +1,1 @@
+"""Triton kernels; imported at an op's first call on a GPU."""

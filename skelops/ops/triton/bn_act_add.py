@@ -1,0 +1,339 @@
+"""Normalisation, residual and ReLU on a GPU: one pass of statistics, one pass over everything."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from skelops.ops.bn_act_add import statistics_dtype
+from skelops.ops.triton import _tiles
+
+GRADS = ("x", "weight", "bias", "residual", "res_weight", "res_bias")
+
+
+@triton.jit(do_not_specialize=_tiles.VARYING)
+def _statistics_kernel(
+    x_ptr, part_ptr, N, C, S, SPLITS, ACC: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_S: tl.constexpr
+):  # fmt: skip
+    """part[0..2, c, split] = count, mean and squared deviations of a channel in some samples,
+    computed relative to the mean of the first tile, so that nothing cancels."""
+    c = tl.program_id(0) % C
+    split = tl.program_id(0) // C
+    x_ptr += c.to(tl.int64) * S
+    stride = C.to(tl.int64) * S
+    rows = tl.arange(0, BLOCK_N)
+    s = tl.arange(0, BLOCK_S)
+    n = split * BLOCK_N + rows
+    inside = (n < N)[:, None] & (s < S)
+    first = tl.load(x_ptr + (n * stride)[:, None] + s, mask=inside, other=0.0).to(ACC)
+    origin = tl.sum(first) / tl.sum(inside.to(ACC))
+    count = tl.zeros((BLOCK_N, BLOCK_S), dtype=ACC)
+    total = tl.zeros((BLOCK_N, BLOCK_S), dtype=ACC)
+    squares = tl.zeros((BLOCK_N, BLOCK_S), dtype=ACC)
+    for n0 in range(split * BLOCK_N, N, SPLITS * BLOCK_N):
+        n = n0 + rows
+        for s0 in range(0, S, BLOCK_S):
+            inside = (n < N)[:, None] & (s0 + s < S)
+            x = tl.load(x_ptr + (n * stride)[:, None] + (s0 + s), mask=inside, other=0.0)
+            d = tl.where(inside, x.to(ACC) - origin, 0.0)
+            count += inside.to(ACC)
+            total += d
+            squares += d * d
+    counted = tl.sum(count)
+    mean = tl.sum(total) / counted
+    part_ptr += c * SPLITS + split
+    tl.store(part_ptr, counted)
+    tl.store(part_ptr + C * SPLITS, origin + mean)
+    tl.store(part_ptr + 2 * C * SPLITS, tl.sum(squares) - counted * mean * mean)
+
+
+@triton.jit(do_not_specialize=_tiles.VARYING)
+def _merge_statistics_kernel(
+    part_ptr, mean_ptr, var_ptr, C, SPLITS, ACC: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
+    """Mean and variance of a channel from the parts of all splits."""
+    c = tl.program_id(0)
+    size = tl.cast(C, tl.int64) * SPLITS
+    part_ptr += c.to(tl.int64) * SPLITS
+    p = tl.arange(0, BLOCK)
+    count = tl.zeros((BLOCK,), dtype=ACC)
+    total = tl.zeros((BLOCK,), dtype=ACC)
+    for p0 in range(0, SPLITS, BLOCK):
+        k = tl.load(part_ptr + p0 + p, mask=p0 + p < SPLITS, other=0.0)
+        count += k
+        total += k * tl.load(part_ptr + size + p0 + p, mask=p0 + p < SPLITS, other=0.0)
+    counted = tl.sum(count)
+    mean = tl.sum(total) / counted
+    squares = tl.zeros((BLOCK,), dtype=ACC)
+    for p0 in range(0, SPLITS, BLOCK):
+        k = tl.load(part_ptr + p0 + p, mask=p0 + p < SPLITS, other=0.0)
+        d = tl.load(part_ptr + size + p0 + p, mask=p0 + p < SPLITS, other=0.0) - mean
+        squares += tl.load(part_ptr + 2 * size + p0 + p, mask=p0 + p < SPLITS, other=0.0)
+        squares += k * d * d
+    tl.store(mean_ptr + c, mean)
+    tl.store(var_ptr + c, tl.sum(squares) / counted)
+
+
+@triton.jit
+def _channel(ptr, c, inside, ACC: tl.constexpr):
+    return tl.load(ptr + c, mask=inside, other=0.0).to(ACC)[:, None]
+
+
+@triton.jit
+def _deviation(x, mean_ptr, var_ptr, c, inside, EPS: tl.constexpr, ACC: tl.constexpr):
+    """(x - mean) / std and 1 / std, by channel of the row."""
+    rstd = tl.rsqrt(_channel(var_ptr, c, inside, ACC) + EPS)
+    return (x.to(ACC) - _channel(mean_ptr, c, inside, ACC)) * rstd, rstd
+
+
+@triton.jit
+def _bn_act_add_fwd_kernel(
+    x_ptr, w_ptr, b_ptr, mean_ptr, var_ptr, r_ptr, rw_ptr, rb_ptr, rmean_ptr, rvar_ptr, out_ptr,
+    PLANES, C, S, RELU: tl.constexpr, EPS: tl.constexpr, ACC: tl.constexpr,
+    BLOCK_P: tl.constexpr, BLOCK_S: tl.constexpr,
+):  # fmt: skip
+    """Planes are (n, c), of S = T * V values."""
+    blocks = tl.cdiv(S, BLOCK_S)
+    p0 = (tl.program_id(0) // blocks).to(tl.int64) * BLOCK_P
+    rows = tl.arange(0, BLOCK_P)
+    s = tl.program_id(0) % blocks * BLOCK_S + tl.arange(0, BLOCK_S)
+    row_inside = p0 + rows < PLANES
+    c = ((p0 + rows) % C).to(tl.int32)
+    inside = row_inside[:, None] & (s < S)
+    offset = rows[:, None] * S + s
+    x = tl.load(x_ptr + p0 * S + offset, mask=inside, other=0.0)
+    y, _ = _deviation(x, mean_ptr, var_ptr, c, row_inside, EPS, ACC)
+    y = y * _channel(w_ptr, c, row_inside, ACC) + _channel(b_ptr, c, row_inside, ACC)
+    if r_ptr is not None:
+        r = tl.load(r_ptr + p0 * S + offset, mask=inside, other=0.0)
+        if rw_ptr is not None:
+            r, _ = _deviation(r, rmean_ptr, rvar_ptr, c, row_inside, EPS, ACC)
+            r = r * _channel(rw_ptr, c, row_inside, ACC) + _channel(rb_ptr, c, row_inside, ACC)
+        y += r.to(ACC)
+    if RELU:
+        y = tl.maximum(y, 0.0, propagate_nan=tl.PropagateNan.ALL)
+    tl.store(out_ptr + p0 * S + offset, y.to(out_ptr.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _masked_grad(g_ptr, out_ptr, at, inside, ACC: tl.constexpr):
+    """Gradient in front of the rectifier, which passes it where its output is not zero."""
+    g = tl.load(g_ptr + at, mask=inside, other=0.0).to(ACC)
+    if out_ptr is not None:
+        out = tl.load(out_ptr + at, mask=inside, other=0.0)
+        g = tl.where(out <= 0, 0.0, g)
+    return g
+
+
+@triton.jit(do_not_specialize=_tiles.VARYING)
+def _bn_act_add_grad_sums_kernel(
+    g_ptr, out_ptr, x_ptr, mean_ptr, var_ptr, r_ptr, rmean_ptr, rvar_ptr, part_ptr,
+    N, C, S, SPLITS, EPS: tl.constexpr, ACC: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_S: tl.constexpr,
+):  # fmt: skip
+    """part[0..2, c, split] = sum of dz, of dz (x - mean) / std, of the same for the residual."""
+    c = tl.program_id(0) % C
+    split = tl.program_id(0) // C
+    stride = C.to(tl.int64) * S
+    rows = tl.arange(0, BLOCK_N)
+    s = tl.arange(0, BLOCK_S)
+    channel = c + tl.zeros((1,), dtype=tl.int32)
+    dz = tl.zeros((BLOCK_N, BLOCK_S), dtype=ACC)
+    dzx = tl.zeros((BLOCK_N, BLOCK_S), dtype=ACC)
+    dzr = tl.zeros((BLOCK_N, BLOCK_S), dtype=ACC)
+    for n0 in range(split * BLOCK_N, N, SPLITS * BLOCK_N):
+        n = n0 + rows
+        for s0 in range(0, S, BLOCK_S):
+            inside = (n < N)[:, None] & (s0 + s < S)
+            at = (c.to(tl.int64) * S + n * stride)[:, None] + (s0 + s)
+            g = _masked_grad(g_ptr, out_ptr, at, inside, ACC)
+            x = tl.load(x_ptr + at, mask=inside, other=0.0)
+            d, _ = _deviation(x, mean_ptr, var_ptr, channel, channel < C, EPS, ACC)
+            dz += g
+            dzx += g * d
+            if rmean_ptr is not None:
+                r = tl.load(r_ptr + at, mask=inside, other=0.0)
+                d, _ = _deviation(r, rmean_ptr, rvar_ptr, channel, channel < C, EPS, ACC)
+                dzr += g * d
+    part_ptr += c * SPLITS + split
+    tl.store(part_ptr, tl.sum(dz))
+    tl.store(part_ptr + C * SPLITS, tl.sum(dzx))
+    tl.store(part_ptr + 2 * C * SPLITS, tl.sum(dzr))
+
+
+@triton.jit
+def _norm_grad(
+    g, x, w_ptr, mean_ptr, var_ptr, sums_ptr, c, C, inside, count,
+    ROW: tl.constexpr, TRAINING: tl.constexpr, EPS: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
+    """Gradient in front of a normalisation; through its statistics too where it made them."""
+    d, rstd = _deviation(x, mean_ptr, var_ptr, c, inside, EPS, ACC)
+    if TRAINING:
+        dz = _channel(sums_ptr, c, inside, ACC)
+        g -= (dz + d * _channel(sums_ptr + ROW * C, c, inside, ACC)) / count
+    return g * _channel(w_ptr, c, inside, ACC) * rstd
+
+
+@triton.jit(do_not_specialize=_tiles.VARYING)
+def _bn_act_add_bwd_kernel(
+    g_ptr, out_ptr, x_ptr, w_ptr, mean_ptr, var_ptr, r_ptr, rw_ptr, rmean_ptr, rvar_ptr, sums_ptr,
+    dx_ptr, dr_ptr, PLANES, C, S, TRAINING: tl.constexpr, EPS: tl.constexpr, ACC: tl.constexpr,
+    BLOCK_P: tl.constexpr, BLOCK_S: tl.constexpr,
+):  # fmt: skip
+    """Planes are (n, c), of S = T * V values."""
+    blocks = tl.cdiv(S, BLOCK_S)
+    p0 = (tl.program_id(0) // blocks).to(tl.int64) * BLOCK_P
+    rows = tl.arange(0, BLOCK_P)
+    s = tl.program_id(0) % blocks * BLOCK_S + tl.arange(0, BLOCK_S)
+    row_inside = p0 + rows < PLANES
+    c = ((p0 + rows) % C).to(tl.int32)
+    inside = row_inside[:, None] & (s < S)
+    at = p0 * S + (rows[:, None] * S + s)
+    count = (tl.cast(PLANES, tl.int64) // C * S).to(ACC)
+    g = _masked_grad(g_ptr, out_ptr, at, inside, ACC)
+    if dx_ptr is not None:
+        x = tl.load(x_ptr + at, mask=inside, other=0.0)
+        dx = _norm_grad(
+            g, x, w_ptr, mean_ptr, var_ptr, sums_ptr, c, C, row_inside, count,
+            1, TRAINING, EPS, ACC,
+        )  # fmt: skip
+        tl.store(dx_ptr + at, dx.to(dx_ptr.dtype.element_ty), mask=inside)
+    if dr_ptr is not None:
+        if rw_ptr is not None:
+            r = tl.load(r_ptr + at, mask=inside, other=0.0)
+            g = _norm_grad(
+                g, r, rw_ptr, rmean_ptr, rvar_ptr, sums_ptr, c, C, row_inside, count,
+                2, TRAINING, EPS, ACC,
+            )  # fmt: skip
+        tl.store(dr_ptr + at, g.to(dr_ptr.dtype.element_ty), mask=inside)
+
+
+def supports(x, *_) -> str | None:
+    return _tiles.unsupported(x, _tiles.DTYPES, joints=None)
+
+
+def merge_statistics(parts: Tensor) -> tuple[Tensor, Tensor]:
+    """(3, C, P) counts, means and squared deviations -> mean and biased variance of each channel."""
+    _, C, P = parts.shape
+    mean, var = parts.new_empty(C), parts.new_empty(C)
+    _merge_statistics_kernel[C,](
+        parts, mean, var, C, P, ACC=_tiles.accumulator(parts), BLOCK=_tiles.pow2(P, high=2048)
+    )
+    return mean, var
+
+
+def _reduction(x: Tensor) -> tuple[int, int, int]:
+    """(SPLITS, BLOCK_N, BLOCK_S) of a reduction to channels."""
+    N, C, T, V = x.shape
+    BLOCK_S = _tiles.pow2(T * V, high=256)
+    BLOCK_N = _tiles.pow2(N, high=2048 // BLOCK_S)
+    return _tiles.splits(x, C, triton.cdiv(N, BLOCK_N), 8), BLOCK_N, BLOCK_S
+
+
+def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of each channel of (N, C, T, V)."""
+    N, C, T, V = x.shape
+    if x.numel() == 0:
+        nothing = x.new_full((C,), torch.nan, dtype=statistics_dtype(x))
+        return nothing, nothing.clone()
+    SPLITS, BLOCK_N, BLOCK_S = _reduction(x)
+    parts = x.new_empty(3, C, SPLITS, dtype=statistics_dtype(x))
+    _statistics_kernel[C * SPLITS,](
+        x, parts, N, C, T * V, SPLITS, ACC=_tiles.accumulator(x), BLOCK_N=BLOCK_N, BLOCK_S=BLOCK_S
+    )
+    return merge_statistics(parts)
+
+
+def _planes(x: Tensor) -> tuple[int, dict]:
+    """Grid and tile of an elementwise pass over (N, C, T, V)."""
+    planes, S = x.shape[0] * x.shape[1], x.shape[2] * x.shape[3]
+    BLOCK_S = _tiles.pow2(S, high=256)
+    BLOCK_P = _tiles.pow2(planes, high=min(2048, 8192 // x.element_size()) // BLOCK_S)
+    grid = triton.cdiv(planes, BLOCK_P) * triton.cdiv(S, BLOCK_S)
+    return grid, {"BLOCK_P": BLOCK_P, "BLOCK_S": BLOCK_S, "ACC": _tiles.accumulator(x)}
+
+
+@_tiles.on_device
+def forward(
+    x, weight, bias, running_mean, running_var, residual, res_weight, res_bias, res_running_mean,
+    res_running_var, training, relu, eps,
+):  # fmt: skip
+    (
+        x, weight, bias, mean, var, residual, res_weight, res_bias, res_mean, res_var
+    ) = _tiles.contiguous(
+        x, weight, bias, running_mean, running_var, residual, res_weight, res_bias,
+        res_running_mean, res_running_var,
+    )  # fmt: skip
+    if training:
+        mean, var = _statistics(x)
+        if res_weight is not None:
+            res_mean, res_var = _statistics(residual)
+    out = torch.empty_like(x)
+    if out.numel():
+        grid, tile = _planes(x)
+        _bn_act_add_fwd_kernel[grid,](
+            x, weight, bias, mean, var, residual, res_weight, res_bias, res_mean, res_var, out,
+            x.shape[0] * x.shape[1], x.shape[1], x.shape[2] * x.shape[3],
+            RELU=relu, EPS=eps, **tile,
+        )  # fmt: skip
+
+    def noted(t: Tensor | None, present: bool) -> Tensor:
+        return t if present else x.new_empty(0, dtype=statistics_dtype(x))
+
+    second = training and res_weight is not None
+    return (
+        out,
+        noted(mean, training),
+        noted(var, training),
+        noted(res_mean, second),
+        noted(res_var, second),
+    )
+
+
+@_tiles.on_device
+def backward(
+    grad, x, weight, bias, running_mean, running_var, residual, res_weight, res_bias,
+    res_running_mean, res_running_var, training, relu, eps, out, mean, var, res_mean, res_var,
+    needs,
+):  # fmt: skip
+    if not training:
+        mean, var, res_mean, res_var = running_mean, running_var, res_running_mean, res_running_var
+    if res_weight is None:
+        res_mean = res_var = None
+    (
+        grad, x, weight, residual, res_weight, out, mean, var, res_mean, res_var
+    ) = _tiles.contiguous(
+        grad, x, weight, residual, res_weight, out if relu else None, mean, var, res_mean, res_var
+    )  # fmt: skip
+    N, C, T, V = x.shape
+    wants = _tiles.wants(GRADS, needs)
+    found = {name: grad.new_empty(0) for name in GRADS}
+    parameters = [name for name in ("weight", "bias", "res_weight", "res_bias") if wants(name)]
+    through = training and (wants("x") or (wants("residual") and res_weight is not None))
+    SPLITS, BLOCK_N, BLOCK_S = _reduction(x)
+    sums = None
+    if parameters or through:
+        parts = x.new_zeros(3, C, SPLITS, dtype=statistics_dtype(x))
+        if x.numel():
+            _bn_act_add_grad_sums_kernel[C * SPLITS,](
+                grad, out, x, mean, var, residual, res_mean, res_var, parts,
+                N, C, T * V, SPLITS, EPS=eps, ACC=_tiles.accumulator(x),
+                BLOCK_N=BLOCK_N, BLOCK_S=BLOCK_S,
+            )  # fmt: skip
+        sums = parts.sum(2)
+        rows = {"bias": sums[0], "weight": sums[1], "res_bias": sums[0], "res_weight": sums[2]}
+        like = {"bias": bias, "weight": weight, "res_bias": res_bias, "res_weight": res_weight}
+        found |= {name: torch.empty_like(like[name]).copy_(rows[name]) for name in parameters}
+    for name in ("x", "residual"):
+        if wants(name):
+            found[name] = torch.empty_like(x)
+    if x.numel() and (wants("x") or wants("residual")):
+        grid, tile = _planes(x)
+        _bn_act_add_bwd_kernel[grid,](
+            grad, out, x, weight, mean, var, residual, res_weight, res_mean, res_var, sums,
+            found["x"] if wants("x") else None, found["residual"] if wants("residual") else None,
+            N * C, C, T * V, TRAINING=training, EPS=eps, **tile,
+        )  # fmt: skip
+    return tuple(found.values())

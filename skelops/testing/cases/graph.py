@@ -1,0 +1,326 @@
+"""Cases of the blocks of graph convolutional networks: aggregation, temporal module, tails."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from skelops import ops
+from skelops.testing.cases import Case, Draw, register, relayout
+
+EPS = 1e-5
+
+
+def skeleton(K: int, V: int) -> Tensor:
+    """A tree's adjacency by hops, split into itself, towards and away from the root."""
+    parent = torch.zeros(V, V, dtype=torch.float64)
+    for v in range(1, V):
+        parent[(v - 1) // 2, v] = 1
+    subsets, hop = [torch.eye(V, dtype=torch.float64)], parent
+    while len(subsets) < K:
+        subsets += [hop, hop.T]
+        hop = hop @ parent if V > 4 else hop
+    return torch.stack(subsets[:K])
+
+
+def _adjacency(draw: Draw, N: int, K: int, V: int, per_sample: bool, sparse: bool) -> Tensor:
+    shape = (N, K, V, V) if per_sample else (K, V, V)
+    if sparse:
+        edges = skeleton(K, V).to(draw.dtype).to(draw.device)
+        return draw.normal(*shape, mean=1, scale=0.1) * edges
+    return draw.normal(*shape, scale=V**-0.5)
+
+
+def _arranged(layout: str, *tensors: Tensor | None) -> tuple:
+    return tuple(t if t is None else relayout(t, layout) for t in tensors)
+
+
+def graph_conv(
+    draw, N=2, C=3, D=2, T=2, V=4, K=2, weight=True, bias="subset", per_sample=False, sparse=False,
+    transposed=False, layout="contiguous", absent=False,
+):  # fmt: skip
+    x = draw.normal(N, C if weight else K * D, T, V)
+    if absent:
+        x[::2] = 0
+    A = _adjacency(draw, N, K, V, per_sample, sparse)
+    w = draw.normal(K, D, C, scale=(K * C) ** -0.5) if weight else None
+    shapes = {"subset": (K, D), "output": (D,)}
+    b = draw.normal(*shapes[bias]) if bias else None
+    return *_arranged(layout, x, A, w, b), transposed
+
+
+def _graph_conv_public(x, A, weight, bias, transposed):
+    return ops.graph_conv(x, A, weight, bias, transposed=transposed)
+
+
+_graph = partial(Case, build=graph_conv, public=_graph_conv_public)
+for weight, bias, transposed, per_sample in product(
+    (True, False), ("subset", "output", None), (False, True), (False, True)
+):
+    name = f"{'w' if weight else 'now'}-{bias or 'no'}_bias-{'rows' if transposed else 'columns'}"
+    dims: dict[str, Any] = {"weight": weight, "bias": bias, "transposed": transposed}
+    dims |= {"per_sample": per_sample}
+    suffix = "-per_sample" if per_sample else ""
+    register("graph_conv", _graph(name + suffix, dims=dims, small=True))
+register(
+    "graph_conv",
+    _graph("stgcn_first", dims=dict(N=1, C=3, D=64, T=64, V=25, K=3, sparse=True)),
+    _graph("stgcn", dims=dict(N=2, C=64, D=64, T=13, V=25, K=3, sparse=True)),
+    _graph("stgcn_dense", dims=dict(N=2, C=64, D=64, T=13, V=25, K=3)),
+    _graph("stgcn_rows", dims=dict(C=64, D=32, T=13, V=17, K=3, sparse=True, transposed=True)),
+    _graph("stgcnpp", dims=dict(N=2, T=13, V=17, K=3, D=64, weight=False, transposed=True)),
+    _graph("agcn", dims=dict(N=5, C=5, D=10, T=13, V=20, K=3, bias="output", per_sample=True)),
+    _graph("dggcn", dims=dict(N=1, C=64, D=14, T=13, V=25, K=8, bias=None)),
+    _graph("aggregate_only", dims=dict(N=2, T=64, V=25, K=1, D=5, weight=False, bias=None)),
+    _graph(
+        "aggregate_sample", dims=dict(N=2, T=13, V=25, K=8, D=10, weight=False, per_sample=True)
+    ),
+    _graph("one_joint", dims=dict(N=2, C=5, D=7, T=13, V=1, K=1)),
+    _graph("one_frame", dims=dict(N=5, C=64, D=5, T=1, V=25, K=3)),
+    _graph("whole_body", dims=dict(N=1, C=5, D=10, T=13, V=67, K=3, sparse=True)),
+    _graph("two_bodies", dims=dict(N=1, C=3, D=16, T=13, V=128, K=3, transposed=True)),
+    _graph("dense_67", dims=dict(N=1, C=5, D=17, T=13, V=67, K=1, bias=None, transposed=True)),
+    _graph("absent_person", dims=dict(N=2, C=5, D=10, T=13, V=25, K=3, sparse=True, absent=True)),
+    _graph("transposed", dims=dict(N=2, C=5, D=10, T=13, V=20, K=3, layout="transposed")),
+    _graph("sliced", dims=dict(N=2, C=64, D=5, T=13, V=25, K=3, sparse=True, layout="sliced")),
+    _graph("expanded", dims=dict(N=5, C=5, D=10, T=13, V=17, K=3, layout="expanded")),
+    _graph(
+        "sliced_sample",
+        dims=dict(N=2, D=5, T=13, V=20, K=3, weight=False, per_sample=True, layout="sliced"),
+    ),
+)
+
+
+def ctr_graph_conv(
+    draw, N=2, C=3, D=2, R=3, T=2, V=4, K=2, refine="w4b4", weight=True, bias=True,
+    per_sample=False, sparse=False, transposed=False, scalar_alpha=False, layout="contiguous",
+    absent=False,
+):  # fmt: skip
+    R = R if refine else D
+    x = draw.normal(N, C if weight else K * D, T, V)
+    p, q = draw.normal(N, K, R, V), draw.normal(N, K, R, V)
+    if absent:
+        x[::2], p[::2], q[::2] = 0, 0, 0
+    tensors = (
+        x,
+        _adjacency(draw, N, K, V, per_sample, sparse),
+        p,
+        q,
+        draw.normal(*(() if scalar_alpha else (1,)), mean=0.5, scale=0.1),
+        draw.normal(K, D, R, scale=(R * V) ** -0.5) if refine else None,
+        draw.normal(K, D, scale=V**-0.5) if refine == "w4b4" else None,
+        draw.normal(K, D, C, scale=(K * C) ** -0.5) if weight else None,
+        draw.normal(K, D) if bias else None,
+    )
+    return *_arranged(layout, *tensors), transposed
+
+
+def _ctr_graph_conv_public(*args):
+    return ops.ctr_graph_conv(*args[:-1], transposed=args[-1])
+
+
+_ctr = partial(Case, build=ctr_graph_conv, public=_ctr_graph_conv_public)
+for i, (refine, weight, has_bias, transposed) in enumerate(
+    product(("w4b4", "w4", None), (True, False), (True, False), (False, True))
+):
+    name = (
+        f"{refine or 'dg'}-{'w' if weight else 'now'}-{'' if has_bias else 'no_'}bias"
+        f"-{'rows' if transposed else 'columns'}"
+    )
+    dims = {"refine": refine, "weight": weight, "bias": has_bias, "transposed": transposed}
+    dims |= {"per_sample": i % 5 == 0, "scalar_alpha": i % 3 == 0}
+    register("ctr_graph_conv", _ctr(name, dims=dims, small=True))
+register(
+    "ctr_graph_conv",
+    _ctr("ctrgcn_first", dims=dict(N=1, C=3, D=64, R=8, T=64, V=25, K=3, sparse=True)),
+    _ctr("ctrgcn", dims=dict(N=2, C=64, D=64, R=8, T=13, V=25, K=3, sparse=True)),
+    _ctr("ctrgcn_wide_relations", dims=dict(N=1, C=16, D=10, R=32, T=13, V=20, K=3)),
+    _ctr("pyskl", dims=dict(N=2, C=64, D=16, R=8, T=13, V=17, K=3, transposed=True)),
+    _ctr("dggcn", dims=dict(N=2, D=10, T=13, V=25, K=8, refine=None, weight=False, bias=False)),
+    _ctr("one_joint", dims=dict(N=2, C=5, D=7, R=3, T=13, V=1, K=1)),
+    _ctr("one_frame", dims=dict(N=5, C=16, D=5, R=8, T=1, V=25, K=3)),
+    _ctr("one_relation", dims=dict(N=2, C=5, D=14, R=1, T=13, V=20, K=3, bias=False)),
+    _ctr("whole_body", dims=dict(N=1, C=5, D=10, R=5, T=13, V=67, K=1, sparse=True)),
+    _ctr("two_bodies", dims=dict(N=1, C=3, D=5, R=8, T=1, V=128, K=1, transposed=True)),
+    _ctr("per_sample", dims=dict(N=5, C=5, D=17, R=4, T=13, V=17, K=3, per_sample=True)),
+    _ctr("absent_person", dims=dict(N=2, C=5, D=10, R=8, T=13, V=25, K=3, absent=True)),
+    _ctr("transposed", dims=dict(N=2, C=5, D=10, R=5, T=13, V=20, K=3, layout="transposed")),
+    _ctr("sliced", dims=dict(N=2, C=16, D=5, R=8, T=13, V=25, K=3, layout="sliced")),
+    _ctr("expanded", dims=dict(N=5, C=5, D=10, R=4, T=13, V=17, K=3, layout="expanded")),
+    _ctr(
+        "sliced_dg",
+        dims=dict(D=10, T=13, V=17, K=8, refine=None, weight=False, bias=False, layout="sliced"),
+    ),
+)
+
+
+def bn_act_add(
+    draw, N=2, C=3, T=3, V=4, training=True, relu=True, residual=None, running=True, mean=0.0,
+    scale=1.0, layout="contiguous", absent=False, norm_dtype="float32",
+):  # fmt: skip
+    def norm():
+        weight, bias = draw.norm(C, mean=1), draw.norm(C)
+        statistics = (draw.norm(C, mean=mean), draw.variance(C) * scale**2)
+        if norm_dtype in ("x", "mixed"):
+            weight, bias = weight.to(draw.dtype), bias.to(draw.dtype)
+        if norm_dtype == "x":
+            statistics = tuple(s.to(draw.dtype) for s in statistics)
+        return weight, bias, *(statistics if running or not training else (None, None))
+
+    x = draw.normal(N, C, T, V, mean=mean, scale=scale)
+    r = None if residual is None else draw.normal(N, C, T, V)
+    if absent:
+        x[::2] = 0
+    first, second = norm(), norm() if residual == "norm" else (None,) * 4
+    return *_arranged(layout, x, *first, r, *second), training, relu, EPS
+
+
+def _bn_act_add_public(*args):
+    *tensors, training, relu, eps = args
+    return ops.bn_act_add(*tensors, training=training, relu=relu, eps=eps)
+
+
+_bn = partial(Case, build=bn_act_add, public=_bn_act_add_public)
+for training, relu, residual in product((True, False), (True, False), (None, "plain", "norm")):
+    name = f"{'training' if training else 'eval'}-{'relu' if relu else 'linear'}-{residual or 'no'}"
+    dims = {"training": training, "relu": relu, "residual": residual}
+    register("bn_act_add", _bn(f"{name}_residual", dims=dims, small=True))
+register(
+    "bn_act_add",
+    _bn("stgcn", dims=dict(N=2, C=64, T=13, V=25, residual="plain")),
+    _bn("downsample", dims=dict(N=2, C=64, T=13, V=25, residual="norm")),
+    _bn("stgcn_eval", dims=dict(N=1, C=64, T=64, V=25, residual="plain", training=False)),
+    _bn("downsample_eval", dims=dict(N=5, C=5, T=13, V=20, residual="norm", training=False)),
+    _bn("no_running", dims=dict(N=2, C=5, T=13, V=17, running=False)),
+    _bn("one_joint", dims=dict(N=2, C=5, T=13, V=1, residual="plain")),
+    _bn("one_frame", dims=dict(N=5, C=64, T=1, V=25, residual="norm")),
+    _bn("whole_body", dims=dict(N=1, C=10, T=13, V=67, relu=False)),
+    _bn("two_bodies", dims=dict(N=1, C=3, T=64, V=128, residual="plain")),
+    _bn("offset", dims=dict(N=2, C=5, T=13, V=25, mean=100.0)),
+    _bn("large", dims=dict(N=2, C=5, T=13, V=25, mean=300.0, scale=1000.0)),
+    _bn("absent_person", dims=dict(N=2, C=5, T=13, V=25, residual="norm", absent=True)),
+    _bn("half_norm", dims=dict(N=2, C=17, T=13, V=20, residual="norm", norm_dtype="x")),
+    _bn("half_eval", dims=dict(C=5, T=13, V=20, residual="norm", norm_dtype="x", training=False)),
+    _bn("mixed_norm", dims=dict(N=2, C=5, T=13, V=17, residual="norm", norm_dtype="mixed")),
+    _bn("transposed", dims=dict(N=2, C=5, T=13, V=20, residual="norm", layout="transposed")),
+    _bn("sliced", dims=dict(N=2, C=17, T=13, V=25, residual="norm", layout="sliced")),
+    _bn("expanded", dims=dict(N=5, C=5, T=13, V=17, residual="plain", layout="expanded")),
+    _bn(
+        "transposed_eval",
+        dims=dict(N=2, C=5, T=13, V=17, residual="plain", training=False, layout="transposed"),
+    ),
+)
+
+
+def ms_temporal_conv(
+    draw, N=2, C=3, T=4, V=2, widths=(2, 2), pool=2, plain=2, dilations=(1, 2), k=3, stride=1,
+    replicate=False, training=True, keep=True, running=True, layout="contiguous", absent=False,
+):  # fmt: skip
+    normed = sum(widths) + pool
+    x = draw.normal(N, C, T, V)
+    if absent:
+        x[::2] = 0
+    taps = [draw.normal(w, w, k, scale=(w * k) ** -0.5).reshape(-1) for w in widths]
+    statistics = (draw.norm(normed), draw.variance(normed))
+    tensors = (
+        x,
+        draw.normal(normed + plain, C, scale=C**-0.5),
+        draw.normal(normed + plain),
+        torch.cat([*taps, x.new_empty(0)]),
+        draw.normal(sum(widths)),
+        draw.norm(normed, mean=1),
+        draw.norm(normed),
+        *(statistics if running or not training else (None, None)),
+    )
+    widths = [*widths, pool] if pool else list(widths)
+    options = (widths, list(dilations), k, stride, replicate, training, keep, EPS)
+    return *_arranged(layout, *tensors), *options
+
+
+def _ms_temporal_conv_public(
+    x, weight, bias, conv_weight, conv_bias, norm_weight, norm_bias, running_mean, running_var,
+    widths, dilations, kernel_size, stride, replicate, training, keep, eps,
+):  # fmt: skip
+    w = widths[: len(dilations)]
+    taps = conv_weight.split([n * n * kernel_size for n in w]) if w else ()
+    return ops.ms_temporal_conv(
+        x,
+        weight,
+        bias,
+        [t.view(n, n, kernel_size) for t, n in zip(taps, w, strict=True)],
+        list(conv_bias.split(w)) if w else [],
+        norm_weight,
+        norm_bias,
+        running_mean,
+        running_var,
+        dilations=dilations,
+        training=training,
+        stride=stride,
+        padding_mode="replicate" if replicate else "zeros",
+        eps=eps,
+    )
+
+
+_ms = partial(Case, build=ms_temporal_conv, public=_ms_temporal_conv_public)
+_TCN4 = dict(C=64, widths=(16, 16), pool=16, plain=16, k=5)
+_MSTCN = dict(C=64, widths=(14, 10, 10, 10), pool=10, plain=10, dilations=(1, 2, 3, 4))
+for training, replicate, stride in product((True, False), (True, False), (1, 2)):
+    name = f"{'training' if training else 'eval'}-{'replicate' if replicate else 'zeros'}-{stride}"
+    dims = {"training": training, "replicate": replicate, "stride": stride}
+    register("ms_temporal_conv", _ms(name, dims=dims, small=True))
+register(
+    "ms_temporal_conv",
+    _ms("no_pool", dims=dict(pool=0), small=True),
+    _ms("no_plain", dims=dict(plain=0), small=True),
+    _ms("no_conv", dims=dict(widths=(), dilations=(), k=1, stride=2), small=True),
+    _ms("only_conv", dims=dict(pool=0, plain=0, widths=(3,), dilations=(2,), T=5), small=True),
+    _ms("pointwise_conv", dims=dict(k=1), small=True),
+    _ms("inference", dims=dict(training=False, keep=False), backward=False),
+    _ms("training_no_keep", dims=dict(C=5, T=13, V=17, keep=False), backward=False),
+    _ms("mstcn4", dims=dict(N=2, T=13, V=25, **_TCN4)),
+    _ms("mstcn4_stride2", dims=dict(N=1, T=64, V=25, stride=2, **_TCN4)),
+    _ms("mstcn4_eval", dims=dict(N=1, T=13, V=25, training=False, **_TCN4)),
+    _ms("mstcn", dims=dict(N=1, T=13, V=17, **_MSTCN)),
+    _ms("mstcn_stride2", dims=dict(N=2, T=13, V=25, stride=2, **_MSTCN)),
+    _ms("mstcn_replicate", dims=dict(N=1, T=13, V=20, replicate=True, **_MSTCN)),
+    _ms("mstcn_eval_stride3", dims=dict(N=1, T=13, V=25, stride=3, training=False, **_MSTCN)),
+    _ms("shorter_than_padding", dims=dict(C=5, T=2, V=17, widths=(3, 5), dilations=(1, 4), k=5)),
+    _ms(
+        "shorter_replicate",
+        dims=dict(C=5, T=2, V=17, widths=(3, 5), dilations=(1, 4), k=5, replicate=True, stride=2),
+    ),
+    _ms("one_joint", dims=dict(N=2, C=5, T=13, V=1)),
+    _ms("one_frame", dims=dict(N=5, C=5, T=1, V=25, stride=2)),
+    _ms("whole_body", dims=dict(N=1, C=5, T=13, V=67, widths=(3, 5), pool=7, plain=1)),
+    _ms("two_bodies", dims=dict(N=1, C=3, T=13, V=128, stride=3)),
+    _ms("no_running", dims=dict(C=5, T=13, V=17, running=False)),
+    _ms("absent_person", dims=dict(C=5, T=13, V=25, training=False, absent=True)),
+    _ms("transposed", dims=dict(C=5, T=13, V=20, layout="transposed")),
+    _ms("sliced", dims=dict(C=17, T=13, V=25, stride=2, layout="sliced")),
+    _ms("expanded", dims=dict(N=5, C=5, T=13, V=17, replicate=True, layout="expanded")),
+)
+
+
+def temporal_mean(draw, N=2, C=3, T=3, V=4, scale=1.0, layout="contiguous"):
+    return (relayout(draw.normal(N, C, T, V, scale=scale), layout),)
+
+
+_mean = partial(Case, build=temporal_mean, public=ops.temporal_mean)
+register(
+    "temporal_mean",
+    _mean("small", small=True),
+    _mean("small_one_frame", dims=dict(T=1), small=True),
+    _mean("ntu", dims=dict(N=5, C=64, T=64, V=25)),
+    _mean("coco", dims=dict(N=2, C=5, T=13, V=17)),
+    _mean("one_joint", dims=dict(N=2, C=5, T=13, V=1)),
+    _mean("one_frame", dims=dict(N=5, C=64, T=1, V=25)),
+    _mean("two_bodies", dims=dict(N=1, C=3, T=64, V=128)),
+    _mean("large", dims=dict(N=2, C=5, T=64, V=20, scale=5e3)),
+    _mean("transposed", dims=dict(N=2, C=5, T=13, V=20, layout="transposed")),
+    _mean("sliced", dims=dict(N=2, C=5, T=13, V=67, layout="sliced")),
+    _mean("expanded", dims=dict(N=5, C=5, T=13, V=17, layout="expanded")),
+)

@@ -1,0 +1,172 @@
+"""Pictures of skeletons, confusion matrices and training curves (matplotlib, no display needed)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from skelops.data.clips import Clips
+from skelops.graph import get_layout
+
+try:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.collections import LineCollection
+    from matplotlib.figure import Figure
+except ImportError as error:
+    raise ImportError("skelops.viz needs matplotlib: pip install 'skelops[viz]'") from error
+
+INK, PAPER, RULE = "#22303c", "#ffffff", "#d9dee3"
+LEFT, RIGHT, TRUNK = "#1f77b4", "#e4572e", "#33414e"
+SECOND = {LEFT: "#6fb7a5", RIGHT: "#c9a227", TRUNK: "#8d99a6"}
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), dpi=120, facecolor=PAPER, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Figure, path: str | Path) -> Path:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    return path
+
+
+def _bones(layout: str) -> list[tuple[int, int, str]]:
+    """(joint, parent, colour) of each bone: left, right, trunk."""
+    table = get_layout(layout)
+    side = {j: c for pair in table.left_right for j, c in zip(pair, (LEFT, RIGHT), strict=True)}
+    bones = [(j, p) for j, p in enumerate(table.parents) if j != p]
+    return [(j, p, side.get(j, side.get(p, TRUNK))) for j, p in bones]
+
+
+def film_strip(
+    clips: Clips,
+    index: Sequence[int],
+    path: str | Path,
+    *,
+    frames: int = 8,
+    titles: Sequence[str] | None = None,
+) -> Path:
+    """Draw clips as rows of skeletons, seen by the camera, time from left to right.
+
+    Args:
+        clips: the set; only x and y are drawn.
+        index: the clips to draw, one row each.
+        path: picture file to write; its directory is created.
+        frames: skeletons per row, evenly spaced over the non-empty frames.
+        titles: row titles. Default: class names.
+
+    Returns:
+        The path of the picture.
+    """
+    table, bones = get_layout(clips.layout), _bones(clips.layout)
+    head = table.joint_names.index("head") if "head" in table.joint_names else None
+    titles = titles or [clips.classes[clips.label[i]] for i in index]
+    figure = _figure(1.6 + 1.25 * frames, 0.25 + 1.5 * len(index))
+    rows = figure.subplots(len(index), 1, squeeze=False)[:, 0]
+    for axes, clip, title in zip(rows, index, titles, strict=True):
+        xyz = clips[clip]
+        seen = xyz[xyz.any((1, 2, 3))]
+        seen = seen[np.linspace(0, len(seen) - 1, frames).round().astype(int)]
+        flat = seen[..., :2] * (-1, 1)  # a camera that looks along +z has +x on its left
+        present = seen.any((2, 3))
+        low, high = flat[present].min((0, 1)), flat[present].max((0, 1))
+        tall = high[1] - low[1]
+        pitch = max(high[0] - low[0], 0.6 * tall) * 1.08
+        floor = low[1] - 0.04 * tall
+        axes.plot([0, frames * pitch], [floor, floor], color=RULE, lw=1, zorder=0)
+        for column, person in np.argwhere(present):
+            pose = flat[column, person] + ((column + 0.5) * pitch - (low[0] + high[0]) / 2, 0)
+            colours = [SECOND[c] if person else c for *_, c in bones]
+            axes.add_collection(LineCollection(
+                [pose[[j, p]] for j, p, _ in bones], colors=colours, linewidths=2.1,
+                capstyle="round", zorder=2 - person * 0.5,
+            ))  # fmt: skip
+            if head is not None:
+                size = (0.055 * tall, SECOND[TRUNK] if person else TRUNK)
+                axes.add_patch(_disc(pose[head], *size))
+        axes.set(xlim=(0, frames * pitch), ylim=(floor - 0.03 * tall, high[1] + 0.1 * tall))
+        axes.set_aspect("equal")
+        axes.axis("off")
+        axes.text(-0.012, 0.45, title, transform=axes.transAxes, ha="right", va="center",
+                  fontsize=11, color=INK)  # fmt: skip
+    return _save(figure, path)
+
+
+def _disc(centre: np.ndarray, radius: float, colour: str):
+    from matplotlib.patches import Circle
+
+    return Circle(centre, radius, facecolor=colour, edgecolor=PAPER, linewidth=0.8, zorder=3)
+
+
+def confusion_matrix(matrix: np.ndarray, classes: Sequence[str], path: str | Path) -> Path:
+    """Draw a confusion matrix as percentages of each true class.
+
+    Args:
+        matrix: (K, K) counts, rows are true classes, columns predictions.
+        classes: K class names.
+        path: picture file to write; its directory is created.
+
+    Returns:
+        The path of the picture.
+
+    Raises:
+        ValueError: ``matrix`` is not (K, K).
+    """
+    k = len(classes)
+    if matrix.shape != (k, k):
+        raise ValueError(f"confusion_matrix: expected matrix of shape ({k}, {k}), got {matrix.shape}")
+    percent = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    figure = _figure(2.4 + 0.42 * k, 1.6 + 0.42 * k)
+    axes = figure.subplots()
+    axes.imshow(percent, cmap="Blues", vmin=0, vmax=115)
+    for row, column in np.argwhere(percent >= 0.5):
+        value = percent[row, column]
+        axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=8,
+                  color=PAPER if value > 60 else INK)  # fmt: skip
+    axes.set_xticks(range(k), classes, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(k), classes)
+    axes.set(xlabel="predicted", ylabel="true")
+    axes.set_title(f"top-1 {100 * np.trace(matrix) / max(matrix.sum(), 1):.1f} %", color=INK)
+    axes.set_xticks(np.arange(k + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(k + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color=RULE, linewidth=0.6)
+    axes.tick_params(which="both", length=0, colors=INK)
+    axes.spines[:].set_visible(False)
+    return _save(figure, path)
+
+
+def training_curve(history: Mapping[str, Sequence[tuple[float, float]]], path: str | Path) -> Path:
+    """Draw named curves over epochs: losses (names with "loss") above, accuracies in % below.
+
+    Args:
+        history: points (epoch, value) by curve name; accuracies in 0..1.
+        path: picture file to write; its directory is created.
+
+    Returns:
+        The path of the picture.
+    """
+    figure = _figure(6.4, 5.2)
+    panels = figure.subplots(2, 1, sharex=True)
+    colours = {"train": TRUNK, "test": RIGHT, "val": RIGHT}
+    for name, points in history.items():
+        if not len(points):
+            continue
+        epoch, value = np.asarray(points, float).T
+        loss = "loss" in name
+        axes, value = panels[0 if loss else 1], value if loss else 100 * value
+        colour = next((c for key, c in colours.items() if key in name), LEFT)
+        axes.plot(epoch, value, color=colour, lw=1.8, marker="o", ms=3.5, label=name)
+    for axes, label in zip(panels, ("loss", "top-1 (%)"), strict=True):
+        axes.set_ylabel(label, color=INK)
+        axes.grid(color=RULE, linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(colors=INK)
+        if axes.lines:
+            axes.legend(frameon=False, labelcolor=INK)
+    panels[1].set_xlabel("epoch", color=INK)
+    return _save(figure, path)

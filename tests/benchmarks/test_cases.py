@@ -1,0 +1,82 @@
+"""Every op is benchmarked, and what is benchmarked is right."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from benchmarks import measure, peers
+from benchmarks.case import FORWARD, TRAINING, Draw, model_cases, op_cases
+from skelops._library import OPS
+
+REGISTERED = [
+    pytest.param(case.small(), direction, id=f"{work}-{case.name}-{direction}")
+    for work, cases in {**op_cases(), **model_cases()}.items()
+    for case in cases
+    for direction in case.directions
+]
+
+
+def test_every_op_has_a_benchmark_with_targets():
+    found = op_cases()
+    assert set(found) == set(OPS)
+    for name, cases in found.items():
+        assert any(case.targets for case in cases), f"{name}: no target"
+
+
+def test_names_are_unique():
+    for work, cases in {**op_cases(), **model_cases()}.items():
+        names = [case.name for case in cases]
+        assert len(names) == len(set(names)), work
+    labels = [c.headline for cs in {**op_cases(), **model_cases()}.values() for c in cs]
+    labels = [label for label in labels if label]
+    assert len(labels) == len(set(labels))
+
+
+@pytest.mark.parametrize("case, direction", REGISTERED)
+def test_ours_and_peers_agree(case, direction):
+    variants = case.variants(direction, ["eager"], "cpu", torch.float32)
+    truth = case.truth(direction, "cpu", torch.float32)
+    errors = measure.check(variants, truth, 1e-4, case.slack)
+    assert set(errors) == {"ours", "eager"}
+    for variant in variants.values():
+        variant.run()
+    flops, moved = case.work(direction, variants["ours"])
+    assert flops > 0 and moved > 0
+
+
+@pytest.mark.parametrize("factor", [1.01, float("nan")])
+@pytest.mark.parametrize("direction", [FORWARD, TRAINING])
+def test_a_wrong_result_is_refused(factor, direction):
+    case = op_cases()["graph_conv"][0].small()
+    wrong = replace(case, ours=lambda x, A: case.ours(x, A) * factor)
+    variants = wrong.variants(direction, ["eager"], "cpu", torch.float32)
+    with pytest.raises(measure.Disagreement, match="ours: output"):
+        measure.check(variants, wrong.truth(direction, "cpu", torch.float32), 1e-4)
+
+
+def test_a_wrong_gradient_is_refused():
+    case = op_cases()["graph_conv"][0].small()
+    wrong = replace(case, ours=lambda x, A: case.ours(x, A.detach() + 0 * A))
+    variants = wrong.variants(TRAINING, ["eager"], "cpu", torch.float32)
+    with pytest.raises(measure.Disagreement, match="gradient of A"):
+        measure.check(variants, wrong.truth(TRAINING, "cpu", torch.float32), 1e-4)
+
+
+def test_draws_repeat():
+    a, b = (Draw(seed=3).normal(4, 5) for _ in range(2))
+    assert torch.equal(a, b) and a.requires_grad
+
+
+def test_bytes_count_every_tensor_once():
+    case = op_cases()["temporal_mean"][0].resized(B=2, C=4, T=8)
+    variants = case.variants(TRAINING, [], "cpu", torch.float32)
+    x, y = 2 * 4 * 8 * 25 * 4, 2 * 4 * 25 * 4
+    assert case.work(FORWARD, variants["ours"])[1] == x + y
+    assert case.work(TRAINING, variants["ours"])[1] == 3 * x + 2 * y
+
+
+def test_skeleton_graph():
+    A = peers.skeleton_graph()
+    assert A.count_nonzero() == 25 + 24 + 24
+    assert set(A.sum(1).flatten().round(decimals=5).tolist()) == {0.0, 1.0}

@@ -1,0 +1,147 @@
+"""Rendering, from one stored record."""
+
+import json
+
+import pytest
+
+from benchmarks import records, report
+
+
+def record(**changes):
+    variant = {"ms": {"median": 10.0, "min": 9.0, "p25": 9.5, "p75": 11.0, "n": 5}, "error": 1e-7}
+    variant |= {"peak_bytes": 2**20, "saved_bytes": 4 * 2**20}
+    found = {
+        "work": "ctr_graph_conv",
+        "case": "unit C=64 T=64",
+        "direction": "forward+backward",
+        "device": "cpu",
+        "dtype": "float32",
+        "threads": 1,
+        "allocator": "tuned",
+        "sizes": {"B": 32, "C": 64, "T": 64},
+        "variants": {
+            "ours": variant,
+            "eager": variant | {"ms": {"median": 40.0}, "saved_bytes": 16 * 2**20},
+            "compile, layout kept": variant | {"ms": {"median": 20.0}},
+        },
+        "skipped": {"compile": "did not compile in 60 s"},
+        "ratios": {"eager": 4.0, "compile, layout kept": 2.0},
+        "speedup": {"eager": 4.0, "compile": 2.0},
+        "targets": {"eager": 2.5, "compile": 2.3, "saved": 0.4},
+        "flops": 1e9,
+        "bytes": 1e8,
+        "roofs": {"gb_s": 20.0, "gflop_s": 200.0, "matmul_gflop_s": 100.0},
+        "floor_ms": 5.0,
+        "environment": {
+            "device_name": "Example CPU @ 2.50GHz",
+            "torch": "2.13.0",
+            "triton": None,
+            "python": "3.12.1",
+            "commit": "0123456789abcdef",
+            "dirty": False,
+            "date": "2026-01-01 00:00 UTC",
+            "load": 0.1,
+        },
+    }
+    return found | changes
+
+
+@pytest.fixture
+def results(tmp_path):
+    folder = tmp_path / "results"
+    records.merge(records.default_path(record(), folder), record())
+    return folder
+
+
+def test_merge_replaces_the_same_work_only(results):
+    path = results / "example-2.50ghz" / "ctr_graph_conv.json"
+    records.merge(path, record(floor_ms=6.0))
+    records.merge(path, record(threads=2))
+    found = json.loads(path.read_text())["records"]
+    assert [(r["threads"], r["floor_ms"]) for r in found] == [(1, 6.0), (2, 5.0)]
+
+
+def test_slug():
+    assert records.slug("Intel(R) Xeon(R) Processor @ 2.50GHz") == "intel-xeon-2.50ghz"
+    assert records.slug("NVIDIA H200") == "nvidia-h200"
+
+
+def test_reading_a_record():
+    found = record()
+    assert records.peer_ms(found, "compile") == 20.0 and records.peer_ms(found, "eager") == 40.0
+    assert records.bandwidth(found) == pytest.approx(10.0)
+    assert records.of_floor(found) == pytest.approx(0.5)
+    assert records.saved_share(found) == 0.25
+    assert [met for _, met in records.verdicts(found).values()] == [True, False, True]
+    alone = record(speedup={}, variants={"ours": found["variants"]["ours"]})
+    assert [met for _, met in records.verdicts(alone).values()] == [None, None, None]
+
+
+def test_page(results):
+    (text,) = (report.page(n, g) for n, g in report.load_all(results).items())
+    line = next(x for x in text.splitlines() if "unit C=64" in x)
+    for cell in ("10.0", "40.0 (4.0x)", "did not compile in 60 s", "20.0 (2.0x)", "50", "4 / 16"):
+        assert f"| {cell} |" in line
+    assert "eager >= 2.5x: met; compile >= 2.3x: **missed**; saved <= 0.4x: met" in line
+    assert "## float32, 1 thread, tuned allocator" in text and "busy" not in text
+
+
+def test_page_says_when_the_machine_was_busy():
+    busy = record(environment=record()["environment"] | {"load": 3.5})
+    assert "busy" in report.page("x", [busy])
+
+
+def test_summary_says_what_was_not_measured(results):
+    lines = report.summary(report.load_all(results)).splitlines()
+    row = next(line for line in lines if line.startswith("| CTR-GC unit, C=64"))
+    assert row == "| CTR-GC unit, C=64, T=64 | 4.0x / 2.0x | not measured | not measured |"
+    row = next(line for line in lines if line.startswith("| CTR-GCN, training step"))
+    assert row.count("not measured") == 3
+    assert "not measured" in report.summary({})
+
+
+def test_summary_takes_the_gpu(results):
+    gpu = record(device="cuda", dtype="bfloat16", threads=None, allocator=None)
+    gpu["environment"]["device_name"] = "NVIDIA X"
+    text = report.summary(report.load_all(results) | {"NVIDIA X": [gpu]})
+    assert "GPU, bfloat16 (NVIDIA X)" in text
+    assert "| CTR-GC unit, C=64, T=64 | 4.0x / 2.0x | not measured | 4.0x / 2.0x |" in text
+
+
+def test_markers(results, tmp_path):
+    readme = tmp_path / "README.md"
+    _, missing = report.render(results, readme, tmp_path)
+    assert len(missing) == 2
+    blocks = [f"<!-- {n}:begin -->old<!-- {n}:end -->" for n in ("benchmarks", "backends")]
+    readme.write_text("before\n" + "\nbetween\n".join(blocks) + "\nafter\n")
+    files, missing = report.render(results, readme, tmp_path)
+    assert not missing and "old" not in files[readme]
+    assert files[readme].startswith("before\n") and files[readme].endswith("\nafter\n")
+    assert "| `graph_conv` | yes |" in files[readme]
+    readme.write_text(files[readme])
+    assert report.render(results, readme, tmp_path)[0] == files
+
+
+def test_check_notices_stale_files(results, tmp_path, monkeypatch, capsys):
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    blocks = [f"<!-- {n}:begin --><!-- {n}:end -->" for n in ("benchmarks", "backends")]
+    (tmp_path / "README.md").write_text("\n".join(blocks))
+    monkeypatch.setattr(records, "RESULTS", results)
+    monkeypatch.setattr(report, "ROOT", tmp_path)
+    monkeypatch.setattr(report, "plot", lambda *_: None)
+    monkeypatch.setattr(report, "backends", lambda: "\n")
+    assert report.main(["--check"]) == 1
+    assert report.main([]) == 0
+    assert report.main(["--check"]) == 0
+    page = docs / "benchmarks_example-2.50ghz.md"
+    page.write_text(page.read_text().replace("40.0", "30.0"))
+    capsys.readouterr()
+    assert report.main(["--check"]) == 1
+    assert "out of date" in capsys.readouterr().err
+
+
+def test_plot(tmp_path):
+    pytest.importorskip("matplotlib")
+    report.plot("Example", [record()], tmp_path / "plot.svg")
+    assert (tmp_path / "plot.svg").stat().st_size > 1000

@@ -1,0 +1,32 @@
+"""Triton kernels on the CPU, by Triton's interpreter, which has to be chosen before the import."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from skelops._library import OPS
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [op.name for op in OPS.values() if "triton" in op.gpu])
+def test_interpreted(name):
+    if importlib.util.find_spec("triton") is None:
+        pytest.skip("triton is not installed")
+    if not (ROOT / "skelops/ops/triton" / f"{name}.py").exists():
+        pytest.skip(f"skelops.ops.triton.{name} does not exist")
+    command = [sys.executable, "-m", "pytest", "-q", "--tb=line", "-p", "no:cacheprovider"]
+    command += ["tests/contract/test_contract.py", "--backend", "triton", "--reduced"]
+    run = subprocess.run(
+        [*command, "-k", f"[{name}-triton"],
+        cwd=ROOT,
+        env=os.environ | {"TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]
