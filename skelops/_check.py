@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -65,14 +66,14 @@ def norm_tensors(op: str, x: Tensor, **named: Tensor | None) -> None:
             raise ValueError(f"{op}: expected {name} on x's device {x.device}, got {t.device}")
 
 
-def autocast(*values: Tensor | None) -> tuple[Tensor | None, ...]:
+def autocast(*values: Any) -> tuple[Any, ...]:
     """Under autocast, floating tensors below float64 in the region's dtype; else unchanged."""
     device = next((v.device.type for v in values if isinstance(v, Tensor)), "cpu")
     if not torch.is_autocast_enabled(device):
         return values
     dtype = torch.get_autocast_dtype(device)
 
-    def cast(v: Tensor | None) -> Tensor | None:
+    def cast(v: Any) -> Any:
         below_double = isinstance(v, Tensor) and v.is_floating_point() and v.dtype != torch.float64
         return v.to(dtype) if below_double else v
 

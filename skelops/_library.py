@@ -45,6 +45,10 @@ def _autograd_reenabled() -> Iterator[None]:
         yield
 
 
+def _shares_memory(a: Tensor, b: Tensor) -> bool:
+    return a.untyped_storage()._cdata == b.untyped_storage()._cdata
+
+
 def _as_tuple(value: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
     return (value,) if isinstance(value, Tensor) else tuple(value)
 
@@ -67,7 +71,8 @@ class Op:
     def arguments(self) -> tuple[tuple[str, str], ...]:
         """(type, name) of every argument, in schema order."""
         inside = self.schema[1 : self.schema.index(") -> ")]
-        return tuple(tuple(item.rsplit(" ", 1)) for item in inside.split(", "))
+        pairs = (item.rpartition(" ") for item in inside.split(", "))
+        return tuple((kind, name) for kind, _, name in pairs)
 
     @cached_property
     def outputs(self) -> tuple[str, ...]:
@@ -139,7 +144,7 @@ class Op:
             found = self.vjp(inputs, grads, needs, create_graph=False)
         # A gradient may be the very tensor that came in; an op must return fresh memory.
         fresh = [
-            g.clone() if any(torch._C._is_alias_of(g, other) for other in grads) else g.contiguous()
+            g.clone() if any(_shares_memory(g, other) for other in grads) else g.contiguous()
             for g in found
         ]
         return fresh[0] if len(fresh) == 1 else tuple(fresh)

@@ -14,6 +14,7 @@ try:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.collections import LineCollection
     from matplotlib.figure import Figure
+    from matplotlib.patches import Circle
 except ImportError as error:
     raise ImportError("skelops.viz needs matplotlib: pip install 'skelops[viz]'") from error
 
@@ -22,8 +23,8 @@ LEFT, RIGHT, TRUNK = "#1f77b4", "#e4572e", "#33414e"
 SECOND = {LEFT: "#6fb7a5", RIGHT: "#c9a227", TRUNK: "#8d99a6"}
 
 
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), dpi=120, facecolor=PAPER, layout="constrained")
+def _figure(width: float, height: float, layout: str = "constrained") -> Figure:
+    figure = Figure(figsize=(width, height), dpi=120, facecolor=PAPER, layout=layout)
     FigureCanvasAgg(figure)
     return figure
 
@@ -53,6 +54,8 @@ def film_strip(
 ) -> Path:
     """Draw clips as rows of skeletons, seen by the camera, time from left to right.
 
+    Left limbs are blue, right limbs red; a second person is green and yellow.
+
     Args:
         clips: the set; only x and y are drawn.
         index: the clips to draw, one row each.
@@ -63,44 +66,47 @@ def film_strip(
     Returns:
         The path of the picture.
     """
-    table, bones = get_layout(clips.layout), _bones(clips.layout)
-    head = table.joint_names.index("head") if "head" in table.joint_names else None
     titles = titles or [clips.classes[clips.label[i]] for i in index]
-    figure = _figure(1.6 + 1.25 * frames, 0.25 + 1.5 * len(index))
+    width, height = 1.35 + 0.92 * frames, 1.45 * len(index) + 0.1
+    figure = _figure(width, height, layout="none")
+    figure.subplots_adjust(1.3 / width, 0.05 / height, 1 - 0.05 / width, 1, hspace=0)
     rows = figure.subplots(len(index), 1, squeeze=False)[:, 0]
     for axes, clip, title in zip(rows, index, titles, strict=True):
         xyz = clips[clip]
         seen = xyz[xyz.any((1, 2, 3))]
         seen = seen[np.linspace(0, len(seen) - 1, frames).round().astype(int)]
-        flat = seen[..., :2] * (-1, 1)  # a camera that looks along +z has +x on its left
-        present = seen.any((2, 3))
-        low, high = flat[present].min((0, 1)), flat[present].max((0, 1))
-        tall = high[1] - low[1]
-        pitch = max(high[0] - low[0], 0.6 * tall) * 1.08
-        floor = low[1] - 0.04 * tall
-        axes.plot([0, frames * pitch], [floor, floor], color=RULE, lw=1, zorder=0)
-        for column, person in np.argwhere(present):
-            pose = flat[column, person] + ((column + 0.5) * pitch - (low[0] + high[0]) / 2, 0)
-            colours = [SECOND[c] if person else c for *_, c in bones]
-            axes.add_collection(LineCollection(
-                [pose[[j, p]] for j, p, _ in bones], colors=colours, linewidths=2.1,
-                capstyle="round", zorder=2 - person * 0.5,
-            ))  # fmt: skip
-            if head is not None:
-                size = (0.055 * tall, SECOND[TRUNK] if person else TRUNK)
-                axes.add_patch(_disc(pose[head], *size))
-        axes.set(xlim=(0, frames * pitch), ylim=(floor - 0.03 * tall, high[1] + 0.1 * tall))
-        axes.set_aspect("equal")
-        axes.axis("off")
-        axes.text(-0.012, 0.45, title, transform=axes.transAxes, ha="right", va="center",
-                  fontsize=11, color=INK)  # fmt: skip
+        _draw_row(axes, seen, clips.layout)
+        axes.annotate(title, (0, 0.45), (-8, 0), "axes fraction", textcoords="offset points",
+                      ha="right", va="center", fontsize=11, color=INK)  # fmt: skip
     return _save(figure, path)
 
 
-def _disc(centre: np.ndarray, radius: float, colour: str):
-    from matplotlib.patches import Circle
-
-    return Circle(centre, radius, facecolor=colour, edgecolor=PAPER, linewidth=0.8, zorder=3)
+def _draw_row(axes, seen: np.ndarray, layout: str) -> None:
+    """Poses (T, M, V, C) side by side on a common floor, scaled to the tallest."""
+    names, bones = get_layout(layout).joint_names, _bones(layout)
+    present = seen.any((2, 3))
+    flat = seen[..., :2] * (-1, 1)  # a camera that looks along +z has +x on its left
+    low, high = flat[present, :, 1].min(), flat[present, :, 1].max()
+    tall = high - low
+    pitch, floor = 0.74 * tall, low - 0.05 * tall
+    axes.plot([0, len(seen) * pitch], [floor, floor], color=RULE, lw=1.2, zorder=0)
+    for column, poses in enumerate(flat):
+        here = poses[present[column]]
+        middle = (here[..., 0].min() + here[..., 0].max()) / 2
+        for person in np.flatnonzero(present[column])[::-1]:
+            pose = poses[person] + ((column + 0.5) * pitch - middle, 0)
+            colours = [SECOND[c] if person else c for *_, c in bones]
+            lines = LineCollection([pose[[j, p]] for j, p, _ in bones], colors=colours)
+            lines.set(linewidth=2.2, capstyle="round", zorder=2 - 0.5 * person)
+            axes.add_collection(lines)
+            if "head" in names:
+                colour = SECOND[TRUNK] if person else TRUNK
+                head = Circle(pose[names.index("head")], 0.055 * tall, facecolor=colour)
+                head.set(edgecolor=PAPER, linewidth=0.8, zorder=3 - 0.5 * person)
+                axes.add_patch(head)
+    axes.set(xlim=(0, len(seen) * pitch), ylim=(floor - 0.02 * tall, high + 0.1 * tall))
+    axes.set_aspect("equal")
+    axes.axis("off")
 
 
 def confusion_matrix(matrix: np.ndarray, classes: Sequence[str], path: str | Path) -> Path:
@@ -119,7 +125,9 @@ def confusion_matrix(matrix: np.ndarray, classes: Sequence[str], path: str | Pat
     """
     k = len(classes)
     if matrix.shape != (k, k):
-        raise ValueError(f"confusion_matrix: expected matrix of shape ({k}, {k}), got {matrix.shape}")
+        raise ValueError(
+            f"confusion_matrix: expected matrix of shape ({k}, {k}), got {matrix.shape}"
+        )
     percent = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     figure = _figure(2.4 + 0.42 * k, 1.6 + 0.42 * k)
     axes = figure.subplots()

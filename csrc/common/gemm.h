@@ -10,8 +10,9 @@
 
 namespace skelops {
 
-// c[m][n] (+)= sum over parts s and k of a[s][m][k] * b[s][k][n], b and c dense along n.
-// Strides are in elements; nothing beyond the named elements is read or written.
+// c[g][m][n] (+)= sum over parts s and k of a[g][s][m][k] * b[s][k][n], b and c dense along n.
+// Strides are in elements; nothing beyond the named elements is read or written. Groups share b:
+// a panel of b is used by all of them while it is in the first-level cache.
 template <typename T>
 struct Product {
   int64_t m, n, k;
@@ -23,6 +24,7 @@ struct Product {
   int64_t c_row;
   bool accumulate = false;
   int64_t parts = 1, a_part = 0, b_part = 0;
+  int64_t groups = 1, a_group = 0, c_group = 0;
 };
 
 namespace detail {
@@ -91,20 +93,38 @@ constexpr auto kTiles = tiles<T, NV, kTail>(std::make_integer_sequence<int, kAcc
 
 }  // namespace detail
 
+// The rows of k that a panel of two vectors keeps in 32 KB.
 template <typename T>
-void multiply(const Product<T>& p) {
+constexpr int64_t kPanelRows = 32 * 1024 / (2 * kVectorBytes);
+
+template <typename T>
+void multiply(Product<T> p) {
   constexpr int64_t kLanes = Simd<T>::kLanes;
   if (p.m == 0 || p.n == 0) return;
-  const int64_t blocks = (p.m + kAccumulatorRows - 1) / kAccumulatorRows;
+  const int64_t row_blocks = (p.m + kAccumulatorRows - 1) / kAccumulatorRows;
+  const bool cut = p.parts == 1 && p.k > kPanelRows<T>;
+  const int64_t depth = p.k, chunk = cut ? kPanelRows<T> : std::max<int64_t>(depth, 1);
+  const T *a = p.a, *b = p.b;
+  T* c = p.c;
   for (int64_t column = 0; column < p.n; column += 2 * kLanes) {
     const int64_t width = std::min(p.n - column, 2 * kLanes);
     const bool wide = width > kLanes;
     const int tail = static_cast<int>(width % kLanes);
     const auto& table = wide ? (tail ? detail::kTiles<T, 2, true> : detail::kTiles<T, 2, false>)
                              : (tail ? detail::kTiles<T, 1, true> : detail::kTiles<T, 1, false>);
-    for (int64_t block = 0; block < blocks; ++block) {
-      const int64_t row = block * p.m / blocks, end = (block + 1) * p.m / blocks;
-      table[end - row - 1](p, row, column, tail);
+    Product<T> q = p;
+    for (int64_t begin = 0; begin == 0 || begin < depth; begin += chunk) {
+      q.k = std::min(chunk, depth - begin);
+      q.b = b + begin * p.b_row;
+      q.accumulate = p.accumulate || begin > 0;
+      for (int64_t group = 0; group < p.groups; ++group) {
+        q.a = a + group * p.a_group + begin * p.a_col;
+        q.c = c + group * p.c_group;
+        for (int64_t block = 0; block < row_blocks; ++block) {
+          const int64_t row = block * p.m / row_blocks, end = (block + 1) * p.m / row_blocks;
+          table[end - row - 1](q, row, column, tail);
+        }
+      }
     }
   }
 }

@@ -95,11 +95,16 @@ inline bool wants(int64_t needs, int index) { return needs >> index & 1; }
 template <typename F>
 auto dispatch(ScalarType type, const char* op, F&& function) {
   switch (type) {
-    case ScalarType::Double: return function(double{});
-    case ScalarType::Float: return function(float{});
-    case ScalarType::Half: return function(c10::Half{});
-    case ScalarType::BFloat16: return function(c10::BFloat16{});
-    default: SKELOPS_CHECK(false, op, "a floating tensor");
+    case ScalarType::Double:
+      return function(double{});
+    case ScalarType::Float:
+      return function(float{});
+    case ScalarType::Half:
+      return function(c10::Half{});
+    case ScalarType::BFloat16:
+      return function(c10::BFloat16{});
+    default:
+      SKELOPS_CHECK(false, op, "a floating tensor");
   }
   return function(float{});
 }

@@ -9,7 +9,8 @@
 namespace skelops {
 
 #if defined(__GNUC__) && !defined(__clang__)
-// A square tile of registers: swap blocks of half the size across the diagonal, then halves of these.
+// A square tile of registers: swap blocks of half the size across the diagonal, then halves of
+// these.
 template <typename T>
 inline void transpose_tile(const T* from, int64_t from_row, T* to, int64_t to_row) {
   using S = Simd<T>;

@@ -238,16 +238,20 @@ Gradients backward(const Tensor& grad, const Tensor& x, const Norm& norm,
   const auto gradient = [&](int index, const OptionalTensor& parameter, const std::vector<A>& d) {
     return wants(needs, index) ? gradient_of(*parameter, d) : no_gradient(x);
   };
-  return {dx,   gradient(1, norm.weight, main.dweight),   gradient(2, norm.bias, main.dbias),
-          dres, gradient(4, res_norm.weight, second.dweight),
-          gradient(5, res_norm.bias, second.dbias)};
+  return {
+      dx,   gradient(1, norm.weight, main.dweight),       gradient(2, norm.bias, main.dbias),
+      dres, gradient(4, res_norm.weight, second.dweight), gradient(5, res_norm.bias, second.dbias)};
 }
 
-void check(const Tensor& x, const Tensor& weight, const OptionalTensor& residual) {
+void check(const Tensor& x, const Tensor& weight, const OptionalTensor& residual,
+           const OptionalTensor& res_weight, const OptionalTensor& res_bias) {
   SKELOPS_CHECK(x.dim() == 4 && weight.numel() == x.size(1), "bn_act_add",
                 "x (N, C, T, V) and weight (C,)");
   SKELOPS_CHECK(!residual.has_value() || residual->numel() == x.numel(), "bn_act_add",
                 "residual of x's shape");
+  SKELOPS_CHECK(res_weight.has_value() == res_bias.has_value() &&
+                    (!res_weight.has_value() || residual.has_value()),
+                "bn_act_add", "residual, res_weight and res_bias together");
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> bn_act_add(
@@ -255,7 +259,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> bn_act_add(
     OptionalTensor residual, OptionalTensor res_weight, OptionalTensor res_bias,
     OptionalTensor res_running_mean, OptionalTensor res_running_var, bool training, bool relu,
     double eps) {
-  check(x, weight, residual);
+  check(x, weight, residual, res_weight, res_bias);
   const Norm norm{weight, bias, running_mean, running_var};
   const Norm res{res_weight, res_bias, res_running_mean, res_running_var};
   return dispatch(x, "bn_act_add", [&](auto type) {
@@ -270,7 +274,7 @@ Gradients bn_act_add_backward(Tensor grad, Tensor x, Tensor weight, Tensor bias,
                               OptionalTensor res_running_var, bool training, bool relu, double eps,
                               Tensor out, Tensor mean, Tensor var, Tensor res_mean, Tensor res_var,
                               int64_t needs) {
-  check(x, weight, residual);
+  check(x, weight, residual, res_weight, res_bias);
   const Norm norm{weight, bias, running_mean, running_var};
   const Norm res{res_weight, res_bias, res_running_mean, res_running_var};
   return dispatch(x, "bn_act_add_backward", [&](auto type) {

@@ -33,9 +33,9 @@ class Refinement {
                         e->size(2) == relations && e->size(3) == s.joints,
                     op, "p and q of shape (N, K, R, V)");
     }
-    SKELOPS_CHECK(mixed ? t.weight4->numel() == s.subsets * s.channels * relations
-                        : relations == s.channels,
-                  op, "weight4 of shape (K, C', R)");
+    SKELOPS_CHECK(
+        mixed ? t.weight4->numel() == s.subsets * s.channels * relations : relations == s.channels,
+        op, "weight4 of shape (K, C', R)");
     SKELOPS_CHECK(!t.bias4.has_value() || t.bias4->numel() == s.subsets * s.channels, op,
                   "bias4 of shape (K, C')");
     if (!mixed) return;
@@ -55,7 +55,9 @@ class Refinement {
   int64_t basis_rows() const { return relations + 2; }
   int64_t basis_size() const { return mixed ? s.subsets * basis_rows() * s.graph() : 0; }
   int64_t embeddings_size() const { return 2 * s.subsets * relations * s.joints; }
-  const A* mix(int64_t k, int64_t c) const { return mix_.data() + (k * s.channels + c) * basis_rows(); }
+  const A* mix(int64_t k, int64_t c) const {
+    return mix_.data() + (k * s.channels + c) * basis_rows();
+  }
   A alpha() const { return alpha_; }
   const std::vector<A>& weight4() const { return weight4_; }
   const std::vector<A>& bias4() const { return bias4_; }
@@ -184,7 +186,8 @@ Tensor forward(const CtrTensors& t, bool transposed) {
 
 // Gradients in the order of the schema.
 enum Gradient { kX, kGraph, kP, kQ, kAlpha, kWeight4, kBias4, kWeight, kBias, kCount };
-using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+using Gradients =
+    std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 template <typename T>
 Gradients backward(const Tensor& grad, const CtrTensors& t, bool transposed, int64_t needs) {
@@ -204,8 +207,8 @@ Gradients backward(const Tensor& grad, const CtrTensors& t, bool transposed, int
   // Here rows of a graph are output joints: those of p, unless the graph is used transposed.
   const bool by_q = transposed;
 
-  Tensor dx = want(kX) ? new_tensor<T>(t.x, {s.batch, s.inputs, s.frames, s.joints})
-                       : no_gradient(t.x);
+  Tensor dx =
+      want(kX) ? new_tensor<T>(t.x, {s.batch, s.inputs, s.frames, s.joints}) : no_gradient(t.x);
   const std::vector<int64_t> embedding_shape{s.batch, s.subsets, R, s.joints};
   Tensor dp = want(kP) ? new_tensor<T>(t.x, embedding_shape) : no_gradient(t.x);
   Tensor dq = want(kQ) ? new_tensor<T>(t.x, embedding_shape) : no_gradient(t.x);
@@ -421,9 +424,8 @@ Gradients ctr_graph_conv_backward(Tensor grad, Tensor x, Tensor A, Tensor p, Ten
                                   OptionalTensor weight, OptionalTensor bias, bool transposed,
                                   int64_t needs) {
   const CtrTensors t{x, A, p, q, alpha, weight4, bias4, weight, bias};
-  return dispatch(x, "ctr_graph_conv_backward", [&](auto type) {
-    return backward<decltype(type)>(grad, t, transposed, needs);
-  });
+  return dispatch(x, "ctr_graph_conv_backward",
+                  [&](auto type) { return backward<decltype(type)>(grad, t, transposed, needs); });
 }
 
 }  // namespace

@@ -88,14 +88,15 @@ class Transform {
           for (int64_t i = 0; i < row; ++i) out[i] = in[i] + shift;
         }
       }
-      if (!has_weight()) continue;
+    }
+    if (has_weight()) {
       Product<A> p{};
       p.m = size, p.n = row, p.k = shape_.inputs;
-      p.a = weight_.data() + (k * all + begin) * shape_.inputs;
-      p.a_row = shape_.inputs, p.a_col = 1;
+      p.a = weight_.data() + begin * shape_.inputs, p.a_row = shape_.inputs, p.a_col = 1;
       p.b = x, p.b_row = row;
-      p.c = scratch + k * size * row, p.c_row = row;
+      p.c = scratch, p.c_row = row;
       p.accumulate = true;
+      p.groups = shape_.subsets, p.a_group = all * shape_.inputs, p.c_group = size * row;
       multiply(p);
     }
     return {scratch, size * row};
@@ -118,15 +119,14 @@ class Transform {
   void backward_weight(const A* df, const A* x_columns, int64_t begin, int64_t size,
                        A* dweight) const {
     const int64_t row = shape_.frame();
-    for (int64_t k = 0; k < shape_.subsets; ++k) {
-      Product<A> p{};
-      p.m = size, p.n = shape_.inputs, p.k = row;
-      p.a = df + k * size * row, p.a_row = row, p.a_col = 1;
-      p.b = x_columns, p.b_row = shape_.inputs;
-      p.c = dweight + (k * shape_.channels + begin) * shape_.inputs, p.c_row = shape_.inputs;
-      p.accumulate = true;
-      multiply(p);
-    }
+    Product<A> p{};
+    p.m = size, p.n = shape_.inputs, p.k = row;
+    p.a = df, p.a_row = row, p.a_col = 1;
+    p.b = x_columns, p.b_row = shape_.inputs;
+    p.c = dweight + begin * shape_.inputs, p.c_row = shape_.inputs;
+    p.accumulate = true;
+    p.groups = shape_.subsets, p.a_group = size * row, p.c_group = shape_.channels * shape_.inputs;
+    multiply(p);
   }
 
   // dbias (K, C') += the row sums of df.

@@ -29,7 +29,8 @@ class Graphs {
   std::vector<A> values_;
 };
 
-// Non-zero entries of shared graphs by output joint, where that is less work than the dense product.
+// Non-zero entries of shared graphs by output joint, where that is less work than the dense
+// product.
 template <typename A>
 class SparseGraphs {
  public:
@@ -50,8 +51,7 @@ class SparseGraphs {
   bool pays() const {
     if (shape_.per_sample) return false;
     const int64_t vectors = (shape_.joints + Simd<A>::kLanes - 1) / Simd<A>::kLanes;
-    return 2 * static_cast<int64_t>(entries_.size()) <
-           vectors * shape_.subsets * shape_.joints;
+    return 2 * static_cast<int64_t>(entries_.size()) < vectors * shape_.subsets * shape_.joints;
   }
 
   void apply(const Features<A>& f, int64_t rows, A* z) const {
@@ -162,7 +162,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Tensor& grad, const Te
       const A* g = grads.get(n, g_converted.get());
       T* dx_to = want_x ? data<T>(dx) + n * s.inputs * row : nullptr;
       A* dx_n = inputs.kInPlace ? reinterpret_cast<A*>(dx_to) : dx_sample.get();
-      A* dgraph_n = !want_graph      ? nullptr
+      A* dgraph_n = !want_graph    ? nullptr
                     : s.per_sample ? dgraphs.data() + n * s.subsets * graph
                                    : dgraph.slice(slice);
       if (want_weight) transpose(in, s.inputs, row, x_columns.get());

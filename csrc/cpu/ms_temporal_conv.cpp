@@ -1,6 +1,6 @@
-// ms_temporal_conv: per sample, one product for the 1x1 transforms of all branches, then each branch
-// from cache straight into its rows of the result. A temporal convolution is a product over (tap,
-// channel) whose right-hand side is the padded activation shifted by whole frames.
+// ms_temporal_conv: per sample, one product for the 1x1 transforms of all branches, then each
+// branch from cache straight into its rows of the result. A temporal convolution is a product over
+// (tap, channel) whose right-hand side is the padded activation shifted by whole frames.
 //
 // Memory: x and h are read, h and y written once; the backward reads x, h and dy and writes dx.
 #include <cmath>
@@ -58,9 +58,9 @@ struct TemporalShape {
     }
     SKELOPS_CHECK(t.conv_weight.numel() == taps_at && t.conv_bias.numel() == biases, op,
                   "conv_weight and conv_bias of the widths and the kernel size");
-    SKELOPS_CHECK(normed <= channels && t.norm_weight.numel() == normed &&
-                      t.norm_bias.numel() == normed,
-                  op, "norm_weight and norm_bias of the normalised channels");
+    SKELOPS_CHECK(
+        normed <= channels && t.norm_weight.numel() == normed && t.norm_bias.numel() == normed, op,
+        "norm_weight and norm_bias of the normalised channels");
   }
 
   int64_t frame() const { return frames * joints; }
@@ -300,9 +300,7 @@ class Hidden {
   Hidden(const TemporalShape& s, const Parameters<A>& p, const Tensor& kept)
       : s_(s), p_(p), kept_(kept), is_kept_(kept.numel() > 0) {}
 
-  int64_t scratch() const {
-    return is_kept_ && Samples<T>::kInPlace ? 0 : s_.normed * s_.frame();
-  }
+  int64_t scratch() const { return is_kept_ && Samples<T>::kInPlace ? 0 : s_.normed * s_.frame(); }
 
   const A* get(int64_t n, const A* x, A* scratch) const {
     if (is_kept_) return kept_.get(n, scratch);
@@ -325,8 +323,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(const TemporalTensors& t, boo
   const Samples<T> inputs(t.x);
   const int64_t row = s.frame(), out_row = s.out_frame();
   Tensor out = new_tensor<T>(t.x, {s.batch, s.channels, s.out_frames, s.joints});
-  Tensor hidden = keep ? new_tensor<T>(t.x, {s.batch, s.normed, s.frames, s.joints})
-                       : no_gradient(t.x);
+  Tensor hidden =
+      keep ? new_tensor<T>(t.x, {s.batch, s.normed, s.frames, s.joints}) : no_gradient(t.x);
   const int64_t statistics = t.training ? s.normed : 0;
   Tensor mean_out = new_tensor<A>(t.x, {statistics}), var_out = new_tensor<A>(t.x, {statistics});
 
@@ -486,9 +484,9 @@ Gradients backward(const Tensor& grad, const TemporalTensors& t, const Tensor& h
         A* d = normed_gradients[n].get();
         for (int64_t c = 0; c < s.normed; ++c) {
           const A mean_d = t.training ? static_cast<A>(total[2 * c] / count) : A(0);
-          const A slope = t.training ? static_cast<A>(total[2 * c + 1] / count) * norm.rstd[c] *
-                                           norm.rstd[c]
-                                     : A(0);
+          const A slope =
+              t.training ? static_cast<A>(total[2 * c + 1] / count) * norm.rstd[c] * norm.rstd[c]
+                         : A(0);
           const A centre = norm.mean[c], scale = norm.scale[c];
           A* d_row = d + c * row;
           const A* h_row = h + c * row;
@@ -585,9 +583,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> ms_temporal_conv(
     Tensor norm_bias, OptionalTensor running_mean, OptionalTensor running_var, IntList widths,
     IntList dilations, int64_t kernel_size, int64_t stride, bool replicate, bool training,
     bool keep, double eps) {
-  const TemporalTensors t{x,           weight,      bias,      conv_weight, conv_bias,  norm_weight,
-                          norm_bias,   running_mean, running_var, widths,    dilations,  kernel_size,
-                          stride,      replicate,   training,  eps};
+  const TemporalTensors t{x,         weight,       bias,        conv_weight, conv_bias, norm_weight,
+                          norm_bias, running_mean, running_var, widths,      dilations, kernel_size,
+                          stride,    replicate,    training,    eps};
   return dispatch(x, "ms_temporal_conv",
                   [&](auto type) { return forward<decltype(type)>(t, keep); });
 }
@@ -600,9 +598,9 @@ Gradients ms_temporal_conv_backward(Tensor grad, Tensor x, Tensor weight, Tensor
                                     bool training, bool keep, double eps, Tensor hidden,
                                     Tensor mean, Tensor var, int64_t needs) {
   (void)keep;
-  const TemporalTensors t{x,           weight,      bias,      conv_weight, conv_bias,  norm_weight,
-                          norm_bias,   running_mean, running_var, widths,    dilations,  kernel_size,
-                          stride,      replicate,   training,  eps};
+  const TemporalTensors t{x,         weight,       bias,        conv_weight, conv_bias, norm_weight,
+                          norm_bias, running_mean, running_var, widths,      dilations, kernel_size,
+                          stride,    replicate,    training,    eps};
   return dispatch(x, "ms_temporal_conv_backward", [&](auto type) {
     return backward<decltype(type)>(grad, t, hidden, mean, var, needs);
   });

@@ -54,8 +54,7 @@ inline void tanh_of_difference(float a, const float* b, float sign, float* out, 
   if (tail > 0) S::store(out + j, tanh((a - S::load(b + j, tail)) * sign), tail);
 }
 
-inline void tanh_of_difference(double a, const double* b, double sign, double* out,
-                               int64_t count) {
+inline void tanh_of_difference(double a, const double* b, double sign, double* out, int64_t count) {
   for (int64_t j = 0; j < count; ++j) out[j] = std::tanh(sign * (a - b[j]));
 }
 

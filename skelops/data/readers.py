@@ -115,7 +115,9 @@ def _nw_ucla_clip(file: Path) -> tuple[np.ndarray, int, str, list[int]]:
         try:
             pose = np.array(frame, np.float32)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{file}: expected numbers (20, 3) in frame {t}, got {error}") from error
+            raise ValueError(
+                f"{file}: expected numbers (20, 3) in frame {t}, got {error}"
+            ) from error
         if pose.shape != (20, 3):
             raise ValueError(f"{file}: expected (20, 3) in frame {t}, got {pose.shape}")
         if not np.isfinite(pose).all():

@@ -44,6 +44,9 @@ _CARRIAGE[[_COLUMN[f"{side}_{d}"] for d in ("az", "el", "rot", "elbow") for side
     *(25, 25, 10, 10, 20, 20, 40, 40),
 )
 
+# Share of posture, jitter and sway: legs that bear weight are steadier, lift is not an angle.
+_LOOSE = np.array([0.4 if d[2:] in ("hip", "abd", "knee", "ankle") else d != "lift" for d in DOF])
+
 Pose = dict[str, float]
 Keys = list[tuple[float, Pose, Pose]]  # seconds to reach the poses of person 1 and of person 2
 
@@ -119,7 +122,9 @@ ACTIONS: dict[str, Callable[[int], Keys]] = {
     "clap": lambda n: _there_and_back(
         PALMS, *[(0.2, PALMS_SHUT), (0.22, PALMS_OPEN)] * (n + 2), (0.12, PALMS)
     ),
-    "rub hands": lambda n: _there_and_back(PALMS, *[(0.3, RUB), (0.3, _swap(RUB))] * (n + 1), (0.15, PALMS)),
+    "rub hands": lambda n: _there_and_back(
+        PALMS, *[(0.3, RUB), (0.3, _swap(RUB))] * (n + 1), (0.15, PALMS)
+    ),
     "throw": lambda n: _alone(
         *((0.1, REST), (0.6, WIND_UP), (0.22, RELEASE), (0.2, FOLLOW), (0.6, REST))
     ),
@@ -228,8 +233,7 @@ class _Subject:
         self.tempo = rng.uniform(0.8, 1.25)
         self.amplitude = rng.normal(1, 0.07)
         self.right_handed = rng.random() < 0.88
-        self.posture = rng.normal(0, 4, len(DOF))
-        self.posture[_COLUMN["lift"]] = 0
+        self.posture = rng.normal(0, 4, len(DOF)) * _LOOSE
 
     def bones(self) -> np.ndarray:
         """(25, 3) offset of each joint from its parent in the rest pose, metres."""
@@ -263,15 +267,21 @@ class _Subject:
         return offset * self.height
 
 
-# Forward kinematics is rooted at the base of the spine; `_FRAME` names the moving frame that
-# carries the bone from the parent to the joint.
+# Forward kinematics is rooted at the base of the spine; _FRAME names the moving frame that carries
+# the bone from the parent to the joint.
 LEFT = (4, 5, 6, 7, 21, 22, 12, 13, 14, 15)
 RIGHT = (8, 9, 10, 11, 23, 24, 16, 17, 18, 19)
 _ORDER = (1, 20, 2, 3, 4, 5, 6, 7, 21, 22, 8, 9, 10, 11, 23, 24, 12, 13, 14, 15, 16, 17, 18, 19)
 _PARENT = {1: 0, 20: 1, 2: 20, 3: 2, 4: 20, 8: 20, 12: 0, 16: 0, 22: 7, 24: 11, 21: 7, 23: 11}
-_FRAME = dict(zip(_ORDER, (
-    "trunk chest neck neck chest l_arm l_fore l_hand l_hand l_hand chest r_arm r_fore r_hand r_hand"
-    " r_hand root l_thigh l_shank l_foot root r_thigh r_shank r_foot").split(), strict=True))  # fmt: skip
+_FRAME = {1: "trunk", 20: "chest", 2: "neck", 3: "neck"} | {
+    joint: f"{side}_{part}" if part not in ("chest", "root") else part
+    for side, joints in (("l", LEFT), ("r", RIGHT))
+    for joint, part in zip(
+        joints,
+        ("chest", "arm", "fore", "hand", "hand", "hand", "root", "thigh", "shank", "foot"),
+        strict=True,
+    )
+}
 
 
 class _Take:
@@ -326,9 +336,8 @@ def _track(rng, subject, poses, time, frames, right) -> np.ndarray:
     """(T, DOF) degrees: minimum-jerk interpolation of jittered key poses, with postural sway."""
     values = np.array([[pose.get(dof, 0.0) for dof in DOF] for pose in poses])
     rest = np.array([REST.get(dof, 0.0) for dof in DOF])
-    angular = np.arange(len(DOF)) != _COLUMN["lift"]
     held = np.cumsum(np.r_[0, (np.diff(values, axis=0) != 0).any(1)])  # repeated pose, same draw
-    jitter = rng.normal(0, 1, (held[-1] + 1, len(DOF)))[held] * angular
+    jitter = rng.normal(0, 1, (held[-1] + 1, len(DOF)))[held] * _LOOSE
     idle = (values == rest).all(0)
     values = rest + (values - rest) * subject.amplitude * (1 + 0.07 * jitter) + 2 * jitter
     values += idle * _CARRIAGE * np.abs(rng.normal(0, 1, len(DOF)))
@@ -343,7 +352,7 @@ def _track(rng, subject, poses, time, frames, right) -> np.ndarray:
     ease = s**3 * (10 - 15 * s + 6 * s**2)
     angles = values[after - 1] + (values[after] - values[after - 1]) * ease
 
-    sway = rng.normal(0, 1.2, len(DOF)) * angular
+    sway = rng.normal(0, 1.2, len(DOF)) * _LOOSE
     rate, phase = rng.uniform(0.15, 0.6, len(DOF)), rng.uniform(0, 2 * np.pi, len(DOF))
     return angles + subject.posture + sway * np.sin(2 * np.pi * rate * t[:, None] + phase)
 

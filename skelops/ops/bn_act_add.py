@@ -78,6 +78,9 @@ def bn_act_add(
     for name, value in norm.items():
         if value is not None:
             _check.shape(op, name, value, "C", C=C)
+    for given_name, other_name in (("res_weight", "res_bias"), ("res_bias", "res_weight")):
+        if norm[given_name] is not None and norm[other_name] is None:
+            raise _check.fail(op, f"{other_name} together with {given_name}", f"{given_name} alone")
     check_statistics(op, x, running_mean, running_var, training)
     if res_weight is not None:
         check_statistics(op, x, res_running_mean, res_running_var, training)
@@ -86,7 +89,7 @@ def bn_act_add(
         res_bias, *given(training, res_running_mean, res_running_var), training, relu, eps,
     )  # fmt: skip
     if training:
-        count = x.numel() // C
+        count = values_per_channel(x)
         update_running(running_mean, running_var, mean, var, momentum, count)
         if res_weight is not None:
             update_running(res_running_mean, res_running_var, res_mean, res_var, momentum, count)
@@ -98,7 +101,9 @@ def check_statistics(
 ) -> None:
     if not training and (mean is None or var is None):
         raise _check.fail(op, "running_mean and running_var outside training", "None")
-    if training and x.shape[0] * x.shape[2] * x.shape[3] == 1:
+    if (mean is None) != (var is None):
+        raise _check.fail(op, "running_mean and running_var or neither", "one of them")
+    if training and values_per_channel(x) == 1:
         got = _check.shape_text(x.shape)
         raise _check.fail(op, "x with more than one value per channel in training", got)
 
@@ -124,6 +129,10 @@ def update_running(
     running_var.lerp_((var * (count / (count - 1))).to(running_var.dtype), momentum)
 
 
+def values_per_channel(x: Tensor) -> int:
+    return x.shape[0] * x.shape[2] * x.shape[3]
+
+
 def statistics_dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
@@ -139,7 +148,9 @@ def normalise(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """BN in the statistics' dtype -> (normalised x, mean, biased variance)."""
     x = x.to(statistics_dtype(x))
-    if training:
+    if training and x.numel() == 0:
+        mean = var = x.new_zeros(x.shape[1])
+    elif training or running_mean is None or running_var is None:
         var, mean = torch.var_mean(x, (0, 2, 3), correction=0)
     else:
         mean, var = running_mean.to(x.dtype), running_var.to(x.dtype)

@@ -16,6 +16,7 @@ from skelops.ops.bn_act_add import (
     normalise,
     statistics_dtype,
     update_running,
+    values_per_channel,
 )
 
 POOL_SIZE = 3
@@ -98,6 +99,8 @@ def ms_temporal_conv(
     if not len(dilations) == len(conv_weights) == len(conv_biases):
         counts = f"{len(dilations)}, {len(conv_weights)}, {len(conv_biases)}"
         raise _check.fail(op, "as many dilations as conv_weights and conv_biases", counts)
+    if any(d < 1 for d in dilations):
+        raise _check.fail(op, "dilations >= 1", list(dilations))
     kernel_size = conv_weights[0].shape[-1] if conv_weights else 1
     if kernel_size % 2 == 0:
         raise _check.fail(op, "conv_weights of an odd kernel size", kernel_size)
@@ -106,7 +109,7 @@ def ms_temporal_conv(
         _check.shape(op, f"conv_weights[{i}]", w, "w w k", w=w.shape[0], k=kernel_size)
         _check.shape(op, f"conv_biases[{i}]", b, "w", w=w.shape[0])
         widths.append(w.shape[0])
-    norm = {"norm_weight": norm_weight, "norm_bias": norm_bias}
+    norm: dict[str, Tensor | None] = {"norm_weight": norm_weight, "norm_bias": norm_bias}
     norm |= {"running_mean": running_mean, "running_var": running_var}
     _check.norm_tensors(op, x, **norm)
     normed = norm_weight.shape[0]
@@ -127,7 +130,7 @@ def ms_temporal_conv(
         padding_mode == "replicate", training, keep, eps,
     )  # fmt: skip
     if training:
-        update_running(running_mean, running_var, mean, var, momentum, x.numel() // x.shape[1])
+        update_running(running_mean, running_var, mean, var, momentum, values_per_channel(x))
     return out
 
 
@@ -155,13 +158,14 @@ def _reference(
         tap = tap.view(w, w, kernel_size, 1)
         out.append(F.conv2d(branch, tap, shift, stride=(stride, 1), dilation=(d, 1)))
     if len(branches) > len(dilations):
-        size, pad = (POOL_SIZE, 1), (POOL_SIZE // 2, 0)
-        out.append(F.max_pool2d(branches[-1], size, stride=(stride, 1), padding=pad))
+        size, margin = (POOL_SIZE, 1), (POOL_SIZE // 2, 0)
+        out.append(F.max_pool2d(branches[-1], size, stride=(stride, 1), padding=margin))
     out.append(h[:, normed:, ::stride])
-    hidden = h[:, :normed].detach().clone() if keep else x.new_empty(0)
+    hidden = h[:, :normed].detach() if keep else x.new_empty(0)
+    hidden = hidden.clone(memory_format=torch.contiguous_format)
     if not training:
         mean = var = mean.new_empty(0)
-    return torch.cat(out, dim=1), hidden, mean.detach().clone(), var.detach().clone()
+    return torch.cat(out, dim=1).contiguous(), hidden, mean.detach().clone(), var.detach().clone()
 
 
 def _fake(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,6 +44,7 @@ def main(args: Sequence[str], *, run: bool = True) -> LightningCLI:
             args[i + 1] = find_recipe(args[i + 1])
         elif name.startswith("--config="):
             args[i] = "--config=" + find_recipe(name.removeprefix("--config="))
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
     return _CLI(
         Recognizer,
         SkeletonDataModule,

@@ -137,7 +137,8 @@ def supports(x, A, weight, bias, transposed) -> str | None:
 
 def _fuses(x: Tensor, weight: Tensor | None) -> bool:
     """Transform on chip what else would be written and read again, while one tile holds C."""
-    return weight is not None and x.shape[1] <= 64 and x.dtype in _tiles.HALF
+    small = x.shape[1] <= 64 and _tiles.joints(x.shape[3]) <= 64
+    return weight is not None and small and x.dtype in _tiles.HALF
 
 
 def _aggregate(x, A, weight, bias, outputs: int, channels: int, transposed: bool) -> Tensor:

@@ -1,0 +1,227 @@
+"""``python -m skelops demo``: train, evaluate on unseen people, draw, measure; in minutes."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import logging
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from skelops.data import Clips
+
+BASE_CHANNELS, WINDOW, BATCH = 32, 32, 16
+MAX_EPOCHS = 16
+RESERVE = 25.0  # seconds for pictures and the speed table
+
+
+def main(argv: Sequence[str] | None = None) -> dict:
+    """Train a small CTR-GCN, report top-1 on unseen subjects (or views) and draw the results.
+
+    Args:
+        argv: arguments of ``python -m skelops demo``, see its ``--help``.
+
+    Returns:
+        The metrics that were written to ``metrics.json``.
+
+    Raises:
+        SystemExit: arguments that do not parse.
+        ValueError: the data are damaged, see :func:`skelops.data.read`.
+    """
+    parser = argparse.ArgumentParser(prog="skelops demo", description=__doc__)
+    parser.add_argument("--data", default="synthetic", help="clips to read instead (json, npz)")
+    parser.add_argument("--out", default="outputs/demo", type=Path, help="folder for the results")
+    parser.add_argument("--max-minutes", default=4.0, type=float, help="time for everything")
+    parser.add_argument("--max-epochs", default=MAX_EPOCHS, type=int)
+    parser.add_argument("--num-clips", default=1536, type=int, help="size of the synthetic set")
+    parser.add_argument("--seed", default=0, type=int)
+    args = parser.parse_args(argv)
+    begin = time.perf_counter()
+
+    from skelops.train.allocator import tune_allocator
+
+    tune_allocator()
+    module, data = _prepare(args)
+    train, test = data.clips
+    print(
+        f"{args.data}: {len(train)} clips to train on, {len(test)} of unseen "
+        f"{'views' if data.hparams.protocol == 'cross_view' else 'subjects'} to test, "
+        f"{train.num_classes} classes, layout {train.layout}"
+    )
+    picture = _draw_clips(test, args.out)
+
+    step, evaluation, steps = _measure(module, data)
+    left = 60 * args.max_minutes - RESERVE - (time.perf_counter() - begin)
+    affordable = max(int((0.9 * left - 4 * evaluation) / step), 1)
+    epochs = min(max(affordable // steps, 1), args.max_epochs)
+    steps = min(steps, affordable)
+    print(f"{1e3 * step:.0f} ms per step of {BATCH} clips: {epochs} epochs of {steps} steps")
+    history = _fit(module, data, epochs, steps, left)
+
+    matrix = _confusion(module, data, test.num_classes)
+    metrics = {
+        "data": args.data,
+        "protocol": data.hparams.protocol,
+        "top1": float(np.trace(matrix) / matrix.sum()),
+        "top1_train": history["train_top1"][-1][1] if history["train_top1"] else None,
+        "epochs": epochs,
+        "steps_per_epoch": steps,
+        "seconds_per_step": step,
+        "seconds": time.perf_counter() - begin,
+        "threads": torch.get_num_threads(),
+        "seed": args.seed,
+        "confusion": matrix.tolist(),
+        "classes": list(test.classes),
+    }
+    _report(metrics, matrix, test, history, args.out, picture)
+    return metrics
+
+
+def _prepare(args):
+    import lightning
+
+    from skelops.train import Recognizer, SkeletonDataModule
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    for message in (".*does not have many workers.*", ".*LeafSpec.*", ".*isinstance.*treespec.*"):
+        warnings.filterwarnings("ignore", message)
+    lightning.seed_everything(args.seed, verbose=False)
+    common = {"batch_size": BATCH, "seed": args.seed, "num_clips": args.num_clips}
+    if args.data == "synthetic":
+        data = SkeletonDataModule(window=WINDOW, **common)
+    else:
+        data = SkeletonDataModule(
+            args.data, window=52, rotation=(1.05, 1.05, 0.0), unit_box=True, **common
+        )
+        from skelops.data import read
+
+        views = np.unique(read(args.data).view)
+        data.hparams.protocol = "cross_view" if len(views) > 2 else "cross_subject"
+    module = Recognizer(
+        "ctr_gcn",
+        data.num_classes,
+        data.layout,
+        data.num_persons,
+        {"base_channels": BASE_CHANNELS},
+        lr=0.1,
+        schedule="cosine",
+        warmup_epochs=2,
+        label_smoothing=0.1,
+    )
+    return module, data
+
+
+def _measure(module, data) -> tuple[float, float, int]:
+    """Seconds of a training step and of an evaluation, and steps per epoch; trains a copy."""
+    probe, train, test = copy.deepcopy(module), data.train_dataloader(), data.test_dataloader()
+    optimizer = torch.optim.SGD(probe.parameters(), 0.0, momentum=0.9)
+    seconds = []
+    for (x, y), _ in zip(train, range(5), strict=False):
+        start = time.perf_counter()
+        loss = torch.nn.functional.cross_entropy(probe(x), y)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        seconds.append(time.perf_counter() - start)
+    step = float(np.median(seconds[1:] or seconds))
+    return step, step / 3 * len(test), len(train)
+
+
+def _fit(module, data, epochs: int, steps: int, seconds: float) -> dict[str, list]:
+    import lightning
+
+    history: dict[str, list] = {
+        name: [] for name in ("train_loss", "train_top1", "val_loss", "val_top1")
+    }
+
+    class Record(lightning.Callback):
+        def on_train_epoch_end(self, trainer, _) -> None:
+            self.take(trainer, "train")
+
+        def on_validation_epoch_end(self, trainer, _) -> None:
+            self.take(trainer, "val")
+
+        def take(self, trainer, stage: str) -> None:
+            for name in history:
+                if name.startswith(stage) and name in trainer.callback_metrics:
+                    value = float(trainer.callback_metrics[name])
+                    history[name].append((trainer.current_epoch + 1, value))
+
+    trainer = lightning.Trainer(
+        max_epochs=epochs,
+        max_time={"seconds": max(seconds, 1.0)},
+        limit_train_batches=steps,
+        check_val_every_n_epoch=max(epochs // 3, 1),
+        num_sanity_val_steps=0,
+        accelerator="auto",
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        callbacks=[Record()],
+    )
+    trainer.fit(module, data)
+    return history
+
+
+@torch.no_grad()
+def _confusion(module, data, classes: int) -> np.ndarray:
+    module.eval()
+    matrix = np.zeros((classes, classes), np.int64)
+    for x, y in data.test_dataloader():
+        predicted = module(x.to(module.device)).argmax(1).cpu()
+        np.add.at(matrix, (y.numpy(), predicted.numpy()), 1)
+    return matrix
+
+
+def _draw_clips(clips: Clips, out: Path) -> Path:
+    from skelops import viz
+
+    classes = np.linspace(0, clips.num_classes - 1, min(8, clips.num_classes)).round().astype(int)
+    lively = np.array([_liveliness(clips[i]) for i in range(len(clips))])
+    index = [
+        int(np.argmax(np.where(clips.label == c, lively, -1)))
+        for c in classes
+        if (clips.label == c).any()
+    ]
+    return viz.film_strip(clips, index, out / "skeletons.png")
+
+
+def _liveliness(xyz: np.ndarray) -> float:
+    """How well a clip shows in a picture: motion across the image, distance between persons."""
+    xyz = xyz[xyz.any((1, 2, 3))]
+    if len(xyz) < 8:
+        return 0.0
+    middle = [person[..., 0].mean() for person in xyz.swapaxes(0, 1) if person.any()]
+    return float(np.ptp(xyz[:, 0, :, :2], axis=0).mean() + np.ptp(middle))
+
+
+def _report(metrics: dict, matrix, test: Clips, history: dict, out: Path, picture: Path) -> None:
+    from skelops import viz
+
+    files = [
+        picture,
+        viz.confusion_matrix(matrix, test.classes, out / "confusion.png"),
+        viz.training_curve(history, out / "training.png"),
+        out / "metrics.json",
+    ]
+    files[-1].write_text(json.dumps(metrics, indent=2) + "\n")
+    print(f"\ntop-1 on unseen {metrics['protocol'].removeprefix('cross_')}s: "
+          f"{100 * metrics['top1']:.1f} %  ({metrics['seconds']:.0f} s)")  # fmt: skip
+    print("\n".join(str(f) for f in files))
+    try:
+        from benchmarks.run import quick_table
+    except ImportError:
+        print("speed table: the benchmarks folder is not present here (run from a source checkout)")
+    else:
+        print(quick_table())
+
+
+if __name__ == "__main__":
+    main()

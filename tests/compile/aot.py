@@ -1,0 +1,148 @@
+"""Compile an op's Triton kernels for GPUs that are not there: what a launch would run is recorded.
+
+``python tests/compile/aot.py [op ...]`` prints what every kernel takes of a multiprocessor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
+
+from skelops import _backend
+from skelops._library import OPS, _as_tuple
+from skelops.testing.cases import cases_for
+
+ARCHITECTURES = (80, 90, 100)
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+SHARED_BYTES = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
+_GRAPH = dict(N=8, T=64, V=25, K=3)
+CASES = {
+    "graph_conv": {
+        "fused": dict(**_GRAPH, C=64, D=64),
+        "wide": dict(**_GRAPH, C=256, D=128, transposed=True, bias="output"),
+        "whole_body": dict(N=8, C=64, D=64, T=13, V=67, K=3),
+        "per_sample": dict(N=8, D=16, T=1, V=17, K=8, weight=False, per_sample=True, bias=None),
+    },
+    "ctr_graph_conv": {
+        "fused": dict(**_GRAPH, C=64, D=64, R=8),
+        "wide": dict(N=8, C=256, D=256, R=32, T=16, V=25, K=3),
+        "rows": dict(N=8, C=128, D=128, R=16, T=32, V=17, K=3, transposed=True),
+        "whole_body": dict(N=8, C=16, D=64, R=8, T=13, V=67, K=3),
+        "no_weight4": dict(N=8, D=16, T=64, V=25, K=8, refine=None, weight=False, bias=False),
+        "many_relations": dict(N=8, C=64, D=64, R=128, T=16, V=67, K=3),
+    },
+    "ms_temporal_conv": {
+        "mstcn4": dict(N=8, C=64, widths=(16, 16), pool=16, plain=16, k=5, T=64, V=25),
+        "wide": dict(
+            N=8, C=256, widths=(64, 64), pool=64, plain=64, k=5, T=16, V=25, stride=2,
+            replicate=True,
+        ),  # fmt: skip
+        "mstcn": dict(
+            N=8, C=64, widths=(14, 10, 10, 10), pool=10, plain=10, dilations=(1, 2, 3, 4), T=13,
+            V=17, training=False,
+        ),  # fmt: skip
+    },
+    "bn_act_add": {
+        "training": dict(N=8, C=64, T=64, V=25, residual="norm"),
+        "odd": dict(N=8, C=64, T=13, V=25, residual="plain"),
+        "eval": dict(N=8, C=64, T=13, V=25, residual="norm", training=False),
+    },
+    "temporal_mean": {"ntu": dict(N=8, C=64, T=64, V=25), "coco": dict(N=8, C=3, T=13, V=17)},
+}
+
+
+class _AbsentGPU:
+    """As much of a driver as compiling takes; the architecture doubles as device number."""
+
+    def __init__(self, architecture: int):
+        self.architecture = architecture
+
+    def get_current_device(self) -> int:
+        return self.architecture
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", self.architecture, 32)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    name: str
+    warps: int
+    registers: int
+    spilled: int  # bytes of stack per thread
+    shared: int
+
+
+def _resources(name: str, compiled) -> Kernel:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiled.asm["cubin"])
+        file.flush()
+        tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+        command = [str(tool), "--dump-resource-usage", file.name]
+        report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    registers, stack = map(int, re.search(r"REG:(\d+) STACK:(\d+)", report).groups())
+    return Kernel(name, compiled.metadata.num_warps, registers, stack, compiled.metadata.shared)
+
+
+@contextlib.contextmanager
+def _launches_recorded(architecture: int) -> Iterator[list]:
+    launches, run, before = [], JITFunction.run, driver._active
+
+    def record(self, *args, grid, warmup, **options):
+        launches.append((self.__name__, run(self, *args, grid=grid, warmup=True, **options)))
+
+    driver.set_active(_AbsentGPU(architecture))
+    JITFunction.run = record
+    try:
+        yield launches
+    finally:
+        JITFunction.run = run
+        driver.set_active(before)
+
+
+def compile_case(op_name: str, dims: dict, dtype: torch.dtype, architecture: int) -> list[Kernel]:
+    """Everything that forward and backward launch, on tensors without memory."""
+    op = OPS[op_name]
+    module = _backend._module("triton", op_name)
+    args = cases_for(op_name)[0].make(dtype, "meta", **dims)
+    assert module.supports(*args) is None
+    with _launches_recorded(architecture) as launches:
+        outputs = _as_tuple(module.forward(*args))
+        if op.composite_backward is None:
+            grads = [torch.empty_like(outputs[i]) for i in op.differentiable_outputs]
+            saved = [outputs[op.outputs.index(name)] for name in op.saved]
+            needs = sum((args[k] is not None) << i for i, k in enumerate(op.grad_index))
+            module.backward(*grads, *args, *saved, needs)
+    unique = {id(compiled): (name, compiled) for name, compiled in launches}
+    return [_resources(*launch) for launch in unique.values()]
+
+
+def main(names: list[str]) -> None:
+    row = "{:16} {:15} {:9} {:>5} {:28} {:>6} {:>10} {:>8} {:>8}"
+    print(row.format(*"op case dtype arch kernel warps registers spilled shared".split()))
+    for name in names or CASES:
+        for case, dims in CASES[name].items():
+            for dtype in DTYPES:
+                for architecture in ARCHITECTURES:
+                    for k in compile_case(name, dims, dtype, architecture):
+                        what = (name, case, str(dtype)[6:], architecture, k.name.strip("_"))
+                        print(row.format(*what, k.warps, k.registers, k.spilled, k.shared))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

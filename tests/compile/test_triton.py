@@ -1,0 +1,48 @@
+"""Every Triton kernel compiles, keeps its registers and fits its shared memory, without a GPU.
+
+SKELOPS_COMPILE=full takes every case in every dtype for every architecture.
+"""
+
+import importlib.util
+import os
+
+import pytest
+import torch
+
+from skelops._library import OPS
+
+if importlib.util.find_spec("triton") is None:
+    pytest.skip("triton is not installed", allow_module_level=True)
+if os.environ.get("TRITON_INTERPRET") == "1":
+    pytest.skip("interpreted kernels do not compile", allow_module_level=True)
+
+from tests.compile import aot
+
+FEW = {(torch.bfloat16, 90), (torch.float32, 90), (torch.float16, 80), (torch.bfloat16, 100)}
+FULL = os.environ.get("SKELOPS_COMPILE") == "full"
+SPILLED_BYTES = 256  # per thread, read back once per channel block, never in the innermost loop
+EXOTIC = {"many_relations"}  # R beyond any published model's: has to run, may spill
+
+
+def rows():
+    for name, cases in aot.CASES.items():
+        for i, case in enumerate(cases):
+            for dtype in aot.DTYPES:
+                for architecture in aot.ARCHITECTURES:
+                    few = (dtype, architecture) in FEW and (i == 0 or architecture == 90)
+                    if FULL or few:
+                        label = f"{name}-{case}-{str(dtype)[6:]}-sm_{architecture}"
+                        yield pytest.param(name, case, dtype, architecture, id=label)
+
+
+@pytest.mark.parametrize("name, case, dtype, architecture", rows())
+def test_compiles(name, case, dtype, architecture):
+    kernels = aot.compile_case(name, aot.CASES[name][case], dtype, architecture)
+    assert kernels
+    for kernel in kernels:
+        assert case in EXOTIC or kernel.spilled <= SPILLED_BYTES, kernel
+        assert kernel.shared <= aot.SHARED_BYTES[architecture], kernel
+
+
+def test_every_op_has_cases():
+    assert set(aot.CASES) == {op.name for op in OPS.values() if "triton" in op.gpu}
