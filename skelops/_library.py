@@ -208,6 +208,8 @@ def _register_autograd(op: Op) -> None:
             *[v for t, v in zip(is_tensor, inputs, strict=True) if t],
             *kept,
         )
+        # Zeros for the gradients of the backward's notes would only be written, never read.
+        ctx.set_materialize_grads(len(op.differentiable_outputs) > 1)
         ctx.mark_non_differentiable(
             *[o for i, o in enumerate(outputs) if i not in op.differentiable_outputs]
         )
@@ -232,6 +234,8 @@ def _register_autograd(op: Op) -> None:
     def backward(ctx, *grad_outputs):
         inputs, saved = unpack(ctx)
         grads = [grad_outputs[i] for i in op.differentiable_outputs]
+        if grads[0] is None:
+            return (None,) * len(ctx.needs_input_grad)
         mask = wanted(ctx)
         if op.composite_backward is not None:
             found = op.composite_backward(inputs, *grads)

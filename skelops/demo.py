@@ -6,6 +6,7 @@ import argparse
 import copy
 import json
 import logging
+import math
 import time
 import warnings
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ import torch
 
 from skelops.data import Clips
 
-BASE_CHANNELS, WINDOW, BATCH = 32, 32, 16
+BASE_CHANNELS, WINDOW, BATCH, PEAK_LR = 32, 32, 16, 0.1
 MAX_EPOCHS = 16
 RESERVE = 25.0  # seconds for pictures and the speed table
 
@@ -58,11 +59,14 @@ def main(argv: Sequence[str] | None = None) -> dict:
 
     step, evaluation, steps = _measure(module, data)
     left = 60 * args.max_minutes - RESERVE - (time.perf_counter() - begin)
-    affordable = max(int((0.9 * left - 4 * evaluation) / step), 1)
+    affordable = max(int((0.9 * left - 5 * evaluation) / step), 1)
     epochs = min(max(affordable // steps, 1), args.max_epochs)
     steps = min(steps, affordable)
-    print(f"{1e3 * step:.0f} ms per step of {BATCH} clips: {epochs} epochs of {steps} steps")
-    history = _fit(module, data, epochs, steps, left)
+    print(
+        f"{1e3 * step:.0f} ms per step of {BATCH} clips on {torch.get_num_threads()} threads: "
+        f"{epochs} epochs of {steps} steps"
+    )
+    history = _fit(module, data, epochs, steps, max(left - evaluation, 1.0))
 
     matrix = _confusion(module, data, test.num_classes)
     metrics = {
@@ -109,62 +113,82 @@ def _prepare(args):
         data.layout,
         data.num_persons,
         {"base_channels": BASE_CHANNELS},
-        lr=0.1,
-        schedule="cosine",
-        warmup_epochs=2,
+        lr=PEAK_LR,
+        schedule="constant",
         label_smoothing=0.1,
     )
     return module, data
 
 
 def _measure(module, data) -> tuple[float, float, int]:
-    """Seconds of a training step and of an evaluation, and steps per epoch; trains a copy."""
+    """Seconds of a training step and of an evaluation, and steps per epoch; trains a copy.
+
+    Keeps the thread count that is fastest: fewer than the cores where others use them too.
+    """
     probe, train, test = copy.deepcopy(module), data.train_dataloader(), data.test_dataloader()
     optimizer = torch.optim.SGD(probe.parameters(), 0.0, momentum=0.9)
-    seconds = []
-    for (x, y), _ in zip(train, range(5), strict=False):
+
+    def step(x, y) -> float:
         start = time.perf_counter()
-        loss = torch.nn.functional.cross_entropy(probe(x), y)
-        loss.backward()
+        torch.nn.functional.cross_entropy(probe(x), y).backward()
         optimizer.step()
         optimizer.zero_grad()
-        seconds.append(time.perf_counter() - start)
-    step = float(np.median(seconds[1:] or seconds))
-    return step, step / 3 * len(test), len(train)
+        return time.perf_counter() - start
+
+    batches = [batch for batch, _ in zip(train, range(5), strict=False)]
+    threads = torch.get_num_threads()
+    seconds = {}
+    for count in sorted({threads, max(threads // 2, 1), 1}, reverse=True):
+        torch.set_num_threads(count)
+        step(*batches[0])
+        seconds[count] = sum(step(*batch) for batch in batches) / len(batches)
+    best = min(seconds, key=seconds.get)
+    torch.set_num_threads(best)
+    return seconds[best], seconds[best] / 3 * len(test), len(train)
 
 
 def _fit(module, data, epochs: int, steps: int, seconds: float) -> dict[str, list]:
+    """Train; points (epoch, value) of losses and accuracies by name."""
     import lightning
 
     history: dict[str, list] = {
         name: [] for name in ("train_loss", "train_top1", "val_loss", "val_top1")
     }
+    begin = time.perf_counter()
 
-    class Record(lightning.Callback):
-        def on_train_epoch_end(self, trainer, _) -> None:
+    class Conductor(lightning.Callback):
+        """One cosine over the planned steps, or over the time if that runs out first."""
+
+        def on_train_batch_start(self, trainer, module, batch, batch_idx) -> None:
+            done = trainer.global_step / (epochs * steps)
+            progress = min(max(done, (time.perf_counter() - begin) / seconds), 1.0)
+            for group in trainer.optimizers[0].param_groups:
+                group["lr"] = PEAK_LR * min(10 * progress, 0.5 + 0.5 * math.cos(math.pi * progress))
+            trainer.should_stop = progress >= 1
+
+        def on_train_epoch_end(self, trainer, module) -> None:
             self.take(trainer, "train")
 
-        def on_validation_epoch_end(self, trainer, _) -> None:
+        def on_validation_epoch_end(self, trainer, module) -> None:
             self.take(trainer, "val")
 
         def take(self, trainer, stage: str) -> None:
-            for name in history:
+            for name, points in history.items():
                 if name.startswith(stage) and name in trainer.callback_metrics:
-                    value = float(trainer.callback_metrics[name])
-                    history[name].append((trainer.current_epoch + 1, value))
+                    epoch = trainer.global_step / steps
+                    points.append((epoch, float(trainer.callback_metrics[name])))
 
     trainer = lightning.Trainer(
         max_epochs=epochs,
-        max_time={"seconds": max(seconds, 1.0)},
         limit_train_batches=steps,
-        check_val_every_n_epoch=max(epochs // 3, 1),
+        check_val_every_n_epoch=max(epochs // 4, 1),
         num_sanity_val_steps=0,
         accelerator="auto",
         devices=1,
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
-        callbacks=[Record()],
+        callbacks=[Conductor()],
     )
     trainer.fit(module, data)
     return history

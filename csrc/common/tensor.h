@@ -131,6 +131,32 @@ std::vector<A> parameter(const Tensor& t) {
   return parameter<A>(OptionalTensor(t));
 }
 
+// A larger parameter, read in place where it has the accumulation type.
+template <typename A>
+class Parameter {
+ public:
+  explicit Parameter(const OptionalTensor& maybe) : present_(maybe.has_value()) {
+    if (!present_) return;
+    if (maybe->scalar_type() == kScalarType<A>) {
+      tensor_ = torch::stable::contiguous(*maybe);
+      data_ = static_cast<const A*>(tensor_->data_ptr());
+    } else {
+      converted_ = parameter<A>(maybe);
+      data_ = converted_.data();
+    }
+  }
+  Parameter(const Parameter&) = delete;
+
+  bool present() const { return present_; }
+  const A* data() const { return data_; }
+
+ private:
+  OptionalTensor tensor_;
+  std::vector<A> converted_;
+  const A* data_ = nullptr;
+  bool present_;
+};
+
 // The gradient of a parameter, summed in the accumulation type: a tensor of its shape and dtype.
 template <typename A>
 Tensor gradient_of(const Tensor& parameter, const std::vector<A>& values) {

@@ -62,12 +62,11 @@ template <typename A>
 class Transform {
  public:
   Transform(const GraphShape& shape, const OptionalTensor& weight, const OptionalTensor& bias)
-      : shape_(shape), weight_(parameter<A>(weight)) {
+      : shape_(shape), weight_(weight) {
     if (bias.has_value() && bias->dim() == 2) bias_ = parameter<A>(bias);
   }
 
-  bool has_weight() const { return !weight_.empty(); }
-  const A* weight() const { return weight_.data(); }
+  bool has_weight() const { return weight_.present(); }
 
   int64_t scratch() const {
     const bool needed = has_weight() || !bias_.empty();
@@ -141,7 +140,8 @@ class Transform {
 
  private:
   const GraphShape& shape_;
-  std::vector<A> weight_, bias_;
+  Parameter<A> weight_;
+  std::vector<A> bias_;
 };
 
 }  // namespace skelops

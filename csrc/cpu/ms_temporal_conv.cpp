@@ -76,7 +76,7 @@ struct TemporalShape {
 template <typename A>
 struct Parameters {
   Parameters(const TemporalTensors& t, const TemporalShape& s)
-      : weight(parameter<A>(t.weight)),
+      : weight(OptionalTensor(t.weight)),
         bias(parameter<A>(t.bias)),
         conv_bias(parameter<A>(t.conv_bias)),
         norm_weight(parameter<A>(t.norm_weight)),
@@ -94,7 +94,8 @@ struct Parameters {
     }
   }
 
-  std::vector<A> weight, bias, conv_bias, norm_weight, norm_bias, taps;
+  Parameter<A> weight;
+  std::vector<A> bias, conv_bias, norm_weight, norm_bias, taps;
 };
 
 template <typename A>

@@ -35,7 +35,7 @@ def rows():
                         yield pytest.param(name, case, dtype, architecture, id=label)
 
 
-@pytest.mark.parametrize("name, case, dtype, architecture", rows())
+@pytest.mark.parametrize("name, case, dtype, architecture", list(rows()))
 def test_compiles(name, case, dtype, architecture):
     kernels = aot.compile_case(name, aot.CASES[name][case], dtype, architecture)
     assert kernels

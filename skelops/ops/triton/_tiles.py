@@ -11,6 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 MAX_JOINTS = 128
+MAX_PLANE = 2**22  # T * V; within a sample, tiles are addressed by int32 from an int64 origin
 # Arguments that change with the batch and the clip length: no kernel is compiled anew for them.
 VARYING = (
     "N", "T", "PLANES", "SPLITS", "C_BLOCKS", "T_BLOCKS", "x_stride_n", "l_stride_n", "r_stride_n",
@@ -91,6 +92,6 @@ def unsupported(
         return f"no {str(x.dtype).removeprefix('torch.')} kernel"
     if joints is not None and x.shape[3] > joints:
         return f"at most {joints} joints, got {x.shape[3]}"
-    if x.shape[2] * x.shape[3] >= 2**26:
-        return "more than 2^26 values per channel and sample"
+    if x.shape[2] * x.shape[3] >= MAX_PLANE:
+        return f"less than {MAX_PLANE} values per channel and sample"
     return None

@@ -22,7 +22,7 @@ def _statistics_kernel(
     c = tl.program_id(0) % C
     split = tl.program_id(0) // C
     x_ptr += c.to(tl.int64) * S
-    stride = C.to(tl.int64) * S
+    stride = tl.cast(C, tl.int64) * S
     rows = tl.arange(0, BLOCK_N)
     s = tl.arange(0, BLOCK_S)
     n = split * BLOCK_N + rows
@@ -136,7 +136,7 @@ def _bn_act_add_grad_sums_kernel(
     """part[0..2, c, split] = sum of dz, of dz (x - mean) / std, of the same for the residual."""
     c = tl.program_id(0) % C
     split = tl.program_id(0) // C
-    stride = C.to(tl.int64) * S
+    stride = tl.cast(C, tl.int64) * S
     rows = tl.arange(0, BLOCK_N)
     s = tl.arange(0, BLOCK_S)
     channel = c + tl.zeros((1,), dtype=tl.int32)
@@ -218,9 +218,10 @@ def merge_statistics(parts: Tensor) -> tuple[Tensor, Tensor]:
     """(3, C, P) counts, means and squared deviations -> mean and biased variance of each channel."""
     _, C, P = parts.shape
     mean, var = parts.new_empty(C), parts.new_empty(C)
-    _merge_statistics_kernel[C,](
-        parts, mean, var, C, P, ACC=_tiles.accumulator(parts), BLOCK=_tiles.pow2(P, high=2048)
-    )
+    if C:
+        _merge_statistics_kernel[C,](
+            parts, mean, var, C, P, ACC=_tiles.accumulator(parts), BLOCK=_tiles.pow2(P, high=2048)
+        )
     return mean, var
 
 
@@ -325,7 +326,7 @@ def backward(
         sums = parts.sum(2)
         rows = {"bias": sums[0], "weight": sums[1], "res_bias": sums[0], "res_weight": sums[2]}
         like = {"bias": bias, "weight": weight, "res_bias": res_bias, "res_weight": res_weight}
-        found |= {name: torch.empty_like(like[name]).copy_(rows[name]) for name in parameters}
+        found |= {name: rows[name].to(like[name].dtype, copy=True) for name in parameters}
     for name in ("x", "residual"):
         if wants(name):
             found[name] = torch.empty_like(x)

@@ -145,7 +145,7 @@ def _ctr_aggregate_kernel(
                 k = m + j
                 if w_ptr is None:
                     f = tl.load(
-                        x_ptr + (k * x_stride_k + first) + (rows + plane),
+                        x_ptr + (tl.cast(k, tl.int64) * x_stride_k + first) + (rows + plane),
                         mask=(c < C)[:, None, None] & inside,
                         other=0.0,
                     )

@@ -56,7 +56,7 @@ def _graph_aggregate_kernel(
             i = i0 + tl.arange(0, BLOCK_I)
             inside = (c < C)[:, None] & (t < T)[:, None] & (i < V)
             if w_ptr is None:
-                base = n * x_stride_n + k * x_stride_k + c0.to(tl.int64) * TV
+                base = n * x_stride_n + k.to(tl.int64) * x_stride_k + c0.to(tl.int64) * TV
                 f = tl.load(x_ptr + base + (offset + i), mask=inside, other=0.0)
             else:
                 w = tl.load(
@@ -89,12 +89,14 @@ def _graph_aggregate_kernel(
 
 
 @triton.jit
-def _rows(ptr, b_ptr, row, v, T, ROWS, V: tl.constexpr):
-    """(row, v) tile of the rows (c, t) of a sample, with a bias per channel."""
-    inside = (row < ROWS)[:, None] & (v < V)
-    x = tl.load(ptr + (row[:, None] * V + v), mask=inside, other=0.0)
+def _rows(ptr, b_ptr, m, v, T, ROWS, V: tl.constexpr, BLOCK_M: tl.constexpr):
+    """(row, v) tile of the rows (c, t) of a sample from m on, with a bias per channel."""
+    row = tl.arange(0, BLOCK_M)
+    inside = (m + row < ROWS)[:, None] & (v < V)
+    at = ptr + tl.cast(m, tl.int64) * V
+    x = tl.load(at + (row[:, None] * V + v), mask=inside, other=0.0)
     if b_ptr is not None:
-        b = tl.load(b_ptr + row // T, mask=row < ROWS, other=0.0)
+        b = tl.load(b_ptr + (m + row) // T, mask=m + row < ROWS, other=0.0)
         x = tl.where(inside, x + b[:, None], 0.0).to(ptr.dtype.element_ty)
     return x
 
@@ -120,9 +122,8 @@ def _graph_grad_a_kernel(
         rb_ptr += k * C
     acc = tl.zeros((BLOCK_V, BLOCK_V), dtype=tl.float32)
     for m in range(split * BLOCK_M, C * T, SPLITS * BLOCK_M):
-        row = m + tl.arange(0, BLOCK_M)
-        left = _rows(l_ptr, lb_ptr, row, v, T, C * T, V)
-        right = _rows(r_ptr, rb_ptr, row, v, T, C * T, V)
+        left = _rows(l_ptr, lb_ptr, m, v, T, C * T, V, BLOCK_M)
+        right = _rows(r_ptr, rb_ptr, m, v, T, C * T, V, BLOCK_M)
         acc = tl.dot(tl.trans(left), right, acc, input_precision=PRECISION)
     tl.store(
         out_ptr + pid.to(tl.int64) * V * V + (v[:, None] * V + v),
