@@ -44,11 +44,14 @@ bench: native
 	$(PY) -m benchmarks.run --all --device cpu $(ARGS)
 	$(PY) -m benchmarks.report
 
+# One process per core, each with one thread: barriers of oversubscribed threads would spin.
+test compile-checks: export OMP_NUM_THREADS = 1
+
 test: native
-	$(PY) -m pytest --ignore=tests/compile $(ARGS)
+	$(PY) -m pytest -n auto --ignore=tests/compile $(ARGS)
 
 compile-checks: native
-	$(if $(wildcard tests/compile),$(PY) -m pytest tests/compile $(ARGS),@echo no tests/compile yet)
+	$(if $(wildcard tests/compile),$(PY) -m pytest -n auto tests/compile $(ARGS),@echo no tests/compile yet)
 
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check

@@ -80,7 +80,7 @@ def unavailable(op: Op, backend: str, device: str) -> str | None:
 def active(op: Op, device: str) -> tuple[str, dict[str, str]]:
     """The backend that runs an op on a device, and the reasons against the better ones."""
     preference = ("cpu",) if device == "cpu" else op.gpu
-    reasons = {}
+    reasons: dict[str, str] = {}
     for backend in preference:
         reason = unavailable(op, backend, device)
         if reason is None:
@@ -164,10 +164,14 @@ def use_backend(name: str) -> Iterator[None]:
     if all(unavailable(op, name, d) for op in OPS.values() for d in devices):
         op = next((op for op in OPS.values() if name in op.gpu), next(iter(OPS.values())))
         described = " | ".join(f"on {d}: {_describe(op, d)}" for d in devices)
-        raise RuntimeError(f"use_backend: expected a backend that runs here, got {name!r}. {described}")
+        raise RuntimeError(
+            f"use_backend: expected a backend that runs here, got {name!r}. {described}"
+        )
     with torch.library._scoped_library(NAMESPACE, "IMPL") as library:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="(?s).*verriding a previously registered kernel")
+            warnings.filterwarnings(
+                "ignore", message="(?s).*verriding a previously registered kernel"
+            )
             for op in OPS.values():
                 for direction in directions(op):
                     for device in devices:
@@ -188,7 +192,9 @@ def activate() -> None:
                 overload = op.forward_op if direction == "forward" else op.backward_op
                 kernel = torch.library.get_kernel(overload, "CPU")
                 keys = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
-                _native[name] = lambda *args, kernel=kernel, keys=keys: kernel.call_boxed(keys, *args)
+                _native[name] = lambda *args, kernel=kernel, keys=keys: kernel.call_boxed(
+                    keys, *args
+                )
             LIBRARY.impl(name, _gpu_entry(op, direction), "CUDA")
     forced = os.environ.get("SKELOPS_BACKEND")
     if forced:

@@ -117,7 +117,9 @@ class Op:
     def needs(self, i: int, mask: int) -> bool:
         return bool(mask >> i & 1)
 
-    def vjp(self, inputs: Sequence, grads: Sequence, needs: int, create_graph: bool) -> list[Tensor]:
+    def vjp(
+        self, inputs: Sequence, grads: Sequence, needs: int, create_graph: bool
+    ) -> list[Tensor]:
         """Gradients of the reference; an empty tensor where ``needs`` has no bit."""
         inputs = list(inputs)
         wanted = [i for i in range(len(self.grads)) if self.needs(i, needs)]
@@ -186,7 +188,9 @@ def define(
         backward: ``backward(inputs, *grad_outputs) -> gradients`` in plain PyTorch for ops whose
             gradient needs no kernel; there is then no ``_backward`` op.
     """
-    op = Op(name, schema, reference, fake, tuple(grads), tuple(saved), tuple(gpu), backward, library)
+    op = Op(
+        name, schema, reference, fake, tuple(grads), tuple(saved), tuple(gpu), backward, library
+    )
     library.define(f"{name}{schema}")
     library.impl(name, reference, "CompositeExplicitAutograd")
     if fake is not None:

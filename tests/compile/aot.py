@@ -46,13 +46,28 @@ CASES = {
     "ms_temporal_conv": {
         "mstcn4": dict(N=8, C=64, widths=(16, 16), pool=16, plain=16, k=5, T=64, V=25),
         "wide": dict(
-            N=8, C=256, widths=(64, 64), pool=64, plain=64, k=5, T=16, V=25, stride=2,
+            N=8,
+            C=256,
+            widths=(64, 64),
+            pool=64,
+            plain=64,
+            k=5,
+            T=16,
+            V=25,
+            stride=2,
             replicate=True,
-        ),  # fmt: skip
+        ),
         "mstcn": dict(
-            N=8, C=64, widths=(14, 10, 10, 10), pool=10, plain=10, dilations=(1, 2, 3, 4), T=13,
-            V=17, training=False,
-        ),  # fmt: skip
+            N=8,
+            C=64,
+            widths=(14, 10, 10, 10),
+            pool=10,
+            plain=10,
+            dilations=(1, 2, 3, 4),
+            T=13,
+            V=17,
+            training=False,
+        ),
     },
     "bn_act_add": {
         "training": dict(N=8, C=64, T=64, V=25, residual="norm"),
@@ -134,7 +149,8 @@ def compile_case(op_name: str, dims: dict, dtype: torch.dtype, architecture: int
 
 def main(names: list[str]) -> None:
     row = "{:16} {:15} {:9} {:>5} {:28} {:>6} {:>10} {:>8} {:>8}"
-    print(row.format(*"op case dtype arch kernel warps registers spilled shared".split()))
+    titles = ["op", "case", "dtype", "arch", "kernel", "warps", "registers", "spilled", "shared"]
+    print(row.format(*titles))
     for name in names or CASES:
         for case, dims in CASES[name].items():
             for dtype in DTYPES:

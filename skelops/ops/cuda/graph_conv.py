@@ -50,9 +50,10 @@ def backward(grad, x, A, weight, bias, transposed, needs):
     if set(wanted) - {"A"} - ({"bias"} if output_bias else set()):
         subsets = A.split(1, dim=-3)
         df = torch.stack([_aggregate(grad.unsqueeze(1), a, not transposed) for a in subsets], 1)
-        rows = None if weight is None else weight.flatten(0, 1)
         if "x" in wanted:
-            found["x"] = df.view(x.shape) if weight is None else _gemm.transform(rows.mT, df)
+            found["x"] = (
+                df.view(x.shape) if weight is None else _gemm.transform(weight.flatten(0, 1).mT, df)
+            )
         if "weight" in wanted:
             found["weight"] = _gemm.weight_grad(df, x).view(weight.shape).to(weight.dtype)
         if "bias" in wanted and not output_bias:

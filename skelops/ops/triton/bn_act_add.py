@@ -15,7 +15,8 @@ GRADS = ("x", "weight", "bias", "residual", "res_weight", "res_bias")
 
 @triton.jit(do_not_specialize=_tiles.VARYING)
 def _statistics_kernel(
-    x_ptr, part_ptr, N, C, S, SPLITS, ACC: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_S: tl.constexpr
+    x_ptr, part_ptr, N, C, S, SPLITS,
+    ACC: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_S: tl.constexpr,
 ):  # fmt: skip
     """part[0..2, c, split] = count, mean and squared deviations of a channel in some samples,
     computed relative to the mean of the first tile, so that nothing cancels."""
@@ -215,7 +216,7 @@ def supports(x, *_) -> str | None:
 
 
 def merge_statistics(parts: Tensor) -> tuple[Tensor, Tensor]:
-    """(3, C, P) counts, means and squared deviations -> mean and biased variance of each channel."""
+    """(3, C, P) counts, means and squared deviations -> mean and biased variance by channel."""
     _, C, P = parts.shape
     mean, var = parts.new_empty(C), parts.new_empty(C)
     if C:

@@ -69,8 +69,8 @@ def _ctr_aggregate_kernel(
     KEEP: tl.constexpr, PRECISION: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_T: tl.constexpr,
     BLOCK_I: tl.constexpr, BLOCK_O: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_X: tl.constexpr,
 ):  # fmt: skip
-    """out[n, m, c, t, o] = sum_k sum_i G[n, k, c, o, i] f[n, k, c, t, i], over all k if SUM = K, for
-    k = m if SUM = 1; f is x, or x transformed by w. KEEP: S is held for all channel blocks."""
+    """out[n, m, c, t, o] = sum_k sum_i G[n, k, c, o, i] f[n, k, c, t, i], over all k if SUM = K,
+    for k = m if SUM = 1; f is x, or x transformed by w. KEEP: S is held for all channel blocks."""
     CHUNKS: tl.constexpr = (V + BLOCK_O - 1) // BLOCK_O
     pid = tl.program_id(0)
     o = pid % CHUNKS * BLOCK_O + tl.arange(0, BLOCK_O)

@@ -288,9 +288,7 @@ def _ms_pool_grad_input_kernel(
     last = over_before & (here > _pool_input(h_ptr, norm, rows, t - 2, s, T, V))
     leading = over_after & (here >= _pool_input(h_ptr, norm, rows, t + 2, s, T, V))
     da = tl.where(last, _pool_grad(g_ptr, rows, t - 1, s, T_OUT, V, STRIDE), 0.0)
-    da += tl.where(
-        over_before & over_after, _pool_grad(g_ptr, rows, t, s, T_OUT, V, STRIDE), 0.0
-    )
+    da += tl.where(over_before & over_after, _pool_grad(g_ptr, rows, t, s, T_OUT, V, STRIDE), 0.0)
     da += tl.where(leading, _pool_grad(g_ptr, rows, t + 1, s, T_OUT, V, STRIDE), 0.0)
     inside = rows & (t < T)
     h = tl.load(h_ptr + s, mask=inside, other=0.0)
@@ -487,7 +485,8 @@ def backward(
         tile, w_blocks = _conv_tile(x, widths, dilations, kernel_size, stride, replicate, eps)
         _ms_conv_grad_input_kernel[N * S_BLOCKS, len(dilations), w_blocks](
             grad, hidden, *norm, conv_weight, dh, parts,
-            N, C, normed, T, T_OUT, S_BLOCKS, BLOCK_I=tile.pop("BLOCK_O"), BLOCK_O=_tiles.contraction(x), **tile,
+            N, C, normed, T, T_OUT, S_BLOCKS,
+            BLOCK_I=tile.pop("BLOCK_O"), BLOCK_O=_tiles.contraction(x), **tile,
         )  # fmt: skip
     if len(widths) > len(dilations) and x.numel():
         C_BLOCKS, BLOCK_C = _rows(widths[-1])
