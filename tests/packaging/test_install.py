@@ -35,7 +35,7 @@ print(_build.load_cpu())
 def source(tmp_path):
     """A copy of what an install needs, with a single C++ op to keep compiling short."""
     copy = tmp_path / "source"
-    for name in ("skelops", "csrc", "python"):
+    for name in ("skelops", "csrc"):
         ignored = shutil.ignore_patterns("*.so", "_build_info.json", "__pycache__")
         shutil.copytree(ROOT / name, copy / name, ignore=ignored)
     for path in ROOT.iterdir():
