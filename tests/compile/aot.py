@@ -33,6 +33,7 @@ CASES = {
         "fused": dict(**_GRAPH, C=64, D=64),
         "wide": dict(**_GRAPH, C=256, D=128, transposed=True, bias="output"),
         "whole_body": dict(N=8, C=64, D=64, T=13, V=67, K=3),
+        "tiny": dict(N=1, C=1, D=1, T=1, V=1, K=1),
         "per_sample": dict(N=8, D=16, T=1, V=17, K=8, weight=False, per_sample=True, bias=None),
     },
     "ctr_graph_conv": {
@@ -40,6 +41,7 @@ CASES = {
         "wide": dict(N=8, C=256, D=256, R=32, T=16, V=25, K=3),
         "rows": dict(N=8, C=128, D=128, R=16, T=32, V=17, K=3, transposed=True),
         "whole_body": dict(N=8, C=16, D=64, R=8, T=13, V=67, K=3),
+        "tiny": dict(N=1, C=1, D=1, R=1, T=1, V=1, K=1),
         "no_weight4": dict(N=8, D=16, T=64, V=25, K=8, refine=None, weight=False, bias=False),
         "many_relations": dict(N=8, C=64, D=64, R=128, T=16, V=67, K=3),
     },
@@ -57,6 +59,7 @@ CASES = {
             stride=2,
             replicate=True,
         ),
+        "tiny": dict(N=1, C=1, widths=(1,), pool=1, plain=1, dilations=(1,), T=1, V=1),
         "mstcn": dict(
             N=8,
             C=64,
@@ -72,9 +75,10 @@ CASES = {
     "bn_act_add": {
         "training": dict(N=8, C=64, T=64, V=25, residual="norm"),
         "odd": dict(N=8, C=64, T=13, V=25, residual="plain"),
+        "tiny": dict(N=1, C=1, T=1, V=1),
         "eval": dict(N=8, C=64, T=13, V=25, residual="norm", training=False),
     },
-    "temporal_mean": {"ntu": dict(N=8, C=64, T=64, V=25), "coco": dict(N=8, C=3, T=13, V=17)},
+    "temporal_mean": {"ntu": dict(N=8, C=64, T=64, V=25), "tiny": dict(N=1, C=1, T=1, V=1)},
 }
 
 

@@ -238,8 +238,7 @@ def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of each channel of (N, C, T, V)."""
     N, C, T, V = x.shape
     if x.numel() == 0:
-        nothing = x.new_full((C,), torch.nan, dtype=statistics_dtype(x))
-        return nothing, nothing.clone()
+        return tuple(x.new_zeros(C, dtype=statistics_dtype(x)) for _ in range(2))
     SPLITS, BLOCK_N, BLOCK_S = _reduction(x)
     parts = x.new_empty(3, C, SPLITS, dtype=statistics_dtype(x))
     _statistics_kernel[C * SPLITS,](

@@ -283,12 +283,13 @@ def _aggregate_blocks(x: Tensor, subsets: int, R: int, V: int, refined: bool, fu
     BLOCK_T = max(1, (8192 if half else 4096) // BLOCK_C // BLOCK_I)
     if fused:
         return BLOCK_C, BLOCK_T, BLOCK_I, False
-    BLOCK_O = min(16, (512 if half else 256) // BLOCK_I)
+    BLOCK_T = min(BLOCK_T, 16)
+    largest = min(16, (512 if half else 256) // BLOCK_I)
     row = subsets * (_tiles.pow2(R, 16) + BLOCK_C) * BLOCK_I * x.element_size()
-    limit = (160 if half else 80) * 1024
-    while refined and BLOCK_O > 2 and row * BLOCK_O > limit:
-        BLOCK_O //= 2
-    return BLOCK_C, min(BLOCK_T, 16), BLOCK_O, refined and row * BLOCK_O <= limit
+    fits = (160 if half else 80) * 1024 // row  # in registers for half types, else shared memory
+    if refined and fits >= 2:
+        return BLOCK_C, BLOCK_T, min(largest, _tiles.pow2(fits + 1) // 2), True
+    return BLOCK_C, BLOCK_T, largest, False
 
 
 def _aggregate(x, A, p, q, alpha, weight4, bias4, weight, bias, outputs, channels, transposed):

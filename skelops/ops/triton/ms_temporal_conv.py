@@ -396,8 +396,8 @@ def forward(
     T_OUT = (T - 1) // stride + 1
     out, hidden = x.new_empty(N, C, T_OUT, V), x.new_empty(N, normed, T, V)
     if x.numel() == 0:
-        mean, var = x.new_full((2, normed), torch.nan, dtype=torch.float32).unbind()
-        return _noted(out, hidden, mean.clone(), var.clone(), training, keep)
+        mean, var = (x.new_zeros(normed, dtype=torch.float32) for _ in range(2))
+        return _noted(out, hidden, mean, var, training, keep)
     BLOCK_S = _columns(x)
     S_BLOCKS, S_BLOCKS_OUT = triton.cdiv(T * V, BLOCK_S), triton.cdiv(T_OUT * V, BLOCK_S)
     parts = None

@@ -1,0 +1,124 @@
+"""Triton kernels at sizes that do not fit their tiles, by Triton's interpreter, on the CPU.
+
+The interpreter has to be chosen before Triton is imported: outside it, one test runs this file in
+a process of its own. It has no bfloat16 product.
+"""
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from skelops import _backend
+from skelops._library import OPS, _as_tuple
+from skelops.testing import compare
+from skelops.testing.cases import cases_for
+
+if importlib.util.find_spec("triton") is None:
+    pytest.skip("triton is not installed", allow_module_level=True)
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+interpreted = pytest.mark.skipif(not INTERPRETED, reason="runs in the interpreter's process")
+
+F16, F32, F64 = torch.float16, torch.float32, torch.float64
+CASES = [
+    ("graph_conv", F32, dict(N=2, C=5, D=7, T=1, V=17, K=1)),
+    ("graph_conv", F32, dict(N=1, C=19, D=21, T=64, V=25, K=3, transposed=True)),
+    ("graph_conv", F32, dict(N=2, C=3, D=33, T=13, V=67, K=3, bias="output")),
+    ("graph_conv", F32, dict(N=3, D=5, T=13, V=20, K=3, weight=False, per_sample=True)),
+    ("graph_conv", F32, dict(N=2, C=5, D=3, T=13, V=20, K=3, layout="transposed")),
+    ("graph_conv", F16, dict(N=2, C=33, D=70, T=13, V=25, K=3)),
+    ("graph_conv", F16, dict(N=1, C=67, D=5, T=13, V=17, K=3, per_sample=True, transposed=True)),
+    ("graph_conv", F16, dict(N=1, C=5, D=3, T=3, V=100, K=2)),
+    ("ctr_graph_conv", F32, dict(N=2, C=5, D=19, R=3, T=13, V=17, K=3)),
+    ("ctr_graph_conv", F32, dict(N=1, C=3, D=5, R=17, T=64, V=20, K=1, transposed=True)),
+    ("ctr_graph_conv", F32, dict(N=1, C=3, D=18, R=4, T=1, V=67, K=2, per_sample=True)),
+    ("ctr_graph_conv", F32, dict(N=1, D=3, R=65, T=2, V=18, K=6, weight=False)),  # S not held
+    ("ctr_graph_conv", F32, dict(N=2, D=5, T=13, V=25, K=8, refine=None, weight=False)),
+    ("ctr_graph_conv", F32, dict(N=2, C=5, D=3, R=4, T=13, V=20, K=3, layout="transposed")),
+    ("ctr_graph_conv", F16, dict(N=2, C=33, D=19, R=8, T=20, V=25, K=3)),
+    ("ctr_graph_conv", F16, dict(N=1, C=67, D=5, R=8, T=13, V=17, K=3, transposed=True)),
+    ("ms_temporal_conv", F32, dict(N=1, C=5, widths=(17, 3), pool=9, plain=1, T=13, V=17, k=5)),
+    ("ms_temporal_conv", F32, dict(N=2, C=3, T=64, V=25, stride=2, replicate=True)),
+    ("ms_temporal_conv", F32, dict(N=2, C=3, T=1, V=67, dilations=(1, 4), k=5, replicate=True)),
+    ("ms_temporal_conv", F32, dict(N=2, C=3, T=13, V=20, layout="transposed", training=False)),
+    ("ms_temporal_conv", F16, dict(N=1, C=5, widths=(67, 5), pool=3, T=13, V=20, stride=3)),
+    ("bn_act_add", F32, dict(N=9, C=3, T=64, V=25, residual="norm", mean=50.0, relu=False)),
+    ("bn_act_add", F32, dict(N=5, C=17, T=1, V=17, residual="plain")),
+    ("bn_act_add", F32, dict(N=2, C=5, T=13, V=67, residual="norm", layout="transposed")),
+    ("bn_act_add", F16, dict(N=5, C=3, T=13, V=20, residual="plain", training=False)),
+    ("bn_act_add", F64, dict(N=3, C=3, T=13, V=25, residual="norm")),
+    ("temporal_mean", F32, dict(N=2, C=5, T=300, V=25)),
+    ("temporal_mean", F16, dict(N=3, C=33, T=1, V=67)),
+    ("temporal_mean", F64, dict(N=2, C=3, T=13, V=20, layout="transposed")),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(INTERPRETED, reason="already in it")
+def test_in_a_process_of_its_own():
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", __file__],
+        env=os.environ | {"TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]
+
+
+def evaluate(forward, backward, op, args):
+    """Outputs and all gradients, the gradient of the first output being drawn from a fixed seed."""
+    outputs = _as_tuple(forward(*args))
+    results = dict(zip(op.outputs, outputs, strict=True))
+    if op.composite_backward is not None:
+        return results
+    generator = torch.Generator().manual_seed(1)
+    grad = torch.randn(outputs[0].shape, dtype=F64, generator=generator).to(outputs[0])
+    saved = [outputs[op.outputs.index(name)] for name in op.saved]
+    needs = sum((args[k] is not None) << i for i, k in enumerate(op.grad_index))
+    grads = _as_tuple(backward(grad, *args, *saved, needs))
+    return results | {f"grad of {n}": g for n, g in zip(op.grads, grads, strict=True)}
+
+
+def kernels(name):
+    module = _backend._module("triton", name)
+    return module.forward, getattr(module, "backward", None)
+
+
+@interpreted
+@pytest.mark.parametrize("name, dtype, dims", CASES, ids=lambda v: str(v).replace("torch.", ""))
+def test_agrees_with_reference(name, dtype, dims):
+    op = OPS[name]
+    args = cases_for(name)[0].make(dtype, **dims)
+    exact = [a.double() if isinstance(a, torch.Tensor) else a for a in args]
+    got = evaluate(*kernels(name), op, args)
+    eager = evaluate(op.reference, op.backward_reference, op, args)
+    for key, e in evaluate(op.reference, op.backward_reference, op, exact).items():
+        assert got[key].shape == e.shape and got[key].is_contiguous(), key
+        # Gradients of biases before a normalisation cancel to nothing: measured by their terms.
+        size = e.norm() + (1e-3 * eager["out"].numel() ** 0.5 if "bias" in key else 0)
+        allowed = 2 * (eager[key].double() - e).norm() + compare.FLOOR[dtype] * size
+        assert (got[key].double() - e).norm() <= allowed, key
+
+
+@interpreted
+@pytest.mark.parametrize("name", OPS)
+def test_empty_batch(name):
+    op = OPS[name]
+    args = cases_for(name)[0].make(F32, N=0)
+    got = evaluate(*kernels(name), op, args)
+    for key, e in evaluate(op.reference, op.backward_reference, op, args).items():
+        torch.testing.assert_close(got[key], e, equal_nan=True, msg=key)
+
+
+@interpreted
+@pytest.mark.parametrize("name", ["bn_act_add", "ms_temporal_conv"])
+def test_rectifier_and_maximum_pass_nan(name):
+    args = list(cases_for(name)[0].make(F32, training=False, T=5))
+    args[0][0, 0, 2, 0] = torch.nan
+    got = _as_tuple(kernels(name)[0](*args))[0]
+    expected = _as_tuple(OPS[name].reference(*args))[0]
+    assert expected.isnan().any()
+    torch.testing.assert_close(got.isnan(), expected.isnan())
