@@ -285,6 +285,11 @@ Gradients backward(const Tensor& grad, const CtrTensors& t, bool transposed, int
                               graphs.get());
           }
           for (int64_t c = 0; c < size; ++c) {
+            if (begin + c + 1 < s.channels) {
+              prefetch(g_block + (c + 1) * row, row);
+              if (want_refined) prefetch(f.data + k * f.part + (c + 1) * row, row);
+              if (want_features) prefetch<true>(df_block + k * df_part + (c + 1) * row, row);
+            }
             if (want_features) {
               Product<A> p{};
               p.m = s.frames, p.n = p.k = s.joints;
