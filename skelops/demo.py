@@ -18,7 +18,7 @@ import torch
 from skelops.data import Clips
 
 BASE_CHANNELS, WINDOW, BATCH, PEAK_LR = 32, 32, 16, 0.1
-MAX_EPOCHS = 16
+MAX_EPOCHS = 12
 RESERVE = 25.0  # seconds for pictures and the speed table
 
 
@@ -157,13 +157,16 @@ def _fit(module, data, epochs: int, steps: int, seconds: float) -> dict[str, lis
     begin = time.perf_counter()
 
     class Conductor(lightning.Callback):
-        """One cosine over the planned steps, or over the time if that runs out first."""
+        """One cycle over the planned steps, or over the time if that runs out first."""
 
         def on_train_batch_start(self, trainer, module, batch, batch_idx) -> None:
             done = trainer.global_step / (epochs * steps)
             progress = min(max(done, (time.perf_counter() - begin) / seconds), 1.0)
+            rise = progress / 0.25 if progress < 0.25 else (1 - progress) / 0.75
+            wave = 0.5 - 0.5 * math.cos(math.pi * rise)
             for group in trainer.optimizers[0].param_groups:
-                group["lr"] = PEAK_LR * min(10 * progress, 0.5 + 0.5 * math.cos(math.pi * progress))
+                group["lr"] = PEAK_LR * max(wave, 1e-4)
+                group["momentum"] = 0.95 - 0.1 * wave
             trainer.should_stop = progress >= 1
 
         def on_train_epoch_end(self, trainer, module) -> None:

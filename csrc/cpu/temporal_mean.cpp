@@ -2,9 +2,23 @@
 #include "common/parallel.h"
 #include "common/simd.h"
 #include "common/tensor.h"
+#include "math/moments.h"
 
 namespace skelops {
 namespace {
+
+// The sum of `lanes` joints over all frames, in four chains of additions.
+template <typename A>
+typename Simd<A>::Vec sum_of_frames(const A* in, int64_t frames, int64_t joints, int lanes) {
+  typename Simd<A>::Vec chains[4] = {};
+  int64_t t = 0;
+  for (; t + 4 <= frames; t += 4) {
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) chains[j] += load_some(in + (t + j) * joints, lanes);
+  }
+  for (; t < frames; ++t) chains[0] += load_some(in + t * joints, lanes);
+  return (chains[0] + chains[1]) + (chains[2] + chains[3]);
+}
 
 template <typename T>
 Tensor forward(const Tensor& x) {
@@ -16,17 +30,20 @@ Tensor forward(const Tensor& x) {
   Tensor out = new_tensor<T>(x, {x.size(0), channels, joints});
   parallel(x.size(0), [&](int64_t n) {
     const Scratch<A> converted(samples.kInPlace ? 0 : frames * joints);
-    const Scratch<A> mean(joints);
+    const Scratch<A> mean(samples.kInPlace ? 0 : joints);
+    const A scale = A(1) / static_cast<A>(frames);
     for (int64_t c = 0; c < channels; ++c) {
       const int64_t row = frames * joints;
       const A* in = samples.get(n, c * row, row, converted.get());
-      for (int64_t v = 0; v < joints; v += S::kLanes) {
-        const int lanes = static_cast<int>(std::min<int64_t>(joints - v, S::kLanes));
-        typename S::Vec total = {};
-        for (int64_t t = 0; t < frames; ++t) total += S::load(in + t * joints + v, lanes);
-        S::store(mean.get() + v, total / static_cast<A>(frames), lanes);
+      T* to = data<T>(out) + (n * channels + c) * joints;
+      A* y = samples.kInPlace ? reinterpret_cast<A*>(to) : mean.get();
+      int64_t v = 0;
+      for (; v + S::kLanes <= joints; v += S::kLanes) {
+        S::store(y + v, sum_of_frames<A>(in + v, frames, joints, S::kLanes) * scale);
       }
-      convert(mean.get(), data<T>(out) + (n * channels + c) * joints, joints);
+      const int tail = static_cast<int>(joints - v);
+      if (tail > 0) S::store(y + v, sum_of_frames<A>(in + v, frames, joints, tail) * scale, tail);
+      if (!samples.kInPlace) convert(y, to, joints);
     }
   });
   return out;

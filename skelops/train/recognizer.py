@@ -10,11 +10,12 @@ import lightning
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 from torchmetrics.classification import MulticlassAccuracy
 
 from skelops.models import create_model
 
-SCHEDULES = ("multistep", "cosine", "constant")
+SCHEDULES = ("multistep", "cosine", "one_cycle", "constant")
 
 
 class Recognizer(lightning.LightningModule):
@@ -32,10 +33,12 @@ class Recognizer(lightning.LightningModule):
         lr: peak learning rate.
         momentum: of SGD, with Nesterov's correction.
         weight_decay: on all parameters.
-        schedule: "multistep" (by epoch, as published), "cosine" (by step, to zero) or "constant".
+        schedule: "multistep" (by epoch, as published), "cosine" (by step, to zero), "one_cycle"
+            (by step: rise over a quarter, then cosine, momentum against it; for short trainings,
+            Smith and Topin, 2018) or "constant".
         milestones: epochs at which "multistep" divides by ten.
         warmup_epochs: linear warm-up: (e + 1) / warmup_epochs in epoch e of "multistep", by step
-            otherwise.
+            with "cosine" and "constant".
         label_smoothing: of the cross-entropy.
 
     Raises:
@@ -107,8 +110,11 @@ class Recognizer(lightning.LightningModule):
             weight_decay=h.weight_decay,
         )
         total = max(self.trainer.estimated_stepping_batches, 1)
+        if h.schedule == "one_cycle":
+            scheduler = OneCycleLR(optimizer, h.lr, total, pct_start=0.25)
+            return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
         per_epoch = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
+        scheduler = LambdaLR(
             optimizer, lambda step: self._lr_factor(step / per_epoch, step / total)
         )
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]

@@ -44,5 +44,12 @@ def test_compiles(name, case, dtype, architecture):
         assert kernel.shared <= aot.SHARED_BYTES[architecture], kernel
 
 
+@pytest.mark.parametrize("name", ["graph_conv", "ctr_graph_conv", "ms_temporal_conv"])
+def test_compiles_with_tf32(name, monkeypatch):
+    monkeypatch.setattr("skelops.ops.triton._tiles.precision", lambda x: "tf32")
+    kernels = aot.compile_case(name, aot.CASES[name]["wide"], torch.float32, 90)
+    assert all(kernel.spilled <= SPILLED_BYTES for kernel in kernels), kernels
+
+
 def test_every_op_has_cases():
     assert set(aot.CASES) == {op.name for op in OPS.values() if "triton" in op.gpu}

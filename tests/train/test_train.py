@@ -116,6 +116,19 @@ def test_schedules(settings, expected):
         assert module._lr_factor(epoch, epoch / 100) == pytest.approx(factor, abs=2e-4)
 
 
+def test_one_cycle_rises_and_falls(tmp_path):
+    rates = []
+
+    class Note(lightning.Callback):
+        def on_train_batch_start(self, trainer, *_):
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    module = Recognizer(Tiny(), num_classes=16, schedule="one_cycle")
+    trainer(tmp_path, max_steps=8, callbacks=[Note()]).fit(module, data())
+    assert len(rates) == 8 and np.argmax(rates) in (1, 2)
+    assert max(rates) == pytest.approx(0.1, rel=0.1) and rates[-1] < rates[0] < 0.01
+
+
 def test_bad_settings():
     with pytest.raises(ValueError, match=r"Recognizer: expected schedule in .*, got 'step'"):
         Recognizer(Tiny(), num_classes=16, schedule="step")

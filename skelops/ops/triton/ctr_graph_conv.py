@@ -310,7 +310,7 @@ def _aggregate(x, A, p, q, alpha, weight4, bias4, weight, bias, outputs, channel
         x.stride(0), 0 if x.dim() == 4 or x.shape[1] == 1 else x.stride(1),
         A.stride(0) if A.dim() == 4 else 0,
         V=V, K=K, SUM=SUM, TRANSPOSED=transposed, KEEP=KEEP, PRECISION=_tiles.precision(x),
-        BLOCK_C=BLOCK_C, BLOCK_T=_tiles.pow2(T, high=BLOCK_T), BLOCK_I=_tiles.joints(V),
+        BLOCK_C=BLOCK_C, BLOCK_T=BLOCK_T, BLOCK_I=_tiles.joints(V),
         BLOCK_O=BLOCK_O, BLOCK_R=_tiles.pow2(R, 16), BLOCK_X=_tiles.pow2(x.shape[1], 16),
         num_warps=8, num_stages=1,
     )  # fmt: skip
