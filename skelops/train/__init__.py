@@ -5,7 +5,8 @@ try:
 except ImportError as error:
     raise ImportError("skelops.train needs Lightning: pip install 'skelops[train]'") from error
 
+from skelops.train.allocator import tune_allocator
 from skelops.train.data import SkeletonDataModule
 from skelops.train.recognizer import Recognizer
 
-__all__ = ["Recognizer", "SkeletonDataModule"]
+__all__ = ["Recognizer", "SkeletonDataModule", "tune_allocator"]
