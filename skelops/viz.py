@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def film_strip(
         seen = xyz[xyz.any((1, 2, 3))]
         seen = seen[np.linspace(0, len(seen) - 1, frames).round().astype(int)]
         _draw_row(axes, seen, clips.layout)
-        axes.annotate(title, (0, 0.45), (-8, 0), "axes fraction", textcoords="offset points",
+        axes.annotate(textwrap.fill(title, 14), (0, 0.45), (-8, 0), "axes fraction", textcoords="offset points",
                       ha="right", va="center", fontsize=11, color=INK)  # fmt: skip
     return _save(figure, path)
 
@@ -168,7 +169,9 @@ def training_curve(history: Mapping[str, Sequence[tuple[float, float]]], path: s
         loss = "loss" in name
         axes, value = panels[0 if loss else 1], value if loss else 100 * value
         colour = next((c for key, c in colours.items() if key in name), LEFT)
-        axes.plot(epoch, value, color=colour, lw=1.8, marker="o", ms=3.5, label=name)
+        axes.plot(
+            epoch, value, color=colour, lw=1.8, marker="o", ms=3.5, label=name.replace("_", " ")
+        )
     for axes, label in zip(panels, ("loss", "top-1 (%)"), strict=True):
         axes.set_ylabel(label, color=INK)
         axes.grid(color=RULE, linewidth=0.6)
