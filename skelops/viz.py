@@ -77,8 +77,8 @@ def film_strip(
         seen = xyz[xyz.any((1, 2, 3))]
         seen = seen[np.linspace(0, len(seen) - 1, frames).round().astype(int)]
         _draw_row(axes, seen, clips.layout)
-        axes.annotate(textwrap.fill(title, 14), (0, 0.45), (-8, 0), "axes fraction", textcoords="offset points",
-                      ha="right", va="center", fontsize=11, color=INK)  # fmt: skip
+        text = axes.text(-0.02, 0.45, textwrap.fill(title, 14), transform=axes.transAxes)
+        text.set(ha="right", va="center", fontsize=11, color=INK)
     return _save(figure, path)
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
+
+_UNSET: Any = None  # becomes the documented default
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,9 @@ class Clips:
     label: np.ndarray
     classes: tuple[str, ...]
     layout: str
-    name: np.ndarray | None = None
-    subject: np.ndarray | None = None
-    view: np.ndarray | None = None
+    name: np.ndarray = _UNSET
+    subject: np.ndarray = _UNSET
+    view: np.ndarray = _UNSET
     fps: float | None = None
     extra: Mapping[str, np.ndarray] = field(default_factory=dict)
 
@@ -65,30 +68,26 @@ class Clips:
         self._check()
 
     def _check(self) -> None:
-        def require(ok: bool, expected: str, got: object) -> None:
-            if not ok:
-                raise ValueError(f"Clips: expected {expected}, got {got}")
-
-        n = len(self)
-        require(self.xyz.ndim == 4, "xyz of shape (F, M, V, C)", self.xyz.shape)
+        n, frames = len(self), int(self.length.sum())
+        if self.xyz.ndim != 4:
+            raise _fail("xyz of shape (F, M, V, C)", self.xyz.shape)
         per_clip = {k: getattr(self, k) for k in ("length", "label", "name", "subject", "view")}
         for key, value in {**per_clip, **self.extra}.items():
-            require(value.shape[:1] == (n,), f"{key} with one entry for each of {n} clips",
-                    f"shape {value.shape}")  # fmt: skip
+            if value.shape[:1] != (n,):
+                raise _fail(f"{key} with one entry for each of {n} clips", f"shape {value.shape}")
         for i in np.flatnonzero(self.length < 1)[:1]:
-            require(False, "at least one frame per clip", f"{self.length[i]} in {self.where(i)}")
-        frames = int(self.length.sum())
-        require(frames == len(self.xyz), f"lengths that sum to the {len(self.xyz)} frames of xyz",
-                f"a sum of {frames}")  # fmt: skip
-        bad = (self.label < 0) | (self.label >= len(self.classes))
-        for i in np.flatnonzero(bad)[:1]:
-            require(False, f"labels in 0..{len(self.classes) - 1}",
-                    f"{self.label[i]} in {self.where(i)}")  # fmt: skip
+            raise _fail("at least one frame per clip", f"{self.length[i]} in {self.where(i)}")
+        if frames != len(self.xyz):
+            expected = f"lengths that sum to the {len(self.xyz)} frames of xyz"
+            raise _fail(expected, f"a sum of {frames}")
+        for i in np.flatnonzero((self.label < 0) | (self.label >= len(self.classes)))[:1]:
+            got = f"{self.label[i]} in {self.where(i)}"
+            raise _fail(f"labels in 0..{len(self.classes) - 1}", got)
         for frame, person, joint, axis in np.argwhere(~np.isfinite(self.xyz))[:1]:
             clip = int(np.searchsorted(self.offset, frame, side="right")) - 1
-            require(False, "finite coordinates",
-                    f"{self.xyz[frame, person, joint, axis]} in {self.where(clip)}, frame "
-                    f"{frame - self.offset[clip]}, person {person}, joint {joint}")  # fmt: skip
+            place = f"frame {frame - self.offset[clip]}, person {person}, joint {joint}"
+            got = f"{self.xyz[frame, person, joint, axis]} in {self.where(clip)}, {place}"
+            raise _fail("finite coordinates", got)
 
     def where(self, clip: int) -> str:
         """How messages name a clip: its index and its name."""
@@ -134,6 +133,10 @@ class Clips:
         )
 
 
+def _fail(expected: str, got: object) -> ValueError:
+    return ValueError(f"Clips: expected {expected}, got {got}")
+
+
 PROTOCOLS = ("cross_subject", "cross_view")
 
 
@@ -159,8 +162,10 @@ def split(
     group = clips.subject if protocol == "cross_subject" else clips.view
     if train is not None:
         inside = np.isin(group, list(train))
+    elif protocol == "cross_subject":
+        inside = np.equal(group % 2, 1)
     else:
-        inside = group % 2 == 1 if protocol == "cross_subject" else np.isin(group, (1, 2))
+        inside = np.isin(group, (1, 2))
     if inside.all() or not inside.any():
         raise ValueError(
             f"split: expected clips on both sides of {protocol}, got {int(inside.sum())} to train "

@@ -82,10 +82,9 @@ class ClipDataset(Dataset):
 
     def __getitems__(self, draws: Sequence[int]) -> tuple[Tensor, Tensor]:
         """x (N, C, T, V, M) float32 and labels (N,) int64 of a batch of draws."""
-        draws = np.asarray(draws, np.uint64)
-        clip = torch.from_numpy((draws % np.uint64(len(self.label))).astype(np.int64))
+        clip = torch.as_tensor(draws) % len(self.label)
         if self.train:
-            noise = torch.from_numpy(uniform(self.seed, draws, 5))
+            noise = torch.from_numpy(uniform(self.seed, np.asarray(draws), 5))
             start, size = transforms.train_crop(
                 self.length[clip], noise[:, :2], self.p, self.shortest
             )

@@ -27,7 +27,7 @@ def center(xyz: np.ndarray, length: np.ndarray, joint: int) -> np.ndarray:
     Returns:
         (F, M, V, C) copy; persons who are all zero in a frame stay zero.
     """
-    present = xyz.any((2, 3))
+    present = (xyz != 0).any(axis=(2, 3))
     stop = np.cumsum(length)
     frame = np.where(present[:, 0], np.arange(len(xyz)), len(xyz) - 1)
     first = np.minimum(np.minimum.reduceat(frame, stop - length), stop - 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import lightning
 from torch.utils.data import DataLoader
@@ -59,7 +60,7 @@ class SkeletonDataModule(lightning.LightningDataModule):
     @cached_property
     def clips(self) -> tuple[Clips, Clips]:
         """Training and test clips, read on first use."""
-        h = self.hparams
+        h: Any = self.hparams
         made = h.source == "synthetic"
         clips = synthetic.generate(h.num_clips, h.seed) if made else read(h.source)
         groups = h.train_groups
@@ -80,7 +81,8 @@ class SkeletonDataModule(lightning.LightningDataModule):
         return self.clips[0].num_persons
 
     def _loader(self, train: bool) -> DataLoader:
-        h, ranks = self.hparams, self.trainer
+        h: Any = self.hparams
+        ranks = self.trainer
         dataset = ClipDataset(
             self.clips[0 if train else 1],
             h.window,

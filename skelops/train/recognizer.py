@@ -63,12 +63,11 @@ class Recognizer(lightning.LightningModule):
         super().__init__()
         if schedule not in SCHEDULES:
             raise ValueError(f"Recognizer: expected schedule in {SCHEDULES}, got {schedule!r}")
-        named = isinstance(model, str)
-        self.save_hyperparameters(ignore=() if named else "model")
-        self.model = model if not named else create_model(
-            model, num_classes=num_classes, layout=layout, num_persons=num_persons,
-            **(model_kwargs or {}),
-        )  # fmt: skip
+        self.save_hyperparameters(ignore=() if isinstance(model, str) else "model")
+        if isinstance(model, str):
+            given = {"num_classes": num_classes, "layout": layout, "num_persons": num_persons}
+            model = create_model(model, **given, **(model_kwargs or {}))
+        self.model = model
         self.train_top1 = MulticlassAccuracy(num_classes, average="micro")
         self.val_top1 = MulticlassAccuracy(num_classes, average="micro")
         self.test_top1 = MulticlassAccuracy(num_classes, average="micro")
@@ -82,13 +81,18 @@ class Recognizer(lightning.LightningModule):
         loss = cross_entropy(logits, y, label_smoothing=smoothing)
         top1 = getattr(self, f"{stage}_top1")
         top1(logits, y)
-        log = {"prog_bar": True, "on_step": False, "on_epoch": True, "batch_size": len(y)}
+        log: dict[str, Any] = {
+            "prog_bar": True,
+            "on_step": False,
+            "on_epoch": True,
+            "batch_size": len(y),
+        }
         self.log(f"{stage}_loss", loss, sync_dist=stage != "train", **log)
         self.log(f"{stage}_top1", top1, **log)
         return loss
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
-        return self._step(batch, "train", self.hparams.label_smoothing)
+        return self._step(batch, "train", self.hparams["label_smoothing"])
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
         self._step(batch, "val")
@@ -101,7 +105,7 @@ class Recognizer(lightning.LightningModule):
         return self(batch[0])
 
     def configure_optimizers(self):
-        h = self.hparams
+        h: Any = self.hparams
         optimizer = torch.optim.SGD(
             self.parameters(),
             lr=h.lr,
@@ -111,16 +115,16 @@ class Recognizer(lightning.LightningModule):
         )
         total = max(self.trainer.estimated_stepping_batches, 1)
         if h.schedule == "one_cycle":
-            scheduler = OneCycleLR(optimizer, h.lr, total, pct_start=0.25)
-            return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
-        per_epoch = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
-        scheduler = LambdaLR(
-            optimizer, lambda step: self._lr_factor(step / per_epoch, step / total)
-        )
+            scheduler: Any = OneCycleLR(optimizer, h.lr, int(total), pct_start=0.25)
+        else:
+            per_epoch = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
+            scheduler = LambdaLR(
+                optimizer, lambda step: self._lr_factor(step / per_epoch, step / total)
+            )
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
 
     def _lr_factor(self, epoch: float, progress: float) -> float:
-        h = self.hparams
+        h: Any = self.hparams
         if h.schedule == "multistep":
             epoch = math.floor(epoch + 1e-6)
             if epoch < h.warmup_epochs:
