@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from skelops.data import Clips
+from skelops.data import Clips, read
 
 BASE_CHANNELS, WINDOW, BATCH, PEAK_LR = 32, 32, 16, 0.1
 MAX_EPOCHS = {"synthetic": 12, "recorded": 30}
@@ -101,13 +101,11 @@ def _prepare(args):
     if args.data == "synthetic":
         data = SkeletonDataModule(window=WINDOW, **common)
     else:
-        data = SkeletonDataModule(
-            args.data, window=52, rotation=(1.05, 1.05, 0.0), unit_box=True, **common
-        )
-        from skelops.data import read
-
         views = np.unique(read(args.data).view)
-        data.hparams.protocol = "cross_view" if len(views) > 2 else "cross_subject"
+        protocol = "cross_view" if len(views) > 2 else "cross_subject"
+        data = SkeletonDataModule(
+            args.data, protocol, window=52, rotation=(1.05, 1.05, 0.0), unit_box=True, **common
+        )
     module = Recognizer(
         "ctr_gcn",
         data.num_classes,
@@ -126,26 +124,30 @@ def _measure(module, data) -> tuple[float, float, int]:
 
     Keeps the thread count that is fastest: fewer than the cores where others use them too.
     """
-    probe, train, test = copy.deepcopy(module), data.train_dataloader(), data.test_dataloader()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    probe, train = copy.deepcopy(module).to(device), data.train_dataloader()
     optimizer = torch.optim.SGD(probe.parameters(), 0.0, momentum=0.9)
 
     def step(x, y) -> float:
         start = time.perf_counter()
-        torch.nn.functional.cross_entropy(probe(x), y).backward()
+        loss = torch.nn.functional.cross_entropy(probe(x.to(device)), y.to(device))
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad()
+        loss.item()
         return time.perf_counter() - start
 
     batches = [batch for batch, _ in zip(train, range(5), strict=False)]
     threads = torch.get_num_threads()
+    counts = {threads, max(threads // 2, 1), 1} if device == "cpu" else {threads}
     seconds = {}
-    for count in sorted({threads, max(threads // 2, 1), 1}, reverse=True):
+    for count in sorted(counts, reverse=True):
         torch.set_num_threads(count)
         step(*batches[0])
         seconds[count] = sum(step(*batch) for batch in batches) / len(batches)
-    best = min(seconds, key=seconds.get)
+    best = min(seconds, key=lambda count: seconds[count])
     torch.set_num_threads(best)
-    return seconds[best], seconds[best] / 3 * len(test), len(train)
+    return seconds[best], seconds[best] / 3 * len(data.test_dataloader()), len(train)
 
 
 def _fit(module, data, epochs: int, steps: int, seconds: float) -> dict[str, list]:

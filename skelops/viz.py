@@ -15,6 +15,7 @@ try:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.collections import LineCollection
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
     from matplotlib.patches import Circle
 except ImportError as error:
     raise ImportError("skelops.viz needs matplotlib: pip install 'skelops[viz]'") from error
@@ -24,7 +25,8 @@ LEFT, RIGHT, TRUNK = "#1f77b4", "#e4572e", "#33414e"
 SECOND = {LEFT: "#6fb7a5", RIGHT: "#c9a227", TRUNK: "#8d99a6"}
 
 
-def _figure(width: float, height: float, layout: str = "constrained") -> Figure:
+def _figure(width: float, height: float, arrange: bool = True) -> Figure:
+    layout = ConstrainedLayoutEngine() if arrange else None
     figure = Figure(figsize=(width, height), dpi=120, facecolor=PAPER, layout=layout)
     FigureCanvasAgg(figure)
     return figure
@@ -69,7 +71,7 @@ def film_strip(
     """
     titles = titles or [clips.classes[clips.label[i]] for i in index]
     width, height = 1.35 + 0.92 * frames, 1.45 * len(index) + 0.1
-    figure = _figure(width, height, layout="none")
+    figure = _figure(width, height, arrange=False)
     figure.subplots_adjust(1.3 / width, 0.05 / height, 1 - 0.05 / width, 1, hspace=0)
     rows = figure.subplots(len(index), 1, squeeze=False)[:, 0]
     for axes, clip, title in zip(rows, index, titles, strict=True):
@@ -85,7 +87,7 @@ def film_strip(
 def _draw_row(axes, seen: np.ndarray, layout: str) -> None:
     """Poses (T, M, V, C) side by side on a common floor, scaled to the tallest."""
     names, bones = get_layout(layout).joint_names, _bones(layout)
-    present = seen.any((2, 3))
+    present = (seen != 0).any(axis=(2, 3))
     flat = seen[..., :2] * (-1, 1)  # a camera that looks along +z has +x on its left
     low, high = flat[present, :, 1].min(), flat[present, :, 1].max()
     tall = high - low

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -125,7 +126,7 @@ class DrawSampler(DistributedSampler):
     """
 
     def __iter__(self) -> Iterator[int]:
-        base = self.epoch * len(self.dataset)
+        base = self.epoch * len(self.dataset)  # type: ignore[arg-type]
         return (base + i for i in super().__iter__())
 
 
@@ -160,5 +161,5 @@ def loader(
     )
 
 
-def _as_is(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def _as_is(batch: Any) -> Any:
     return batch

@@ -183,7 +183,9 @@ def read_npz(path: str | Path) -> Clips:
             )
     n = len(fields["length"])
     fps = arrays.pop("fps", None)
-    classes, view = arrays.pop("classes"), arrays.pop("view", None)
+    classes = arrays.pop("classes")
+    if "view" in arrays:
+        fields["view"] = arrays.pop("view")
     extra = {
         k: v for k, v in arrays.items() if v.shape[:1] == (n,) and k not in ("joints", "parent")
     }
@@ -192,7 +194,6 @@ def read_npz(path: str | Path) -> Clips:
             xyz if index is None else xyz[:, :, index],
             classes=tuple(classes.tolist()),
             layout=layout,
-            view=view,
             fps=None if fps is None else float(fps),
             extra=extra,
             **fields,

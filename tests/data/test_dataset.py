@@ -45,6 +45,7 @@ def test_epochs_differ_and_workers_do_not(clips):
     for (x, y), (u, v) in zip(first, two, strict=True):
         assert torch.equal(x, u) and torch.equal(y, v)
     one.sampler.set_epoch(1)
+    assert sorted(one.sampler) == list(range(24, 48))  # draws go on counting
     second = list(one)
     assert sorted(torch.cat([y for _, y in second]).tolist()) == sorted(clips.label.tolist())
     assert not torch.equal(first[0][0], second[0][0])
