@@ -104,7 +104,7 @@ def _prepare(args):
         views = np.unique(read(args.data).view)
         protocol = "cross_view" if len(views) > 2 else "cross_subject"
         data = SkeletonDataModule(
-            args.data, protocol, window=52, rotation=(1.05, 1.05, 0.0), unit_box=True, **common
+            args.data, protocol, window=52, rotation=(0.3, 1.05, 0.0), unit_box=True, **common
         )
     module = Recognizer(
         "ctr_gcn",
