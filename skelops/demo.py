@@ -19,7 +19,7 @@ from skelops.data import Clips, read
 
 BASE_CHANNELS, WINDOW, BATCH, PEAK_LR = 32, 32, 16, 0.1
 MAX_EPOCHS = {"synthetic": 12, "recorded": 30}
-RESERVE = 30.0  # seconds for pictures and the speed table
+RESERVE = 20.0  # seconds for pictures and the speed table
 
 
 def main(argv: Sequence[str] | None = None) -> dict:
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
 
     step, evaluation, steps = _measure(module, data)
     left = 60 * args.max_minutes - RESERVE - (time.perf_counter() - begin)
-    affordable = max(int((0.9 * left - 5 * evaluation) / step), 1)
+    affordable = max(int((left - 4 * evaluation) / step), 1)
     most = args.max_epochs or MAX_EPOCHS["synthetic" if args.data == "synthetic" else "recorded"]
     epochs = min(max(affordable // steps, 1), most)
     steps = min(steps, affordable)
@@ -187,7 +187,7 @@ def _fit(module, data, epochs: int, steps: int, seconds: float) -> dict[str, lis
     trainer = lightning.Trainer(
         max_epochs=epochs,
         limit_train_batches=steps,
-        check_val_every_n_epoch=max(epochs // 4, 1),
+        check_val_every_n_epoch=max(epochs // 3, 1),
         num_sanity_val_steps=0,
         accelerator="auto",
         devices=1,
