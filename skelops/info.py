@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+from collections.abc import Sequence
 
 import torch
 
@@ -50,5 +51,5 @@ def report() -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def main(_: Sequence[str] = ()) -> None:
     print(report())
