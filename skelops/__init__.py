@@ -7,6 +7,8 @@ from skelops.ops import (
     ctr_graph_conv,
     graph_conv,
     ms_temporal_conv,
+    random_uniform,
+    sample_clips,
     temporal_mean,
 )
 
@@ -17,6 +19,8 @@ __all__ = [
     "graph",
     "graph_conv",
     "ms_temporal_conv",
+    "random_uniform",
+    "sample_clips",
     "temporal_mean",
     "use_backend",
 ]

@@ -32,7 +32,7 @@ def torch_name(op: Op, direction: str) -> str:
 
 
 def directions(op: Op) -> tuple[str, ...]:
-    return DIRECTIONS[:1] if op.composite_backward is not None else DIRECTIONS
+    return DIRECTIONS if op.has_backward_op else DIRECTIONS[:1]
 
 
 def _reference(op: Op, direction: str) -> Callable:

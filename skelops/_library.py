@@ -98,6 +98,10 @@ class Op:
         return f"({', '.join(arguments)}, int needs) -> {results}"
 
     @property
+    def has_backward_op(self) -> bool:
+        return bool(self.grads) and self.composite_backward is None
+
+    @property
     def forward_op(self) -> torch._ops.OpOverload:
         return getattr(getattr(torch.ops, self.library.ns), self.name).default
 
@@ -181,7 +185,7 @@ def define(
         schema: ``"(Tensor x, ..., bool flag) -> Tensor"``, without default values.
         reference: the op in plain differentiable PyTorch; the truth for every other backend.
         fake: shapes and dtypes of the results (contiguous, like every backend's).
-        grads: names of the arguments that have a gradient.
+        grads: names of the arguments that have a gradient; none for ops on data.
         saved: names of the outputs the backward receives. All but the first output are
             considered its private notes and carry no gradient when listed here.
         gpu: backends that have a GPU kernel, best first; modules ``skelops.ops.<backend>.<name>``.
@@ -195,7 +199,8 @@ def define(
     library.impl(name, reference, "CompositeExplicitAutograd")
     if fake is not None:
         torch.library.register_fake(f"{library.ns}::{name}", fake, lib=library)
-    _register_autograd(op)
+    if op.grads:
+        _register_autograd(op)
     if library is LIBRARY:
         OPS[name] = op
     return op
@@ -251,7 +256,7 @@ def _register_autograd(op: Op) -> None:
     torch.library.register_autograd(
         qualified, backward, setup_context=setup_context, lib=op.library
     )
-    if op.composite_backward is not None:
+    if not op.has_backward_op:
         return
 
     op.library.define(f"{op.name}_backward{op.backward_schema}")
