@@ -17,11 +17,11 @@ Tensor random_uniform(Tensor draw, int64_t seed, int64_t epoch, int64_t stream, 
   parallel(draw.size(0), [&](int64_t n) {
     const PhiloxKey key = philox_key(seed, epoch, stream, id[n]);
     float* to = data<float>(out) + n * count;
-    uint32_t words[4][kTileBlocks];
+    uint32_t words[kTileWords];
     for (int64_t i = 0; i < count; i += kTileWords) {
       philox_tile(key, static_cast<uint32_t>(i / kTileWords), words);
       const int64_t some = std::min<int64_t>(kTileWords, count - i);
-      for (int64_t j = 0; j < some; ++j) to[i + j] = uniform_of(words[0][j]);
+      for (int64_t j = 0; j < some; ++j) to[i + j] = uniform_of(words[j]);
     }
   });
   return out;

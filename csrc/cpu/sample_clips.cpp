@@ -297,7 +297,7 @@ class Sampler {
     const A* std = p_.noise_std.data() + n_ * p_.dims;
     if (std::all_of(std, std + p_.dims, [](A s) { return s == 0; })) return;
     const PhiloxKey key = philox_key(p_.seed, p_.epoch, p_.stream, p_.draw[n_]);
-    uint32_t words[4][kTileBlocks];
+    uint32_t words[kTileWords];
     A normal[kTileWords];
     for (int64_t i = 0; i < count; i += kTileWords) {
       philox_tile(key, static_cast<uint32_t>(i / kTileWords), words);

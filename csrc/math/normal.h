@@ -60,35 +60,35 @@ inline void cos_sin_of_turns(IntVec j, Simd<float>::Vec& cosine, Simd<float>::Ve
 }
 
 // The 64 normal numbers of a tile: words (0, 1) and (2, 3) of a block give a pair each.
-inline void normal_tile(const uint32_t (&word)[4][kTileBlocks], float* out) {
+inline void normal_tile(const uint32_t (&word)[kTileWords], float* out) {
   using S = Simd<float>;
   constexpr float kLogScale = -16.635532333438686f;  // log(2^-24)
-  for (int pair = 0; pair < 4; pair += 2) {
-    for (int i = 0; i < kTileBlocks; i += S::kLanes) {
+  for (int pair = 0; pair < kTileWords; pair += 2 * kTileBlocks) {
+    for (int i = pair; i < pair + kTileBlocks; i += S::kLanes) {
       IntVec u, v;
       for (int l = 0; l < S::kLanes; ++l) {
-        u[l] = static_cast<int32_t>(word[pair][i + l] >> 8) + 1;
-        v[l] = static_cast<int32_t>(word[pair + 1][i + l] >> 8);
+        u[l] = static_cast<int32_t>(word[i + l] >> 8) + 1;
+        v[l] = static_cast<int32_t>(word[i + kTileBlocks + l] >> 8);
       }
       S::Vec log = log_of_integer(u, kLogScale);
       log = log < 0.0f ? log : S::Vec{};
       const S::Vec radius = square_root(log * -2.0f);
       S::Vec cosine, sine;
       cos_sin_of_turns(v, cosine, sine);
-      S::store(out + pair * kTileBlocks + i, radius * cosine);
-      S::store(out + (pair + 1) * kTileBlocks + i, radius * sine);
+      S::store(out + i, radius * cosine);
+      S::store(out + i + kTileBlocks, radius * sine);
     }
   }
 }
 
-inline void normal_tile(const uint32_t (&word)[4][kTileBlocks], double* out) {
+inline void normal_tile(const uint32_t (&word)[kTileWords], double* out) {
   constexpr double kUnit = 5.9604644775390625e-8, kTurn = 6.283185307179586;
-  for (int pair = 0; pair < 4; pair += 2) {
-    for (int i = 0; i < kTileBlocks; ++i) {
-      const double radius = std::sqrt(-2 * std::log(((word[pair][i] >> 8) + 1) * kUnit));
-      const double angle = kTurn * kUnit * (word[pair + 1][i] >> 8);
-      out[pair * kTileBlocks + i] = radius * std::cos(angle);
-      out[(pair + 1) * kTileBlocks + i] = radius * std::sin(angle);
+  for (int pair = 0; pair < kTileWords; pair += 2 * kTileBlocks) {
+    for (int i = pair; i < pair + kTileBlocks; ++i) {
+      const double radius = std::sqrt(-2 * std::log(((word[i] >> 8) + 1) * kUnit));
+      const double angle = kTurn * kUnit * (word[i + kTileBlocks] >> 8);
+      out[i] = radius * std::cos(angle);
+      out[i + kTileBlocks] = radius * std::sin(angle);
     }
   }
 }

@@ -48,9 +48,8 @@ inline SKELOPS_HOST_DEVICE void philox(const PhiloxKey& key, uint32_t block, uin
 }
 
 // The 64 words of tile `tile`; every line of the loop is a vector instruction.
-inline void philox_tile(const PhiloxKey& key, uint32_t tile, uint32_t (&word)[4][kTileBlocks]) {
-  uint32_t(&c0)[kTileBlocks] = word[0], (&c1)[kTileBlocks] = word[1];
-  uint32_t(&c2)[kTileBlocks] = word[2], (&c3)[kTileBlocks] = word[3];
+inline void philox_tile(const PhiloxKey& key, uint32_t tile, uint32_t (&word)[kTileWords]) {
+  uint32_t *c0 = word, *c1 = c0 + kTileBlocks, *c2 = c1 + kTileBlocks, *c3 = c2 + kTileBlocks;
   for (int i = 0; i < kTileBlocks; ++i) {
     c0[i] = tile * kTileBlocks + i, c1[i] = key.stream, c2[i] = key.draw, c3[i] = key.epoch;
   }

@@ -10,7 +10,9 @@ from skelops._library import define
 from skelops.ops import _philox
 
 
-def random_uniform(draw: Tensor, count: int, *, seed: int, epoch: int = 0, stream: int = 0) -> Tensor:
+def random_uniform(
+    draw: Tensor, count: int, *, seed: int, epoch: int = 0, stream: int = 0
+) -> Tensor:
     r"""Random numbers that depend on their key alone, never on the batch, the device or the order.
 
     .. math:: u_{ni} = 2^{-24} \lfloor \mathrm{Philox}_{seed}(i, stream, draw_n, epoch) / 2^8 \rfloor
@@ -60,7 +62,7 @@ _op = define(
     "(Tensor draw, int seed, int epoch, int stream, int count) -> Tensor",
     _philox.uniform,
     fake=lambda draw, seed, epoch, stream, count: draw.new_empty(
-        len(draw), count, dtype=torch.float32
+        draw.shape[0], count, dtype=torch.float32
     ),
     grads=(),
     gpu=("triton",),

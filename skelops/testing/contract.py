@@ -52,7 +52,9 @@ def _map(args: Iterable, function: Callable[[Tensor], Tensor]) -> list:
 
 
 def _to(args: Iterable, dtype: torch.dtype) -> list:
-    return _map(args, lambda t: t.detach().to(dtype))
+    """Floating tensors in another dtype, and results too where an argument names theirs."""
+    found = _map(args, lambda t: t.detach().to(dtype) if t.is_floating_point() else t.detach())
+    return [dtype if isinstance(a, torch.dtype) else a for a in found]
 
 
 def _grad_outputs(op: Op, outputs: Sequence[Tensor]) -> list[Tensor]:
@@ -181,7 +183,7 @@ class Subject:
 
     @property
     def has_backward_op(self) -> bool:
-        return self.case.backward and self.op.composite_backward is None
+        return self.case.backward and self.op.has_backward_op
 
 
 @contextlib.contextmanager
@@ -611,7 +613,11 @@ def compile(subject: Subject) -> None:
         for run in (function, compiled):
             tensors = [a if isinstance(a, Tensor) else None for a in args]
             buffers = _map_buffers(op, tensors)
-            places = [i for i, b in enumerate(buffers) if b is not None and i not in op.grad_index]
+            places = [
+                i
+                for i, b in enumerate(buffers)
+                if b is not None and b.is_floating_point() and i not in op.grad_index
+            ]
             found = _evaluate(
                 op,
                 lambda *t, run=run, buffers=buffers: run(

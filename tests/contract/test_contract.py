@@ -76,7 +76,8 @@ def op(request):
 
 def test_has_fake_and_gradients(op):
     assert op.fake is not None, f"{op.name}: no fake"
-    assert op.grads, f"{op.name}: no backward"
+    on_data = op.name in ("random_uniform", "sample_clips")
+    assert bool(op.grads) != on_data, f"{op.name}: no backward"
 
 
 def test_has_cases(op):

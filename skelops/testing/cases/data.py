@@ -1,0 +1,147 @@
+"""Cases of the input pipeline: counter-based random numbers and batches from a store of clips."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from skelops import ops
+from skelops.ops.sample_clips import ANGLE, MOTION, NATIVE, SCORE_MEAN
+from skelops.testing.cases import Case, Draw, register, relayout
+
+FRAMES = 90
+
+
+def _integers(draw: Draw, low: int, high: int, *shape: int) -> Tensor:
+    return torch.randint(low, high, shape, generator=draw.generator).to(draw.device)
+
+
+def random_uniform(draw, N=3, count=5, seed=2**40 + 3, epoch=0, stream=0):
+    return _integers(draw, 0, 10**6, N), seed, epoch, stream, count
+
+
+def _random_uniform_public(draw, seed, epoch, stream, count):
+    return ops.random_uniform(draw, count, seed=seed, epoch=epoch, stream=stream)
+
+
+_uniform = partial(Case, build=random_uniform, public=_random_uniform_public, backward=False)
+register(
+    "random_uniform",
+    _uniform("small", small=True),
+    _uniform("one", dims=dict(N=1, count=1, seed=-1)),
+    _uniform("none", dims=dict(N=2, count=0)),
+    _uniform("tile", dims=dict(N=5, count=64, epoch=7)),
+    _uniform("tiles", dims=dict(N=2, count=67 * 3, stream=2**31 - 1, epoch=2**31 - 1)),
+)
+
+
+def sample_clips(
+    draw, N=2, T=4, V=5, M=2, C=3, D=3, kinds=(0,), layout="contiguous", persons=None, convert=0,
+    order=False, branch=False, blur=0, noise=False, noise_std=False, part=0, parents=None,
+    keep_missing=True, unit_box=False, gaps=False,
+):  # fmt: skip
+    xyz = draw.normal(FRAMES, M, V, C)
+    xyz[:, :, :, :D] *= (_integers(draw, 0, 8, FRAMES, M, V, 1) > 0).to(draw.dtype)
+    xyz[: FRAMES // 3, M - 1] = 0
+    first = _integers(draw, 0, FRAMES // 2, N)
+    length = _integers(draw, 1, FRAMES // 2, N)
+    frame = first[:, None] + _integers(draw, 0, 10**6, N, T) % length[:, None]
+    if gaps:
+        frame[:, T // 2 :] = -1
+    blend = draw.normal(N, T).abs().clamp(max=1) * (_integers(draw, 0, 2, N, T) > 0)
+    joints = convert or V
+    shown = part or joints
+    parent = torch.full((len(kinds), shown), -1, device=draw.device)
+    if parents:
+        rows = _integers(draw, -1, joints, max(parents) + 1, shown)
+        parent = torch.stack([parent[0] if r < 0 else rows[r] for r in parents])
+    people = M if persons is None else persons
+    weight = draw.normal(joints, 3).abs() if convert else None
+    tensors = {
+        "xyz": xyz,
+        "bounds": torch.stack([first, first + length], dim=1),
+        "frame": frame,
+        "blend": blend,
+        "affine": draw.normal(N, 2, D, D + 1),
+        "parent": parent,
+        "part": _integers(draw, 0, joints, part) if part else None,
+        "person": None if persons is None else _integers(draw, -1, M, N, persons),
+        "convert": _integers(draw, 0, V, convert, 3) if convert else None,
+        "convert_weight": weight,
+        "order": _integers(draw, 0, joints, N, joints) if order else None,
+        "branch": _integers(draw, 0, 3, N, joints).to(torch.uint8) if branch else None,
+        "blur": draw.normal(N, blur).abs() if blur else None,
+        "noise": draw.normal(N, D, T, joints, people) if noise else None,
+        "noise_std": draw.normal(N, D).abs() if noise_std else None,
+        "draw": _integers(draw, 0, 10**6, N) if noise_std else None,
+    }
+    found = [t if t is None else relayout(t, layout) for t in tensors.values()]
+    seeds: list[Any] = [11, 3, 2]
+    dtype = draw.dtype
+    return (*found[:6], list(kinds), *found[6:], *seeds, keep_missing, unit_box, dtype)
+
+
+_NAMES = (
+    "part person convert convert_weight order branch blur noise noise_std draw seed epoch stream "
+    "keep_missing unit_box dtype"
+).split()
+
+
+def _sample_clips_public(*args):
+    return ops.sample_clips(*args[:7], **dict(zip(_NAMES, args[7:], strict=True)))
+
+
+_sample = partial(Case, build=sample_clips, public=_sample_clips_public, backward=False)
+_streams = dict(kinds=(0, 0, MOTION, MOTION), parents=(-1, 0, -1, 0))
+register(
+    "sample_clips",
+    _sample("small", small=True),
+    _sample(
+        "small_everything",
+        dims=dict(
+            kinds=(0, MOTION),
+            parents=(-1, 0),
+            persons=3,
+            convert=4,
+            order=True,
+            branch=True,
+            blur=3,
+            noise=True,
+            noise_std=True,
+            part=3,
+            gaps=True,
+        ),
+        small=True,
+    ),  # fmt: skip
+    _sample("four_streams", dims=dict(N=3, T=64, V=25, **_streams)),
+    _sample("one_person", dims=dict(N=5, T=52, V=20, M=1, **_streams)),
+    _sample("one_frame", dims=dict(N=2, T=1, V=25, **_streams)),
+    _sample("one_joint", dims=dict(N=2, T=13, V=1, M=1)),
+    _sample("flip_and_corrupt", dims=dict(N=3, T=13, V=25, order=True, branch=True)),
+    _sample("strong_view", dims=dict(N=2, T=50, V=25, order=True, blur=15, noise_std=True)),
+    _sample("given_noise", dims=dict(N=2, T=13, V=17, blur=5, noise=True)),
+    _sample("converted", dims=dict(N=2, T=13, V=33, convert=17, order=True, **_streams)),
+    _sample("persons", dims=dict(N=3, T=13, V=25, persons=3, gaps=True)),
+    _sample("unit_box", dims=dict(N=3, T=13, V=20, M=1, unit_box=True, branch=True)),
+    _sample("hand", dims=dict(N=2, T=13, V=25, part=13, **_streams)),
+    _sample(
+        "native_motion",
+        dims=dict(
+            N=3, T=13, V=25, kinds=(NATIVE, NATIVE, 0, NATIVE + MOTION), parents=(-1, 0, 0, 0)
+        ),
+    ),  # fmt: skip
+    _sample(
+        "scores",
+        dims=dict(
+            N=3, T=13, V=17, D=2, kinds=(0, SCORE_MEAN, MOTION + SCORE_MEAN), parents=(-1, 0, 0)
+        ),
+    ),  # fmt: skip
+    _sample("angles", dims=dict(N=2, T=13, V=25, kinds=(ANGLE, ANGLE + MOTION), parents=(0, 1))),
+    _sample("plane", dims=dict(N=2, T=13, V=17, C=2, D=2, keep_missing=False, **_streams)),
+    _sample("line", dims=dict(N=2, T=13, V=17, C=1, D=1, keep_missing=False)),
+    _sample("transposed", dims=dict(N=2, T=13, V=20, layout="transposed", **_streams)),
+    _sample("sliced", dims=dict(N=2, T=13, V=20, layout="sliced", blur=3, **_streams)),
+)
