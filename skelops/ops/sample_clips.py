@@ -320,8 +320,9 @@ _op = define(
     "sample_clips",
     "(Tensor xyz, Tensor bounds, Tensor frame, Tensor blend, Tensor affine, Tensor parent, "
     "int[] kinds, Tensor? part, Tensor? person, Tensor? convert, Tensor? convert_weight, "
-    "Tensor? order, Tensor? branch, Tensor? blur, Tensor? noise, Tensor? noise_std, Tensor? draw, "
-    "int seed, int epoch, int stream, bool keep_missing, bool unit_box, ScalarType dtype) -> Tensor",
+    "Tensor? order, Tensor? branch, Tensor? blur, Tensor? noise, Tensor? noise_std, "
+    "Tensor? draw, int seed, int epoch, int stream, bool keep_missing, bool unit_box, ScalarType dtype) "
+    "-> Tensor",
     _reference,
     fake=_fake,
     grads=(),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from skelops import ops
+from skelops._library import OPS
 from skelops.ops.sample_clips import ANGLE, MOTION, NATIVE, SCORE_MEAN
 from skelops.testing.cases import Case, Draw, register, relayout
 
@@ -84,10 +85,7 @@ def sample_clips(
     return (*found[:6], list(kinds), *found[6:], *seeds, keep_missing, unit_box, dtype)
 
 
-_NAMES = (
-    "part person convert convert_weight order branch blur noise noise_std draw seed epoch stream "
-    "keep_missing unit_box dtype"
-).split()
+_NAMES = [name for _, name in OPS["sample_clips"].arguments[7:]]
 
 
 def _sample_clips_public(*args):
@@ -115,7 +113,7 @@ register(
             gaps=True,
         ),
         small=True,
-    ),  # fmt: skip
+    ),
     _sample("four_streams", dims=dict(N=3, T=64, V=25, **_streams)),
     _sample("one_person", dims=dict(N=5, T=52, V=20, M=1, **_streams)),
     _sample("one_frame", dims=dict(N=2, T=1, V=25, **_streams)),
@@ -132,13 +130,13 @@ register(
         dims=dict(
             N=3, T=13, V=25, kinds=(NATIVE, NATIVE, 0, NATIVE + MOTION), parents=(-1, 0, 0, 0)
         ),
-    ),  # fmt: skip
+    ),
     _sample(
         "scores",
         dims=dict(
             N=3, T=13, V=17, D=2, kinds=(0, SCORE_MEAN, MOTION + SCORE_MEAN), parents=(-1, 0, 0)
         ),
-    ),  # fmt: skip
+    ),
     _sample("angles", dims=dict(N=2, T=13, V=25, kinds=(ANGLE, ANGLE + MOTION), parents=(0, 1))),
     _sample("plane", dims=dict(N=2, T=13, V=17, C=2, D=2, keep_missing=False, **_streams)),
     _sample("line", dims=dict(N=2, T=13, V=17, C=1, D=1, keep_missing=False)),
