@@ -15,7 +15,8 @@ def random_uniform(
 ) -> Tensor:
     r"""Random numbers that depend on their key alone, never on the batch, the device or the order.
 
-    .. math:: u_{ni} = 2^{-24} \lfloor 2^{-8}\, \mathrm{Philox}_{seed}(i, stream, draw_n, epoch) \rfloor
+    .. math::
+        u_{ni} = 2^{-24} \lfloor 2^{-8}\, \mathrm{Philox}_{seed}(i, stream, draw_n, epoch) \rfloor
 
     Args:
         draw: (N,) int64, what the numbers belong to, e.g. clip ids; the low 32 bits count.

@@ -321,8 +321,8 @@ _op = define(
     "(Tensor xyz, Tensor bounds, Tensor frame, Tensor blend, Tensor affine, Tensor parent, "
     "int[] kinds, Tensor? part, Tensor? person, Tensor? convert, Tensor? convert_weight, "
     "Tensor? order, Tensor? branch, Tensor? blur, Tensor? noise, Tensor? noise_std, "
-    "Tensor? draw, int seed, int epoch, int stream, bool keep_missing, bool unit_box, ScalarType dtype) "
-    "-> Tensor",
+    "Tensor? draw, int seed, int epoch, int stream, bool keep_missing, bool unit_box, "
+    "ScalarType dtype) -> Tensor",
     _reference,
     fake=_fake,
     grads=(),

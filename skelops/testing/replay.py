@@ -64,7 +64,7 @@ class Case:
 
     @property
     def repository(self) -> str:
-        return self.meta["source"].split()[0]
+        return self.meta["source"].split()[0].split(":")[0]
 
     @property
     def kind(self) -> str:

@@ -11,7 +11,27 @@ from skelops.testing.rule import rule_value
 
 CASES = Path(__file__).parents[3] / "shared" / "golden" / "cases"
 KINDS = ("ctrgcn_*", "pyskl_*", "brl_mstcn*", "brl_stgcnpp*", "brl_unit*")
-DATA = ("feeder_crop*", "feeder_random*")
+DATA = (
+    "feeder_*",
+    "hiclr_aug*",
+    "hiclr_joint_mask",
+    "hiclr_preprocess",
+    "halp_aug*",
+    "halp_pre_normalization",
+    "aclnet_modalities",
+    "aclnet_p*",
+    "aclnet_random*",
+    "aclnet_spatial*",
+    "aclnet_uniform*",
+    "brl_modalities",
+    "brl_prenormalize3d",
+    "brl_uniform*",
+    "epamnet_uniform*",
+    "hypergcn_modality*",
+    "mamp_feeder*",
+    "psumnet_features*",
+    "msclr_flip_orders",
+)
 FILES = sorted(path for pattern in (*KINDS, *DATA) for path in CASES.glob(f"{pattern}.npz"))
 golden = pytest.mark.skipif(not FILES, reason="golden cases are not at hand")
 

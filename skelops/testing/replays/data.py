@@ -1,38 +1,485 @@
-"""Published data transforms."""
+"""Published data transforms, through ``sample_clips`` wherever it is what stands for them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
 import torch
 from torch import Tensor
 
-from skelops.data import transforms
-from skelops.testing.replay import Case, Replay, replays
+from skelops.data import normalize
+from skelops.data import plan as p
+from skelops.data.plan import ClipPlan
+from skelops.data.streams import Streams, make_streams, psumnet_streams
+from skelops.data.transform import (
+    legacy_uniform_frames,
+    turn_onto,
+    uniform_test_frames,
+    whole_clip,
+)
+from skelops.graph import get_layout
+from skelops.ops.sample_clips import CORRUPT, DROP, SCORE_MEAN
+from skelops.testing.replay import Case, NotUnderstood, Replay, replays
+
+NTU = get_layout("ntu25")
+LIMBS = ("left_arm", "left_leg", "right_arm", "right_leg")  # in the order of ACLNet's Part_Drop
+BATCH = (0, 2, 4, 3, 1)  # (N, C, T, V, M) <-> (N, T, M, V, C)
+PYSKL = (0, 4, 2, 3, 1)  # (N, M, T, V, C) <-> (N, C, T, V, M)
+
+
+def still(x: Tensor) -> ClipPlan:
+    """The plan that leaves the clips x (N, C, T, V, M) as they are."""
+    N, C, T = x.shape[:3]
+    start = torch.arange(N) * T
+    matrix = torch.eye(C, dtype=torch.float64).expand(N, C, C)
+    return ClipPlan(
+        torch.stack([start, start + T], dim=1),
+        torch.arange(T).expand(N, T),
+        p.two_branches(p.homogeneous(matrix)),
+        keep_missing=False,
+    )
+
+
+def sample(x: Tensor, plan: ClipPlan | None = None, streams: Streams | None = None) -> Tensor:
+    """Clips (N, C, T, V, M), and what a plan makes of them in the same layout."""
+    N, C, T, V, M = x.shape
+    if streams is None:
+        streams = Streams(torch.full((1, V), -1), (0,))
+    store = x.permute(0, 2, 4, 3, 1).reshape(N * T, M, V, C)
+    plan = (still(x) if plan is None else plan).to(x.device)
+    return plan.apply(store, streams.to(x.device), dtype=x.dtype)
+
+
+def linear(matrix: Tensor, applied: Tensor | None = None) -> Tensor:
+    """Transforms of all joints, identity where not applied."""
+    if applied is not None:
+        eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype)
+        matrix = torch.where(applied[:, None, None], matrix, eye)
+    return p.two_branches(p.homogeneous(matrix))
+
+
+# ---- JHang2020/HiCLR ----------------------------------------------------------------------------
+
+
+def hiclr(kind: str) -> Callable:
+    """Register ``fields(case, plan, *draws) -> changes of the plan`` for a HiCLR transform."""
+
+    def add(fields: Callable) -> Callable:
+        def build(case: Case) -> Replay:
+            def call(x: Tensor, *draws: Tensor) -> Tensor:
+                drawn = [d.cpu() for d in draws]
+                return sample(x, replace(still(x), **fields(case, x, *drawn)))
+
+            return Replay(call)
+
+        replays("JHang2020/HiCLR", kind)(build)
+        return fields
+
+    return add
+
+
+def reflected(case: Case, x: Tensor, start: Tensor) -> Tensor:
+    T = x.shape[2]
+    padding = T // case.kwargs["temperal_padding_ratio"]
+    return p.reflect(start, torch.full_like(start, T), T, padding)
+
+
+def swapped(applied: Tensor) -> Tensor:
+    mirror = torch.tensor(NTU.mirror)
+    return torch.where(applied[:, None], mirror, torch.arange(len(mirror)))
+
+
+def masked(axis: Tensor, applied: Tensor) -> Tensor:
+    """(N, 3): 0 at the masked axis."""
+    return 1 - torch.nn.functional.one_hot(axis, 3) * applied[:, None]
+
+
+@hiclr("temperal_crop")
+def temporal_crop(case, x, start):
+    return {"frame": reflected(case, x, start)}
+
+
+@hiclr("shear")
+def shear(case, x, s):
+    return {"affine": linear(p.shear(s, "hiclr"))}
+
+
+@hiclr("random_rotate")
+def rotate(case, x, main_axis, degrees):
+    return {"affine": linear(p.rotation(degrees.deg2rad()))}
+
+
+@hiclr("random_spatial_flip")
+def spatial_flip(case, x, u):
+    return {"order": swapped(u < case.kwargs["p"])}
+
+
+@hiclr("random_time_flip")
+def time_flip(case, x, u):
+    frame = torch.arange(x.shape[2])
+    return {"frame": torch.where((u < case.kwargs["p"])[:, None], frame.flip(0), frame)}
+
+
+@hiclr("axis_mask")
+def axis_mask(case, x, u, axis):
+    return {"affine": linear(torch.diag_embed(masked(axis, u < case.kwargs["p"]).double()))}
+
+
+@hiclr("gaus_noise")
+def gaussian_noise(case, x, u, noise):
+    return {"noise": noise * (u < case.kwargs["p"])[:, None, None, None, None]}
+
+
+@hiclr("gaus_filter")
+def gaussian_blur(case, x, sigma, u):
+    return {"blur": p.gaussian_taps(sigma, u < 0.5, case.kwargs["kernel"])}
+
+
+@hiclr("basic_aug")
+def basic(case, x, start, s):
+    return temporal_crop(case, x, start) | shear(case, x, s)
+
+
+@hiclr("strong_aug")
+def strong(case, x, start, s, u_flip, main_axis, deg, u_noise, sigma, u_blur, u_axis, axis, noise):
+    kept = masked(axis, u_axis < 0.5).double()
+    matrix = kept[:, :, None] * (p.rotation(deg.deg2rad()) @ p.shear(s, "hiclr"))
+    noisy = noise * ((u_noise < 0.5)[:, None] * kept)[:, :, None, None, None]
+    return {
+        "frame": reflected(case, x, start),
+        "affine": linear(matrix),
+        "order": swapped(u_flip < 0.5),
+        "noise": noisy,
+        "blur": p.gaussian_taps(sigma, u_blur < 0.5),
+    }
+
+
+@replays("JHang2020/HiCLR", "NTUMotionProcessor")
+def preprocess(case: Case) -> Replay:
+    kwargs = case.kwargs
+    if kwargs["data_type"] != "relative" or not kwargs["y_rotation"]:
+        raise NotUnderstood(f"NTUMotionProcessor with {kwargs}")
+    T = kwargs["t_length"]
+
+    def call(x: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+        clip = x.cpu().permute(1, 3, 2, 0)[: int(length)].numpy()
+        position = torch.from_numpy(normalize.hiclr(clip, frames=T)).permute(3, 0, 2, 1)
+        # Motion is that of the recording: not relative, not rotated.
+        frame, blend = p.resize(torch.tensor([0]), length.view(1).cpu(), T)
+        streams = make_streams("joint_motion", NTU, native_motion=True)
+        plan = replace(still(x[None]), frame=frame, blend=blend)
+        return position.to(x), sample(x[None], plan, streams)[0]
+
+    return Replay(call)
+
+
+@replays("JHang2020/HiCLR", "Jointmask")
+def joint_mask(case: Case) -> Replay:
+    def call(joints: Tensor) -> Tensor:
+        shape = (len(joints), case.kwargs["joint_num"])
+        return torch.ones(shape, device=joints.device).scatter(1, joints, 0.0)
+
+    return Replay(call)
+
+
+# ---- anshulbshah/HaLP ---------------------------------------------------------------------------
+
+
+def cropped(case: Case, x: Tensor, frames: Tensor, u: Tensor, start: Tensor, out: int) -> ClipPlan:
+    low, high = case.kwargs["l_ratio"]
+    shortest = case.kwargs.get("min_crop_length", 64)
+    size = p.crop_size(low + (high - low) * u.cpu(), frames.cpu().clamp(max=300), shortest)
+    frame, blend = p.resize(start.cpu(), size, out)
+    return replace(still(x), frame=frame, blend=blend)
+
+
+@replays("anshulbshah/HaLP", "temporal_cropresize")
+@replays("anshulbshah/HaLP", "crop_subsequence")
+def halp_crop(case: Case) -> Replay:
+    out = case.kwargs.get("output_size", 64)
+    return Replay(lambda x, frames, u, start: sample(x, cropped(case, x, frames, u, start, out)))
+
+
+@replays("anshulbshah/HaLP", "pose_augmentation")
+def halp_shear(case: Case) -> Replay:
+    def call(x: Tensor, s: Tensor) -> Tensor:
+        return sample(x, replace(still(x), affine=linear(p.shear(s.cpu(), "halp"))))
+
+    return Replay(call)
+
+
+def corruption(u: Tensor, joints: Tensor, matrix: Tensor, applied: Tensor, num_joints: int) -> dict:
+    mixed = torch.where((u < 0.5)[:, None, None], torch.zeros_like(matrix), matrix.mT)
+    eye = torch.eye(3, dtype=matrix.dtype).expand_as(matrix)
+    return {
+        "branch": p.joint_flags(joints, applied, num_joints, CORRUPT),
+        "affine": p.two_branches(p.homogeneous(eye), p.homogeneous(mixed)),
+    }
+
+
+@replays("anshulbshah/HaLP", "joint_courruption")
+def halp_corruption(case: Case) -> Replay:
+    def call(x: Tensor, u: Tensor, joints: Tensor, matrix: Tensor) -> Tensor:
+        u, joints, matrix = u.cpu(), joints.cpu(), matrix.cpu()
+        fields = corruption(u, joints, matrix, torch.ones(len(u), dtype=torch.bool), x.shape[3])
+        return sample(x, replace(still(x), **fields))
+
+    return Replay(call)
+
+
+@replays("anshulbshah/HaLP", "view")
+@replays("anshulbshah/HaLP", "halp view")
+def halp_view(case: Case) -> Replay:
+    def call(x, frames, u_scale, start, u_branch, u_corrupt, joints, matrix, s) -> Tensor:
+        corrupt = u_branch.cpu() < 0.5
+        fields = corruption(u_corrupt.cpu(), joints.cpu(), matrix.cpu(), corrupt, x.shape[3])
+        sheared = linear(p.shear(s.cpu(), "halp"), ~corrupt)
+        fields["affine"] = torch.stack([sheared[:, 0], fields["affine"][:, 1]], dim=1)
+        plan = cropped(case, x, frames, u_scale, start, case.kwargs["input_size"])
+        return sample(x, replace(plan, **fields))
+
+    return Replay(call)
+
+
+@replays("anshulbshah/HaLP", "pre_normalization")
+def halp_normalization(case: Case) -> Replay:
+    if (case.kwargs["zaxis"], case.kwargs["xaxis"]) != ([0, 1], [8, 4]):
+        raise NotUnderstood(f"pre_normalization with {case.kwargs}")
+
+    def call(x: Tensor) -> Tensor:
+        clips = [normalize.halp(clip.numpy(), "ntu25") for clip in x.cpu().permute(BATCH)]
+        return torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 3, 2).to(x)
+
+    return Replay(call)
+
+
+# ---- firework8/ACLNet, firework8/BRL ------------------------------------------------------------
+
+
+@replays("firework8/ACLNet", "GenSkeFeat")
+@replays("firework8/BRL", "GenSkeFeat")
+def modalities(case: Case) -> Replay:
+    layouts = {25: "ntu25", 20: "coco20", 17: "coco17"}
+    V = case.arrays["in.x"].shape[2]
+    if V not in layouts or (V == 25) != (case.kwargs["dataset"] == "nturgb+d"):
+        raise NotUnderstood(f"GenSkeFeat of {case.kwargs['dataset']} with {V} joints")
+    names = ("joint", "bone", "skip", "joint_motion", "bone_motion", "skip_motion")
+    streams = make_streams(names, layouts[V])
+    if V != 25:  # the last channel is a score, of which only bones take the mean
+        kinds = (k + SCORE_MEAN * (n == "bone") for k, n in zip(streams.kinds, names, strict=True))
+        streams = replace(streams, kinds=tuple(kinds))
+
+    def call(x: Tensor) -> list[Tensor]:
+        clip = x[None].permute(PYSKL).contiguous()
+        plan = still(clip if V == 25 else clip[:, :2])
+        y = sample(clip, plan, streams).unflatten(1, (len(names), -1))[0]
+        return [stream.permute(3, 1, 2, 0) for stream in y]
+
+    return Replay(call)
+
+
+@replays("firework8/ACLNet", "RandomRot")
+def aclnet_rotation(case: Case) -> Replay:
+    def call(x: Tensor, theta: Tensor) -> Tensor:
+        clips = x.permute(PYSKL).contiguous()
+        angles = theta.cpu()
+        flat = clips.shape[1] == 2
+        turn = p.rotation_2d(angles.view(len(clips))) if flat else p.rotation(angles)
+        return sample(clips, replace(still(clips), affine=linear(turn))).permute(PYSKL)
+
+    return Replay(call)
+
+
+@replays("firework8/ACLNet", "Spatial_Flip")
+def aclnet_flip(case: Case) -> Replay:
+    def call(x: Tensor, u: Tensor) -> Tensor:
+        clips = x.permute(PYSKL).contiguous()
+        order = swapped(u.cpu() < case.kwargs["p"])
+        return sample(clips, replace(still(clips), order=order)).permute(PYSKL)
+
+    return Replay(call)
+
+
+@replays("firework8/ACLNet", "Part_Drop")
+def part_drop(case: Case) -> Replay:
+    member = torch.zeros(len(LIMBS), NTU.num_joints, dtype=torch.uint8)
+    for row, limb in zip(member, LIMBS, strict=True):
+        row[list(NTU.parts[limb])] = DROP
+
+    def call(x: Tensor, u: Tensor, part: Tensor) -> Tensor:
+        clips = x.permute(PYSKL).contiguous()
+        branch = member[part.cpu()] * (u.cpu() < case.kwargs["p"])[:, None]
+        return sample(clips, replace(still(clips), branch=branch)).permute(PYSKL)
+
+    return Replay(call)
+
+
+@replays("firework8/ACLNet", "PreNormalize3D")
+@replays("firework8/BRL", "PreNormalize3D")
+def prenormalize(case: Case) -> Replay:
+    spine = case.kwargs.get("align_spine", True)
+
+    def call(*clips: Tensor) -> list[Tensor]:
+        done = []
+        for x in clips:
+            clip = x.cpu().transpose(0, 1).numpy()
+            found = normalize.pyskl(clip, "ntu25", align_spine=spine)
+            done.append(torch.from_numpy(found).transpose(0, 1).to(x))
+        return done
+
+    return Replay(call)
+
+
+@replays("firework8/ACLNet", "UniformSampleDecode")
+def uniform_decode(case: Case) -> Replay:
+    T = case.kwargs["clip_len"]
+
+    def call(short, start, middle, gaps, long, offset) -> tuple[Tensor, ...]:
+        chosen = torch.zeros(1, T + 1, dtype=torch.bool)
+        chosen[0, gaps.cpu()] = True
+        return (
+            p.loop(start.view(1).cpu(), short.view(1).cpu(), T)[0],
+            p.skip_gaps(chosen, T)[0],
+            p.one_per_bin(offset[None].cpu(), long.view(1).cpu())[0],
+        )
+
+    return Replay(call)
+
+
+@replays("firework8/BRL", "UniformSampleFrames")
+def brl_uniform(case: Case) -> Replay:
+    T, clips = case.kwargs["clip_len"], case.kwargs["num_clips"]
+
+    def drawn(length: int) -> Tensor:
+        return legacy_uniform_frames(length, T, whole_clip(np.random.RandomState(length)))
+
+    def call(_: Tensor) -> list[Tensor]:
+        found = []
+        for name in case.meta["output_names"]:
+            mode, length = name.split("_")
+            test = uniform_test_frames(int(length), T, clips).flatten()
+            found.append(drawn(int(length)) if mode == "train" else test)
+        return found
+
+    return Replay(call)
+
+
+@replays("ahmed-nady/Multimodal-Action-Recognition", "UniformSampleFrames")
+def epam_uniform(case: Case) -> Replay:
+    T, seed = case.kwargs["clip_len"], case.kwargs["seed"]
+    if case.kwargs["num_clips"] != 1:
+        raise NotUnderstood(f"UniformSampleFrames with {case.kwargs['num_clips']} clips")
+
+    def call(lengths: Tensor) -> Tensor:
+        rows = [
+            legacy_uniform_frames(n, T, np.random.RandomState(seed), 0) for n in lengths.tolist()
+        ]
+        return torch.stack(rows)
+
+    return Replay(call)
+
+
+# ---- The CTR-GCN line: Hyper-GCN, PSUMNet, MAMP -------------------------------------------------
+
+
+def window(x: Tensor, length: int, share: Tensor | None, start: Tensor | None, p_interval, T: int) \
+        -> Tensor:  # fmt: skip
+    """The crop of a clip (C, T, V, M), resampled."""
+    n = torch.tensor([length])
+    if len(p_interval) == 1:
+        start, size = p.central_crop(n, p_interval[0])
+    else:
+        low, high = p_interval
+        size = p.crop_size(low + (high - low) * share.cpu().double().view(1), n, 64)
+        start = start.cpu().view(1)
+    frame, blend = p.resize(start, size, T)
+    return sample(x[None], replace(still(x[None]), frame=frame, blend=blend))[0]
+
+
+def turned(x: Tensor, angles: Tensor) -> Tensor:
+    """A clip (C, T, V, M), rotated."""
+    affine = linear(p.rotation(angles.cpu().view(1, 3)))
+    return sample(x[None], replace(still(x[None]), affine=affine))[0]
 
 
 @replays("6UOOON9/Hyper-GCN", "valid_crop_resize")
 @replays("Uason-Chen/CTR-GCN", "valid_crop_resize")
+@replays("skelemoa/psumnet", "valid_crop_resize")
 def crop_resize(case: Case) -> Replay:
     kwargs = case.kwargs
-    p = kwargs["p_interval"]
 
     def call(x: Tensor, share: Tensor | None = None, start: Tensor | None = None) -> Tensor:
-        length = torch.tensor([kwargs["valid_frame_num"]], device=x.device)
-        if len(p) == 1:
-            start, size = transforms.test_crop(length, p[0])
-        else:
-            noise = torch.stack([share.double(), torch.zeros_like(share).double()], dim=1)
-            size = transforms.train_crop(length, noise, tuple(p))[1]
-        frames = x.transpose(0, 1)  # (C, T, V, M) -> (T, C, V, M)
-        return transforms.resize(frames, start, size, kwargs["window"])[0].transpose(0, 1)
+        length = kwargs["valid_frame_num"]
+        return window(x, length, share, start, kwargs["p_interval"], kwargs["window"])
 
     return Replay(call)
 
 
 @replays("6UOOON9/Hyper-GCN", "random_rot")
 @replays("Uason-Chen/CTR-GCN", "random_rot")
+@replays("skelemoa/psumnet", "random_rot")
 def random_rot(case: Case) -> Replay:
-    def call(x: Tensor, angles: Tensor) -> Tensor:
-        frames = x.permute(1, 3, 2, 0)[None]  # (C, T, V, M) -> (1, T, M, V, C)
-        return transforms.rotate(frames, angles[None])[0].permute(3, 0, 2, 1)
+    return Replay(turned)
+
+
+@replays("maoyunyao/MAMP", "Wrap", "random_rot")
+def mamp_feeder(case: Case) -> Replay:
+    kwargs = case.kwargs
+
+    def call(x: Tensor, u: Tensor, start: Tensor, angles: Tensor) -> tuple[Tensor, ...]:
+        length, T = kwargs["valid_frames"], kwargs["window"]
+        train = window(x, length, u, start, kwargs["train_p"], T)
+        test = window(x, length, None, None, kwargs["test_p"], T)
+        return test, train, turned(train, angles)
 
     return Replay(call)
+
+
+@replays("6UOOON9/Hyper-GCN", "align")
+def hyper_align(case: Case) -> Replay:
+    def call(x: Tensor) -> Tensor:
+        pose = x[:, 0, :, 0].T.cpu().double()
+        turn = turn_onto((pose[8] - pose[4])[None], 0)
+        return sample(x[None], replace(still(x[None]), affine=linear(turn)))[0]
+
+    return Replay(call)
+
+
+@replays("6UOOON9/Hyper-GCN", "get_clips")
+def get_clips(case: Case) -> Replay:
+    T = case.kwargs["clip_len"]
+
+    def call(lengths: Tensor) -> Tensor:
+        rows = [legacy_uniform_frames(n, T, np.random.RandomState(n)) for n in lengths.tolist()]
+        return torch.stack(rows)
+
+    return Replay(call)
+
+
+@replays("6UOOON9/Hyper-GCN", "feeders/feeder_ntu.py")
+def hyper_modality(case: Case) -> Replay:
+    name = ("bone" if case.kwargs["bone"] else "joint") + "_motion" * case.kwargs["vel"]
+    parents = [-1 if v == 20 else parent for v, parent in enumerate(NTU.graph_parents)]
+    streams = make_streams(name, NTU, parents=parents, root=20)
+    return Replay(lambda x: sample(x[None], streams=streams)[0])
+
+
+@replays("skelemoa/psumnet", "feeders/feeder_ntu.py")
+def psumnet_features(case: Case) -> Replay:
+    streams = psumnet_streams(case.kwargs["stream"])
+    return Replay(lambda x: sample(x[None], streams=streams)[0])
+
+
+# ---- 3Dwe-ai/ms-clr -----------------------------------------------------------------------------
+
+
+@replays("3Dwe-ai/ms-clr", "transform_order")
+def flip_orders(case: Case) -> Replay:
+    # As published, the hands of smpl_24 keep their places.
+    smpl = (*get_layout("smpl24").mirror[:22], 22, 23)
+    orders = {"ntu": NTU.mirror, "smpl_24": smpl}
+    orders |= {f"{n}_{v}": get_layout(f"{n}{v}").mirror
+               for n, v in (("smplx", 42), ("berkeley_mhad", 43))}  # fmt: skip
+    return Replay(lambda: [torch.tensor(orders[name]) for name in case.meta["output_names"]])

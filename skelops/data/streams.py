@@ -1,0 +1,132 @@
+"""Input streams of skeleton networks: joints, bones, their motion, and parts of the body."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from skelops import _check
+from skelops.graph import Layout, get_layout
+from skelops.ops.sample_clips import ANGLE, MOTION, NATIVE, SCORE_MEAN
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Streams as :func:`skelops.sample_clips` takes them.
+
+    Args:
+        parent: (S, V") int64, per stream the joint to subtract; -1 for none.
+        kinds: S sums of the kinds of :func:`skelops.sample_clips`.
+        part: (V",) int64, joints to return; None for all.
+        names: S names, for messages.
+    """
+
+    parent: Tensor
+    kinds: tuple[int, ...]
+    part: Tensor | None = None
+    names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.kinds)
+
+    def to(self, device: torch.device | str) -> Streams:
+        """The tables on another device."""
+        part = None if self.part is None else self.part.to(device)
+        return replace(self, parent=self.parent.to(device), part=part)
+
+
+STREAMS = ("joint", "bone", "joint_motion", "bone_motion", "skip", "skip_motion", "angle")
+
+
+def make_streams(
+    names: Sequence[str] | str,
+    layout: str | Layout,
+    *,
+    parents: Sequence[int] | None = None,
+    skip_parents: Sequence[int] | None = None,
+    root: int | None = None,
+    part: Sequence[int] | None = None,
+    native_motion: bool = False,
+    mean_scores: bool = False,
+) -> Streams:
+    """Streams of a joint layout.
+
+    Args:
+        names: any of "joint", "bone", "joint_motion", "bone_motion", "skip", "skip_motion"
+            (the joint minus the one two links up) and "angle" (angles between a bone and the axes,
+            radians; Song et al., EfficientGCN, TPAMI 2022).
+        layout: joint layout.
+        parents: (V,) parents of the bones; -1 keeps the joint itself. Default: those of the layout.
+        skip_parents: (V,) joints that "skip" subtracts. Default: the parent of the parent, none
+            next to the root (ACLNet, BRL).
+        root: "joint" becomes relative to this joint, which itself stays as it is (Hyper-GCN);
+            "joint_motion" does not.
+        part: joints to return.
+        native_motion: take motion between neighbouring frames of the clip, before it is resampled
+            (PYSKL, BRL, ACLNet).
+        mean_scores: the confidence of a bone is the mean of those of its ends (PYSKL) instead of
+            their difference.
+
+    Raises:
+        ValueError: unknown name, or tables that do not fit the layout.
+    """
+    names = (names,) if isinstance(names, str) else tuple(names)
+    layout = get_layout(layout)
+    V = layout.num_joints
+    bone = list(layout.parents if parents is None else parents)
+    skip = [v if p < 0 or bone[p] in (p, -1) else bone[p] for v, p in enumerate(bone)]
+    skip = skip if skip_parents is None else list(skip_parents)
+    for what, table in (("parents", bone), ("skip_parents", skip)):
+        if len(table) != V or not all(-1 <= p < V for p in table):
+            raise _check.fail("make_streams", f"{what} of {V} joints in -1..{V - 1}", table)
+    none = [-1] * V
+    relative = none if root is None else [-1 if v == root else root for v in range(V)]
+    tables = {"joint": relative, "bone": bone, "skip": skip, "angle": bone}
+    motion = {"joint_motion": none, "bone_motion": bone, "skip_motion": skip}
+    rows, kinds = [], []
+    for name in names:
+        if name not in STREAMS:
+            raise _check.fail("make_streams", f"streams of {STREAMS}", repr(name))
+        rows.append(motion[name] if name in motion else tables[name])
+        kind = (NATIVE if native_motion else MOTION) if name in motion else 0
+        kinds.append(kind + ANGLE * (name == "angle") + SCORE_MEAN * mean_scores)
+    parent = torch.tensor(rows).view(len(rows), V)
+    if part is None:
+        return Streams(parent, tuple(kinds), None, names)
+    index = torch.tensor(part)
+    return Streams(parent[:, index], tuple(kinds), index, names)
+
+
+# Joints of the parts of PSUMNet and, counted within the part, their parents as published: the table
+# of the legs is shifted by one from the knee of the left leg on (Trivedi and Sarvadevabhatla, ECCVW
+# 2022).
+PSUMNET_PARTS = {
+    "body": (tuple(range(25)), get_layout("ntu25").parents),
+    "hand": (
+        (20, 4, 5, 6, 7, 21, 22, 8, 9, 10, 11, 23, 24),
+        (0, 0, 1, 2, 3, 4, 4, 0, 7, 8, 9, 10, 10),
+    ),
+    "leg": ((0, 12, 13, 14, 15, 16, 17, 18, 19), (0, 0, 1, 2, 0, 4, 5, 6, 8)),
+}
+
+
+def psumnet_streams(part: str) -> Streams:
+    """Joint, bone and their motion of a part of ntu25, 12 channels together (PSUMNet).
+
+    Args:
+        part: "body", "hand" or "leg".
+
+    Raises:
+        ValueError: another part.
+    """
+    if part not in PSUMNET_PARTS:
+        raise _check.fail("psumnet_streams", f"part in {tuple(PSUMNET_PARTS)}", repr(part))
+    joints, local = PSUMNET_PARTS[part]
+    parents = list(range(25))
+    for joint, parent in zip(joints, local, strict=True):
+        parents[joint] = joints[parent]
+    names = ("joint", "bone", "joint_motion", "bone_motion")
+    return make_streams(names, "ntu25", parents=parents, part=joints)
