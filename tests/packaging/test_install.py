@@ -35,7 +35,7 @@ print(_build.load_cpu())
 def source(tmp_path):
     """A copy of what an install needs, with a single C++ op to keep compiling short."""
     copy = tmp_path / "source"
-    for name in ("skelops", "csrc"):
+    for name in ("skelops", "csrc", "python"):
         ignored = shutil.ignore_patterns("*.so", "_build_info.json", "__pycache__")
         shutil.copytree(ROOT / name, copy / name, ignore=ignored)
     for path in ROOT.iterdir():
@@ -75,6 +75,8 @@ def test_isolated_install_without_a_compiler(source, run_python):
     file, reason = run_python(REFERENCE_ONLY, cwd=source.parent, PYTHONPATH=target).splitlines()
     assert Path(file).parent == target / "skelops"
     assert reason.startswith("not built: no torch was found at install time")
+    parts = json.loads((target / "skelops/_build_info.json").read_text())["parts"]
+    assert parts["host"].startswith("no pybind11 was found at install time")
 
 
 def test_missing_compiler_is_named(source):
@@ -94,9 +96,19 @@ def test_native_wheel_survives_a_broken_cuda_compiler(source):
     assert parts["cuda"].startswith("the build failed")
     assert (target / "skelops/_C.abi3.so").exists()
     assert not list(target.glob("skelops/_C_cuda*"))
-    tag = wheel_tag(target)
-    assert tag.startswith("py3-none-")
-    assert tag != "py3-none-any"
+    assert not wheel_tag(target).endswith("-any")
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
+def test_wheel_with_the_host_module_is_of_one_python(source, run_python):
+    pytest.importorskip("pybind11")
+    for part in ("cpu", "cuda"):
+        shutil.rmtree(source / "csrc" / part)
+    target = install(source, "--no-build-isolation")
+    tag = f"cp{sys.version_info.major}{sys.version_info.minor}"
+    assert wheel_tag(target).startswith(f"{tag}-{tag}-")
+    program = "from skelops import _host; print(_host.parse_ntu_skeleton(b'0')[3].shape)"
+    assert run_python(program, cwd=source.parent, PYTHONPATH=target) == "(0, 25, 12)\n"
 
 
 def test_source_distribution_is_complete(source):
@@ -105,5 +117,10 @@ def test_source_distribution_is_complete(source):
     with tarfile.open(next(source.glob("dist/*.tar.gz"))) as archive:
         packed = {name.partition("/")[2] for name in archive.getnames()}
     needed = {"CMakeLists.txt", "pyproject.toml", "setup.py", "LICENSE", "skelops/__init__.py"}
-    sources = {str(p.relative_to(source)) for p in (source / "csrc").rglob("*") if p.is_file()}
+    sources = {
+        str(path.relative_to(source))
+        for name in ("csrc", "python")
+        for path in (source / name).rglob("*")
+        if path.is_file()
+    }
     assert (needed | sources) - packed == set()
