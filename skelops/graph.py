@@ -7,7 +7,7 @@ left-right mirror and the bone modality are derived from it, never tabulated aga
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -229,6 +229,117 @@ def get_layout(name: str | Layout) -> Layout:
     return _LAYOUTS[name]
 
 
+# Names under which layouts list the same point of the body.
+_SAME = {
+    **dict.fromkeys(("spine_base", "hip_center", "pelvis", "hip", "waist"), "mid_hip"),
+    **dict.fromkeys(("shoulder_center", "spine_shoulder", "thorax", "chest"), "mid_shoulder"),
+    **dict.fromkeys(("spine", "mid_trunk", "spine_2"), "spine_mid"),
+}
+# Points that are the mean of others, the first that a layout can give; of limbs, those of the left.
+_MEANS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "mid_hip": (("left_hip", "right_hip"),),
+    "mid_shoulder": (("left_shoulder", "right_shoulder"),),
+    "spine_mid": (("mid_hip", "mid_shoulder"),),
+    "spine_1": (("mid_hip", "spine_mid"),),
+    "spine_3": (("spine_mid", "mid_shoulder"),),
+    "neck": (("mid_shoulder", "head"),),
+    "head": (("left_ear", "right_ear"), ("left_eye", "right_eye"), ("nose",)),
+    "nose": (("left_eye", "right_eye"), ("head",)),
+    "left_eye": (("left_eye_inner", "left_eye_outer"),),
+    "left_eye_inner": (("left_eye",),),
+    "left_eye_outer": (("left_eye",),),
+    "left_collar": (("mid_shoulder", "left_shoulder"),),
+    "left_hand": (("left_index", "left_pinky"),),
+    "left_index": (("left_hand",),),
+    "left_pinky": (("left_hand",),),
+    "left_foot": (("left_big_toe", "left_small_toe"), ("left_foot_index",)),
+    "left_foot_index": (("left_big_toe",), ("left_foot",)),
+    "left_big_toe": (("left_foot_index",), ("left_foot",)),
+    "left_small_toe": (("left_foot_index",), ("left_foot",)),
+}
+
+
+def conversion(
+    source: str | Layout, target: str | Layout, *, strict: bool = False
+) -> tuple[Tensor, Tensor]:
+    r"""Joints of one layout as weighted means of the joints of another.
+
+    With the result, ``xyz`` (..., V_source, C) becomes (..., V_target, C) by
+    :math:`y_v = \sum_k w_{vk} x_{i(v, k)}`, that is
+    ``(xyz[..., index, :] * weight[..., None]).sum(-2)``.
+
+    Joints of the same name are taken over, whatever their layouts mean exactly by it: a head may be
+    the centre or the top of the head. The middle of the hips or shoulders, the spine, neck, head,
+    nose, collars, hands and feet are means of their neighbours where the source lacks them. Every
+    other joint, such as the tip of a hand or an ear of ``ntu25``, gets the place of its nearest
+    ancestor in the graph of the target that can be told.
+
+    Args:
+        source: layout of the data, or its name.
+        target: layout wanted, or its name.
+        strict: raise where a joint would get the place of its ancestor.
+
+    Returns:
+        index (V_target, K) int64 and weight (V_target, K) float32, K the largest number of joints
+        that one is the mean of. Weights sum to 1; unused places have index and weight 0.
+
+    Raises:
+        ValueError: an unknown layout, or joints that the source does not tell; the message lists
+            them.
+
+    Example:
+        >>> index, weight = conversion("coco17", "h36m17")
+        >>> index[0].tolist(), weight[0].tolist()  # the pelvis is the middle of the hips
+        ([11, 12, 0, 0], [0.5, 0.5, 0.0, 0.0])
+    """
+    source, target = get_layout(source), get_layout(target)
+    given = {_meaning(source, v): {v: 1.0} for v in reversed(range(source.num_joints))}
+    lost, rows = [], []
+    for v, name in enumerate(target.joint_names):
+        u = v
+        while (row := _point(_meaning(target, u), given)) is None and target.graph_parents[u] != u:
+            u = target.graph_parents[u]
+        if row is None or (strict and u != v):
+            lost.append(name)
+        rows.append(row or {})
+    if lost:
+        raise _check.fail("conversion", f"joints that {source.name} tells", ", ".join(lost))
+    K = max(map(len, rows))
+    index = torch.zeros(len(rows), K, dtype=torch.int64)
+    weight = torch.zeros(len(rows), K)
+    for v, row in enumerate(rows):
+        index[v, : len(row)] = torch.tensor(list(row))
+        weight[v, : len(row)] = torch.tensor(list(row.values()))
+    return index, weight
+
+
+def _meaning(layout: Layout, joint: int) -> str:
+    """Point of the body; a neck that the shoulders hang on is the middle between them."""
+    name = layout.joint_names[joint]
+    if name == "neck" and "left_shoulder" in layout.joint_names:
+        shoulder = layout.joint_names.index("left_shoulder")
+        if layout.graph_parents[shoulder] == joint:
+            return "mid_shoulder"
+    return _SAME.get(name, name)
+
+
+def _point(
+    name: str, given: Mapping[str, dict[int, float]], asked: tuple[str, ...] = ()
+) -> dict[int, float] | None:
+    """Joints and weights whose mean is a point of the body, None if it cannot be told."""
+    if name in given:
+        return given[name]
+    side = "right_" if name.startswith("right_") else "left_"
+    for mean in () if name in asked else _MEANS.get(name.replace(side, "left_", 1), ()):
+        rows = [_point(n.replace("left_", side, 1), given, (*asked, name)) for n in mean]
+        if None not in rows:
+            total: dict[int, float] = {}
+            for joint, weight in (item for row in rows if row for item in row.items()):
+                total[joint] = total.get(joint, 0.0) + weight / len(rows)
+            return total
+    return None
+
+
 def _register(
     name: str,
     joints: str,
@@ -247,6 +358,19 @@ def _register(
             graph_parents=tuple(graph_parents),
         )
     )
+
+
+def _register_links(
+    name: str,
+    center: int,
+    links: str,
+    joints: str = "",
+    left_right: tuple[tuple[int, int], ...] = (),
+) -> None:
+    """Register links "1,2 1,3" of joints counted from 1, as they are published."""
+    edges = [(int(u) - 1, int(v) - 1) for u, v in (link.split(",") for link in links.split())]
+    layout = Layout.from_edges(name, edges, len(joints.split()) or None, center)
+    register_layout(replace(layout, joint_names=tuple(joints.split()), left_right=left_right))
 
 
 def _body(
@@ -297,6 +421,15 @@ _register(
     (0, 0, 0, 1, 2, 0, 0, 5, 6, 7, 8, 0, 0, 11, 12, 13, 14),
     _body(range(5), (5, 7, 9), (6, 8, 10), (11, 13, 15), (12, 14, 16)),
     graph_parents=(0, 0, 0, 1, 2, 0, 0, 5, 6, 7, 8, 5, 6, 11, 12, 13, 14),
+)
+# COCO with the three points of the trunk that ACLNet adds, and its bones.
+_register(
+    "coco20",
+    """nose left_eye right_eye left_ear right_ear left_shoulder right_shoulder left_elbow
+    right_elbow left_wrist right_wrist left_hip right_hip left_knee right_knee left_ankle
+    right_ankle mid_hip mid_trunk mid_shoulder""",
+    (19, 0, 0, 1, 2, 19, 19, 5, 6, 7, 8, 17, 17, 11, 12, 13, 14, 18, 19, 19),
+    _body((*range(5), 17, 18, 19), (5, 7, 9), (6, 8, 10), (11, 13, 15), (12, 14, 16)),
 )
 # Bones are rooted at the nose, the graph at the neck (PYSKL).
 _OPENPOSE = (1, 2, 3, 1, 5, 6, 2, 8, 9, 5, 11, 12, 0, 0, 14, 15)
@@ -357,6 +490,21 @@ _register(
     (*_BLAZEPOSE, 11, 12, 23, 24, 25, 26, 27, 28, 27, 28),
     _body(range(11), range(11, 23, 2), range(12, 23, 2), range(23, 33, 2), range(24, 33, 2)),
 )
+# Halpe (AlphaPose): COCO, then the top of the head, neck, hip and feet. The nose hangs on the neck
+# as in OpenPose, the body on the hip.
+_HALPE = (18, 0, 0, 1, 2, 18, 18, 5, 6, 7, 8, 19, 19, 11, 12, 13, 14, 18, 19, 19, 24, 25, 20, 21)
+_HALPE_NAMES = """nose left_eye right_eye left_ear right_ear left_shoulder right_shoulder left_elbow
+    right_elbow left_wrist right_wrist left_hip right_hip left_knee right_knee left_ankle
+    right_ankle head neck hip left_big_toe right_big_toe left_small_toe right_small_toe left_heel
+    right_heel"""
+_HALPE_PARTS = _body(
+    (*range(5), 17, 18, 19),
+    (5, 7, 9),
+    (6, 8, 10),
+    (11, 13, 15, 20, 22, 24),
+    (12, 14, 16, 21, 23, 25),
+)
+_register("halpe26", _HALPE_NAMES, (*_HALPE, 15, 16), _HALPE_PARTS, center=18)
 # SHREC'17 and DHG 14/28: the thumb hangs on the wrist, the fingers on the palm.
 _register(
     "shrec22",
@@ -367,10 +515,100 @@ _register(
     {"palm": (0, 1)} | {f: range(v, v + 4) for f, v in zip(_FINGERS, range(2, 22, 4), strict=True)},
 )
 # Hand landmarks of OpenPose and MediaPipe.
+_HAND = (0, 0, 1, 2, 3, 0, 5, 6, 7, 0, 9, 10, 11, 0, 13, 14, 15, 0, 17, 18, 19)
+_HAND_NAMES = """wrist thumb_1 thumb_2 thumb_3 thumb_tip index_1 index_2 index_3 index_tip middle_1
+    middle_2 middle_3 middle_tip ring_1 ring_2 ring_3 ring_tip pinky_1 pinky_2 pinky_3 pinky_tip"""
 _register(
     "hand21",
-    """wrist thumb_1 thumb_2 thumb_3 thumb_tip index_1 index_2 index_3 index_tip middle_1 middle_2
-    middle_3 middle_tip ring_1 ring_2 ring_3 ring_tip pinky_1 pinky_2 pinky_3 pinky_tip""",
-    (0, 0, 1, 2, 3, 0, 5, 6, 7, 0, 9, 10, 11, 0, 13, 14, 15, 0, 17, 18, 19),
+    _HAND_NAMES,
+    _HAND,
     {"palm": (0,)} | {f: range(v, v + 4) for f, v in zip(_FINGERS, range(1, 21, 4), strict=True)},
+)
+
+
+def _hand(side: str, wrist: int, start: int) -> tuple[str, tuple[int, ...], dict[str, range]]:
+    """Names, parents and part of a hand whose root hangs on the wrist of a body."""
+    names = " ".join(f"{side}_hand_{name}" for name in _HAND_NAMES.split())
+    parents = (wrist, *(start + parent for parent in _HAND[1:]))
+    return names, parents, {f"{side}_hand": range(start, start + len(_HAND))}
+
+
+# The 68 landmarks of a face (300-W), no bones of which are published: all hang on the nose here. A
+# landmark of the left is named after the one of the right that mirrors it.
+_FACE_PAIRS = {
+    **{v: 16 - v for v in range(8)},  # jaw
+    **{v: 43 - v for v in range(17, 22)},  # brows
+    **{31: 35, 32: 34},  # nostrils
+    **{36: 45, 37: 44, 38: 43, 39: 42, 40: 47, 41: 46},  # eyes
+    **{48: 54, 49: 53, 50: 52, 59: 55, 58: 56, 60: 64, 61: 63, 67: 65},  # lips
+}
+_FACE_NAMES = {v: f"face_{v}" for v in range(68)}
+_FACE_NAMES |= {right: f"right_face_{right}" for right in _FACE_PAIRS}
+_FACE_NAMES |= {left: f"left_face_{right}" for right, left in _FACE_PAIRS.items()}
+
+
+def _whole_body(
+    name: str, body: str, parents: Sequence[int], parts: Mapping[str, Iterable[int]]
+) -> None:
+    """Register a body in the order of COCO or Halpe with its face, left and right hand."""
+    face = len(parents)
+    left, right = _hand("left", 9, face + 68), _hand("right", 10, face + 89)
+    _register(
+        name,
+        f"{body} {' '.join(_FACE_NAMES.values())} {left[0]} {right[0]}",
+        (*parents, *[0] * 68, *left[1], *right[1]),
+        {**parts, "face": range(face, face + 68), **left[2], **right[2]},
+    )
+
+
+# COCO-WholeBody (Jin et al., ECCV 2020): feet as in OpenPose, hung as ours on the ankles.
+_whole_body(
+    "coco_wholebody133",
+    " ".join(_LAYOUTS["coco17"].joint_names)
+    + " left_big_toe left_small_toe left_heel right_big_toe right_small_toe right_heel",
+    (*_LAYOUTS["coco17"].parents, 15, 17, 15, 16, 20, 16),
+    _body(range(5), (5, 7, 9), (6, 8, 10), (11, 13, 15, 17, 18, 19), (12, 14, 16, 20, 21, 22)),
+)
+_whole_body("halpe136", _HALPE_NAMES, (*_HALPE, 15, 16), _HALPE_PARTS)
+# NTU-X (PSUMNet): the body of OpenPose, then the left and the right hand.
+_NTU_X = _LAYOUTS["openpose25"]
+_LEFT, _RIGHT = _hand("left", 7, 25), _hand("right", 4, 46)
+_register(
+    "ntu_x67",
+    f"{' '.join(_NTU_X.joint_names)} {_LEFT[0]} {_RIGHT[0]}",
+    (*_NTU_X.parents, *_LEFT[1], *_RIGHT[1]),
+    {**_NTU_X.parts, **_LEFT[2], **_RIGHT[2]},
+    center=1,
+)
+# UI-PRMD as its Kinect v2 tells it: a joint is named after the one where the published segment
+# (upper arm, forearm, hand, upper leg, lower leg, foot, toes) begins.
+_register(
+    "ui_prmd22",
+    """waist spine chest neck head head_tip left_collar left_shoulder left_elbow left_wrist
+    right_collar right_shoulder right_elbow right_wrist left_hip left_knee left_ankle left_foot
+    right_hip right_knee right_ankle right_foot""",
+    (0, 0, 1, 2, 3, 4, 2, 6, 7, 8, 2, 10, 11, 12, 0, 14, 15, 16, 0, 18, 19, 20),
+    _body(range(6), range(6, 10), range(10, 14), range(14, 18), range(18, 22)),
+)
+# The conventions of MS-CLR (arXiv 2508.14889). SMPL-X leaves the eyeballs without a link; Berkeley
+# MHAD names no markers, and its published mirror leaves the pairs (4, 5) and (8, 9) unswapped.
+_register_links(
+    "smplx42",
+    9,
+    """7,10 4,7 1,4 2,1 5,2 8,5 35,8 11,8 33,11 34,11 3,1 6,3 9,6 38,9 12,9 36,12 37,12 14,10 17,14
+    19,17 21,19 26,21 39,21 40,21 15,10 18,15 20,18 22,20 27,22 41,22 42,22 13,10 23,13 16,23 28,16
+    30,28 32,30 29,28 31,29""",
+    """pelvis left_hip right_hip spine_1 left_knee right_knee spine_2 left_ankle right_ankle spine_3
+    left_foot right_foot neck left_collar right_collar head left_shoulder right_shoulder left_elbow
+    right_elbow left_wrist right_wrist jaw left_eyeball right_eyeball left_hand right_hand nose
+    right_eye left_eye right_ear left_ear left_big_toe left_small_toe left_heel right_big_toe
+    right_small_toe right_heel left_finger_1 left_finger_2 right_finger_1 right_finger_2""",
+)
+_register_links(
+    "berkeley_mhad43",
+    8,
+    """1,2 1,3 4,5 4,36 5,6 5,7 7,28 8,9 8,29 9,10 9,11 11,37 12,13 12,20 13,14 14,15 15,16 16,17
+    16,18 16,19 20,21 21,22 22,23 23,24 24,25 24,26 24,27 28,30 28,36 29,30 29,31 31,32 32,33 33,34
+    34,35 36,38 37,38 37,39 39,40 40,41 41,42 42,43""",
+    left_right=((1, 2), (3, 6), (7, 10), *((v, v + 8) for v in (*range(11, 19), *range(27, 35)))),
 )

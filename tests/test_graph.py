@@ -7,17 +7,25 @@ import numpy as np
 import pytest
 import torch
 
-from skelops.graph import Layout, get_layout, list_layouts, register_layout
+from skelops.graph import Layout, conversion, get_layout, list_layouts, register_layout
 
-CASES = Path(__file__).parents[2] / "shared" / "golden" / "cases"
+SHARED = Path(__file__).parents[2] / "shared"
+CASES = SHARED / "golden" / "cases"
+MSCLR = ("smplx42", "berkeley_mhad43")  # published without being trees or symmetric
+BODIES = (
+    "ntu25", "coco17", "coco20", "openpose18", "openpose25", "nw_ucla20", "h36m17", "smpl24",
+    "mediapipe33", "halpe26",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", list_layouts())
 def test_tables_are_consistent(name):
     layout = get_layout(name)
     V = layout.num_joints
-    assert str(V) == "".join(c for c in name if c.isdigit())[-2:]
+    assert name.endswith(str(V)) and not name.removesuffix(str(V))[-1].isdigit()
     assert len(layout.joint_names) == len(set(layout.joint_names)) == V
+    if name in MSCLR:
+        return
     assert torch.isfinite(layout.hop_distances()).all()
     assert torch.isfinite(layout.hop_distances(layout.graph_parents)).all()
     assert len(layout.bones) == V - 1
@@ -103,3 +111,105 @@ def test_published_tables():
         np.testing.assert_allclose(A.numpy(), table, rtol=1e-6, err_msg=f"{case} {key}")
         count += 1
     assert count >= 50
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="golden cases are not at hand")
+def test_published_conventions_of_msclr():
+    names = {"ntu": "ntu25", "smplx_42": "smplx42", "berkeley_mhad_43": "berkeley_mhad43"}
+    orders, graphs = np.load(CASES / "msclr_flip_orders.npz"), np.load(CASES / "msclr_graphs.npz")
+    for published, name in names.items():
+        layout = get_layout(name)
+        assert layout.mirror == tuple(orders[f"out.{published}"])
+        A = graphs[f"out.A_{published.replace('ntu', 'ntu-rgb+d')}"]
+        np.testing.assert_allclose(layout.adjacency("stgcn_spatial").numpy(), A, atol=1e-7)
+
+
+def test_whole_bodies_are_bodies_with_face_and_hands():
+    for name, body in (("halpe136", "halpe26"), ("ntu_x67", "openpose25")):
+        whole, part = get_layout(name), get_layout(body)
+        assert whole.parents[: part.num_joints] == part.parents
+        assert whole.joint_names[: part.num_joints] == part.joint_names
+    face = get_layout("coco_wholebody133").mirror[23:91]
+    # Pairs of landmarks of the jaw, a brow, an eye and the lips; the bridge of the nose stays.
+    assert [face[v] - 23 for v in (0, 17, 36, 41, 48, 59, 67)] == [16, 26, 45, 46, 54, 55, 65]
+    assert [face[v] - 23 for v in (8, 27, 30, 33, 51, 57, 62, 66)] == [
+        8,
+        27,
+        30,
+        33,
+        51,
+        57,
+        62,
+        66,
+    ]
+    for name, left, right in (("coco_wholebody133", 91, 112), ("halpe136", 94, 115)):
+        layout = get_layout(name)
+        assert layout.parents[left] == 9 and layout.parents[right] == 10
+        assert layout.mirror[left + 8] == right + 8
+
+
+def matrix(source, target):
+    index, weight = conversion(source, target)
+    assert index.dtype == torch.int64 and weight.dtype == torch.float32
+    W = torch.zeros(len(index), get_layout(source).num_joints)
+    return W.scatter_add_(1, index, weight)
+
+
+@pytest.mark.parametrize("source", BODIES)
+def test_conversions_of_bodies(source):
+    mirror = list(get_layout(source).mirror)
+    for target in BODIES:
+        W = matrix(source, target)
+        torch.testing.assert_close(W.sum(1), torch.ones(len(W)))
+        mirrored = W[list(get_layout(target).mirror)][:, mirror]
+        assert torch.equal(mirrored, W), target
+        for v, name in enumerate(get_layout(target).joint_names):
+            if any(word in name for word in ("elbow", "wrist", "knee", "ankle")):
+                assert W[v].max() == 1 and get_layout(source).joint_names[W[v].argmax()] == name
+
+
+@pytest.mark.parametrize("name", list_layouts())
+def test_conversion_to_itself(name):
+    index, weight = conversion(name, name, strict=True)
+    assert index[:, 0].tolist() == list(range(len(index))) and weight.tolist() == [[1.0]] * len(
+        index
+    )
+
+
+def test_conversion_takes_means_and_ancestors():
+    xyz = torch.randn(5, 17, 3)
+    index, weight = conversion("coco17", "h36m17")
+    pose = (xyz[:, index] * weight[..., None]).sum(-2)
+    hips, shoulders = xyz[:, 11:13].mean(1), xyz[:, 5:7].mean(1)
+    torch.testing.assert_close(pose[:, 0], hips)
+    torch.testing.assert_close(pose[:, 8], shoulders)
+    torch.testing.assert_close(pose[:, 7], (hips + shoulders) / 2)
+    torch.testing.assert_close(pose[:, 10], xyz[:, 3:5].mean(1))  # head between the ears
+    hands = matrix("coco17", "ntu25")
+    names = get_layout("ntu25").joint_names
+    for name in ("left_hand", "left_hand_tip", "left_thumb"):
+        assert hands[names.index(name)].nonzero().tolist() == [[9]]  # the wrist
+    with pytest.raises(
+        ValueError, match=r"conversion: expected joints that coco17 tells, got left_h"
+    ):
+        conversion("coco17", "ntu25", strict=True)
+    with pytest.raises(
+        ValueError, match=r"conversion: expected joints that hand21 tells, got nose"
+    ):
+        conversion("hand21", "coco17")
+    assert matrix("openpose25", "h36m17")[8, 1] == 1  # its neck is between the shoulders
+    assert matrix("ntu25", "openpose25")[1].nonzero().tolist() == [[20]]
+
+
+@pytest.mark.skipif(not (SHARED / "data").is_dir(), reason="the recordings are not at hand")
+def test_conversion_of_a_recorded_pose():
+    with np.load(SHARED / "data" / "ui_prmd_mini.npz") as archive:
+        xyz = torch.tensor(archive["xyz"][:5, archive["ntu25_index"]], dtype=torch.float32)
+    index, weight = conversion("ntu25", "coco17")
+    pose = (xyz[:, index] * weight[..., None]).sum(-2)
+    back = (pose[:, conversion("coco17", "ntu25")[0]]
+            * conversion("coco17", "ntu25")[1][..., None]).sum(-2)  # fmt: skip
+    distance = (back - xyz).norm(dim=-1).mean(0)
+    limbs = [4, 5, 6, 8, 9, 10, 12, 13, 14, 16, 17, 18]
+    assert distance[limbs].max() == 0
+    assert distance.max() < 0.25  # metres: hands, feet and the trunk stay near

@@ -1,19 +1,37 @@
-"""Skeleton clips: container, synthetic default set, readers, batched augmentation and loading."""
+"""Skeleton clips: container and store, formats, synthetic set, splits, augmentation, loading."""
 
-from skelops.data import synthetic, transforms
-from skelops.data.clips import Clips, split
-from skelops.data.dataset import ClipDataset, DrawSampler, loader
-from skelops.data.readers import read, read_npz, read_nw_ucla
+from skelops.data import synthetic
+from skelops.data.clips import Clips
+from skelops.data.convert import Conversion, convert
+from skelops.data.dataset import Batch, ClipDataset, ClipLoader, DrawSampler
+from skelops.data.formats import open_source, read
+from skelops.data.plan import ClipPlan
+from skelops.data.splits import load_split, save_split, split
+from skelops.data.store import ClipWriter, verify
+from skelops.data.streams import STREAMS, Streams, make_streams
+from skelops.data.transform import TRANSFORMS, ClipTransform, get_transform
 
 __all__ = [
+    "STREAMS",
+    "TRANSFORMS",
+    "Batch",
     "ClipDataset",
+    "ClipLoader",
+    "ClipPlan",
+    "ClipTransform",
+    "ClipWriter",
     "Clips",
+    "Conversion",
     "DrawSampler",
-    "loader",
+    "Streams",
+    "convert",
+    "get_transform",
+    "load_split",
+    "make_streams",
+    "open_source",
     "read",
-    "read_npz",
-    "read_nw_ucla",
+    "save_split",
     "split",
     "synthetic",
-    "transforms",
+    "verify",
 ]

@@ -51,7 +51,9 @@ class ClipDataset(Dataset):
         dtype: of x.
 
     Raises:
-        ValueError: unknown transform, stream or layout, or numbers out of range.
+        ValueError: unknown transform, stream or layout, numbers out of range, or a transform that
+            does not fit the clips.
+        TypeError: ``index`` does not hold integers.
 
     Example:
         >>> from skelops.data import ClipDataset, synthetic
@@ -82,9 +84,7 @@ class ClipDataset(Dataset):
                 raise _check.fail("ClipDataset", f"{name} >= 1", value)
         self.clips, self.transform, self.train = clips, get_transform(transform), train
         self.repeat, self.views, self.seed, self.dtype = repeat, views, seed, dtype
-        self.index = torch.arange(len(clips)) if index is None else torch.as_tensor(index)
-        if self.index.numel() and not 0 <= self.index.min() <= self.index.max() < len(clips):
-            raise _check.fail("ClipDataset", f"index in 0..{len(clips) - 1}", index)
+        self.index = _index(len(clips), index)
         self.device = torch.device(device)
         self.geometry = Geometry.of(clips, self.transform, layout)
         self.streams = self.transform.streams(streams, self.geometry.layout, part=part)
@@ -130,6 +130,19 @@ class ClipDataset(Dataset):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._xyz = _as_tensor(self.clips.xyz, self.device)
+
+
+def _index(clips: int, index: np.ndarray | None) -> Tensor:
+    """(N,) int64 clips to use."""
+    if index is None:
+        return torch.arange(clips)
+    found = torch.as_tensor(index)
+    if found.is_floating_point() or found.dtype == torch.bool:
+        raise TypeError(f"ClipDataset: expected index of integers, got {found.dtype}")
+    _check.shape("ClipDataset", "index", found, "N")
+    for wrong in found[(found < 0) | (found >= clips)][:1].tolist():
+        raise _check.fail("ClipDataset", f"index in 0..{clips - 1}", wrong)
+    return found.long()
 
 
 def _as_tensor(xyz: np.ndarray, device: torch.device) -> Tensor:

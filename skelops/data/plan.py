@@ -196,6 +196,9 @@ def rotation_2d(angle: Tensor) -> Tensor:
     return torch.stack([c, -s, s, c], dim=1).view(-1, 2, 2)
 
 
+SHEAR_ORDERS = {"hiclr": (0, 3, 1, 4, 2, 5), "halp": (0, 1, 2, 3, 4, 5)}
+
+
 def shear(entries: Tensor, order: str) -> Tensor:
     """(N, 3, 3) with ones on the diagonal and six draws (N, 6) around it.
 
@@ -204,9 +207,8 @@ def shear(entries: Tensor, order: str) -> Tensor:
         order: "hiclr" for [[1, s0, s3], [s1, 1, s4], [s2, s5, 1]] (AimCLR, HiCLR, MS-CLR), "halp"
             for [[1, s0, s1], [s2, 1, s3], [s4, s5, 1]] (CMD, HaLP).
     """
-    column = {"hiclr": (0, 3, 1, 4, 2, 5), "halp": (0, 1, 2, 3, 4, 5)}[order]
     matrix = torch.ones(len(entries), 9, dtype=entries.dtype)
-    matrix[:, [1, 2, 3, 5, 6, 7]] = entries[:, list(column)]
+    matrix[:, [1, 2, 3, 5, 6, 7]] = entries[:, list(SHEAR_ORDERS[order])]
     return matrix.view(-1, 3, 3)
 
 

@@ -74,6 +74,9 @@ def make_streams(
         ValueError: unknown name, or tables that do not fit the layout.
     """
     names = (names,) if isinstance(names, str) else tuple(names)
+    for name in names or ("",):
+        if name not in STREAMS:
+            raise _check.fail("make_streams", f"streams of {STREAMS}", repr(name))
     layout = get_layout(layout)
     V = layout.num_joints
     bone = list(layout.parents if parents is None else parents)
@@ -82,14 +85,15 @@ def make_streams(
     for what, table in (("parents", bone), ("skip_parents", skip)):
         if len(table) != V or not all(-1 <= p < V for p in table):
             raise _check.fail("make_streams", f"{what} of {V} joints in -1..{V - 1}", table)
+    for what, joints in (("root", [] if root is None else [root]), ("part", part or [])):
+        if not all(0 <= v < V for v in joints):
+            raise _check.fail("make_streams", f"{what} in 0..{V - 1}", joints)
     none = [-1] * V
     relative = none if root is None else [-1 if v == root else root for v in range(V)]
     tables = {"joint": relative, "bone": bone, "skip": skip, "angle": bone}
     motion = {"joint_motion": none, "bone_motion": bone, "skip_motion": skip}
     rows, kinds = [], []
     for name in names:
-        if name not in STREAMS:
-            raise _check.fail("make_streams", f"streams of {STREAMS}", repr(name))
         rows.append(motion[name] if name in motion else tables[name])
         kind = (NATIVE if native_motion else MOTION) if name in motion else 0
         kinds.append(kind + ANGLE * (name == "angle") + SCORE_MEAN * mean_scores)

@@ -18,7 +18,7 @@ from skelops.data.plan import ClipPlan
 from skelops.data.streams import Streams, make_streams
 from skelops.graph import Layout, get_layout
 from skelops.ops import random_uniform
-from skelops.ops.sample_clips import CORRUPT, DROP
+from skelops.ops.sample_clips import CORRUPT, DROP, NATIVE
 
 SAMPLINGS = ("crop_resize", "uniform", "reflect", "sorted", "window", "pad")
 VIEW_STREAMS = 32  # streams of random numbers that a view owns
@@ -49,7 +49,7 @@ class ClipTransform:
     """How a clip becomes a training or test sample.
 
     Transforms apply in this order: centring and alignment, scale, shear, rotation, flip, axis mask,
-    shift, noise, blur, removal of joints. All of them are one affine map, one table of joints, one
+    shift, corruption and removal of joints, noise, blur. All of them are one affine map, one table of joints, one
     table of frames and one filter per sample, see :func:`skelops.sample_clips`.
 
     Args:
@@ -144,13 +144,50 @@ class ClipTransform:
         for key in ("scale", "shift", "shear", "noise", "corrupt"):
             if getattr(self, key) < 0:
                 raise _check.fail(name, f"{key} >= 0", getattr(self, key))
+        if self.blur is not None and not 0 < self.blur[0] <= self.blur[1]:
+            raise _check.fail(name, "blur with 0 < low <= high", self.blur)
         if self.blur_size % 2 == 0:
             raise _check.fail(name, "blur_size odd", self.blur_size)
+        if self.shear_order not in p.SHEAR_ORDERS:
+            expected = f"shear_order in {tuple(p.SHEAR_ORDERS)}"
+            raise _check.fail(name, expected, repr(self.shear_order))
+
+    def check(self, source: Layout, target: Layout, dims: int) -> None:
+        """Whether clips can be transformed so.
+
+        Args:
+            source: joint layout of the clips.
+            target: that of the samples.
+            dims: coordinates per joint.
+
+        Raises:
+            ValueError: a joint or a part that the layouts lack, or what needs 3-D clips.
+        """
+        name, V = "ClipTransform", target.num_joints
+        spatial = [key for key in ("align", "shear", "corrupt", "tilt") if getattr(self, key)]
+        if spatial and dims != 3:
+            raise _check.fail(name, f"3-D clips for {', '.join(spatial)}", f"{dims}-D ones")
+        if not isinstance(self.center, bool) and not 0 <= self.center < source.num_joints:
+            expected = f"center in 0..{source.num_joints - 1} of {source.name}"
+            raise _check.fail(name, expected, self.center)
+        if self.corrupt > V:
+            raise _check.fail(name, f"corrupt <= {V} joints of {target.name}", self.corrupt)
+        if self.part_drop and not _limbs(target):
+            raise _check.fail(name, "a layout with parts for part_drop", target.name)
 
     def streams(self, names: Sequence[str] | str, layout: str | Layout, **options) -> Streams:
-        """The streams of this method, see :func:`skelops.data.make_streams`."""
+        """The streams of this method, see :func:`skelops.data.make_streams`.
+
+        Raises:
+            ValueError: as there, and for motion before resampling of clips that are changed after.
+        """
         given = {k: getattr(self, k) for k in ("native_motion", "mean_scores", "root", "parents")}
-        return make_streams(names, layout, **{**given, **options})
+        streams = make_streams(names, layout, **{**given, **options})
+        changed = [k for k in ("time_flip", "noise", "blur", "unit_box") if getattr(self, k)]
+        if changed and any(kind & NATIVE for kind in streams.kinds):
+            expected = f"no native_motion with {', '.join(changed)}"
+            raise _check.fail("ClipTransform", expected, streams.names)
+        return streams
 
     # ---- Plans ----------------------------------------------------------------------------------
 
@@ -234,8 +271,9 @@ class ClipTransform:
             ]
             return torch.stack(rows) if rows else length.new_empty(0, T), None
         if self.sampling == "sorted":
-            step = (length[:, None] - 1) / max(T - 1, 1)
-            return (torch.arange(T) * step.double()).long(), None
+            last = length[:, None] - 1
+            frame = (torch.arange(T) * (last.double() / max(T - 1, 1))).long()
+            return torch.cat([frame[:, :-1], last], dim=1) if T > 1 else frame, None
         if self.sampling == "window":
             return p.loop((length - T).clamp(min=0) // 2, length, T), None
         return first_frames(length, T), None
@@ -251,7 +289,7 @@ class ClipTransform:
 
         if self.scale:
             matrix = torch.diag_embed(1 + self.scale * signed(_Stream.SCALE, D)) @ matrix
-        if self.shear and D == 3:
+        if self.shear or self.corrupt:
             sheared = p.shear(self.shear * signed(_Stream.SHEAR, 6), self.shear_order)
             if self.corrupt:
                 u = uniform(_Stream.GATES, 2)
@@ -306,7 +344,7 @@ class ClipTransform:
         )
 
     def _rotation(self, N: int, D: int, uniform, signed) -> Tensor | None:
-        if self.tilt is not None and D == 3:
+        if self.tilt is not None:
             u = uniform(_Stream.ROTATION, 4).double()
             main = torch.arange(3) == (3 * u[:, 3:]).long()
             degrees = u[:, :3] * torch.where(main, float(self.tilt[0]), float(self.tilt[1]))
@@ -319,16 +357,16 @@ class ClipTransform:
         return p.rotation(largest * signed(_Stream.ROTATION, 3)) if D == 3 else None
 
     def _part(self, layout: Layout, uniform, V: int) -> Tensor:
-        limbs = [joints for name, joints in layout.parts.items() if name != "torso"]
-        if not limbs:
-            raise _check.fail(
-                "ClipTransform", f"parts in layout {layout.name} for part_drop", "none"
-            )
+        limbs = _limbs(layout)
         member = torch.zeros(len(limbs), V, dtype=torch.bool)
         for row, joints in zip(member, limbs, strict=True):
             row[list(joints)] = True
         u = uniform(_Stream.PART, 2)
         return member[(u[:, 1] * len(limbs)).long()] & (u[:, :1] < self.part_drop)
+
+
+def _limbs(layout: Layout) -> list[tuple[int, ...]]:
+    return [joints for name, joints in layout.parts.items() if name != "torso"]
 
 
 def _after(matrix: Tensor, first: Tensor, shift: Tensor | None = None) -> Tensor:
@@ -440,8 +478,13 @@ class Geometry:
 
     @classmethod
     def of(cls, clips: Clips, transform: ClipTransform, layout: str | None = None) -> Geometry:
-        """The geometry of a store: reads one frame of each clip."""
-        target = get_layout(layout or clips.layout)
+        """The geometry of a store: reads one frame of each clip.
+
+        Raises:
+            ValueError: clips that the transform does not fit, see :meth:`ClipTransform.check`.
+        """
+        source, target = get_layout(clips.layout), get_layout(layout or clips.layout)
+        transform.check(source, target, clips.dims)
         start = torch.from_numpy(clips.offset[:-1].copy())
         length = torch.from_numpy(np.array(clips.length))
         D = clips.dims
@@ -449,7 +492,6 @@ class Geometry:
         if transform.center is False and not transform.align:
             return cls(start, length, p.homogeneous(matrix), target)
         frames = torch.from_numpy(first_seen(clips)[..., :D].astype(np.float64))
-        source = get_layout(clips.layout)
         joint = middle(source) if transform.center is True else int(transform.center)
         center = None if transform.center is False else frames[:, joint]
         if transform.align:
@@ -518,6 +560,7 @@ def turn_onto(vector: Tensor, axis: int) -> Tensor:
 
 # ---- Published transforms -----------------------------------------------------------------------
 
+_GRAPH = get_layout("ntu25").graph_parents
 _HICLR = ClipTransform(frames=50, sampling="reflect", center=False, shear=0.5)
 TRANSFORMS = {
     "none": ClipTransform(),
@@ -527,8 +570,10 @@ TRANSFORMS = {
     "nw_ucla": ClipTransform(
         frames=52, sampling="sorted", rotation=(torch.pi / 3, torch.pi / 3, 0.0), unit_box=True
     ),
-    # 6UOOON9/Hyper-GCN; joints relative to the spine at the shoulders
-    "hyper_gcn": ClipTransform(rotation=0.3, root=20),
+    # 6UOOON9/Hyper-GCN, NTU RGB+D; joints relative to joint 20, which keeps its place in all streams
+    "hyper_gcn": ClipTransform(
+        rotation=0.3, root=20, parents=(*_GRAPH[:20], -1, *_GRAPH[21:])
+    ),
     # kennymckormick/pyskl
     "pyskl": ClipTransform(
         frames=100, sampling="uniform", align=True, native_motion=True, num_clips=10
