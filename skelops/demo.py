@@ -49,13 +49,15 @@ def main(argv: Sequence[str] | None = None) -> dict:
 
     tune_allocator()
     module, data = _prepare(args)
-    train, test = data.clips
+    train, test = data.index
+    clips = data.clips
     print(
         f"{args.data}: {len(train)} clips to train on, {len(test)} of unseen "
         f"{'views' if data.hparams.protocol == 'cross_view' else 'subjects'} to test, "
-        f"{train.num_classes} classes, layout {train.layout}"
+        f"{clips.num_classes} classes, layout {clips.layout}"
     )
-    picture = _draw_clips(test, args.out)
+    test_clips = clips.select(test)
+    picture = _draw_clips(test_clips, args.out)
 
     step, evaluation, steps = _measure(module, data)
     left = 60 * args.max_minutes - RESERVE - (time.perf_counter() - begin)
@@ -69,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
     )
     history = _fit(module, data, epochs, steps, max(left - evaluation, 1.0))
 
-    matrix = _confusion(module, data, test.num_classes)
+    matrix = _confusion(module, data, clips.num_classes)
     metrics = {
         "data": args.data,
         "protocol": data.hparams.protocol,
@@ -82,9 +84,9 @@ def main(argv: Sequence[str] | None = None) -> dict:
         "threads": torch.get_num_threads(),
         "seed": args.seed,
         "confusion": matrix.tolist(),
-        "classes": list(test.classes),
+        "classes": list(clips.classes),
     }
-    _report(metrics, matrix, test, history, args.out, picture)
+    _report(metrics, matrix, test_clips, history, args.out, picture)
     return metrics
 
 
@@ -103,9 +105,7 @@ def _prepare(args):
     else:
         views = np.unique(read(args.data).view)
         protocol = "cross_view" if len(views) > 2 else "cross_subject"
-        data = SkeletonDataModule(
-            args.data, protocol, window=52, rotation=(0.3, 1.05, 0.0), unit_box=True, **common
-        )
+        data = SkeletonDataModule(args.data, protocol, transform="nw_ucla", **common)
     module = Recognizer(
         "ctr_gcn",
         data.num_classes,
@@ -128,7 +128,7 @@ def _measure(module, data) -> tuple[float, float, int]:
     probe, train = copy.deepcopy(module).to(device), data.train_dataloader()
     optimizer = torch.optim.SGD(probe.parameters(), 0.0, momentum=0.9)
 
-    def step(x, y) -> float:
+    def step(x, y, _) -> float:
         start = time.perf_counter()
         loss = torch.nn.functional.cross_entropy(probe(x.to(device)), y.to(device))
         loss.backward()
@@ -204,7 +204,7 @@ def _fit(module, data, epochs: int, steps: int, seconds: float) -> dict[str, lis
 def _confusion(module, data, classes: int) -> np.ndarray:
     module.eval()
     matrix = np.zeros((classes, classes), np.int64)
-    for x, y in data.test_dataloader():
+    for x, y, _ in data.test_dataloader():
         predicted = module(x.to(module.device)).argmax(1).cpu()
         np.add.at(matrix, (y.numpy(), predicted.numpy()), 1)
     return matrix
@@ -220,7 +220,9 @@ def _draw_clips(clips: Clips, out: Path) -> Path:
         for c in classes
         if (clips.label == c).any()
     ]
-    return viz.film_strip(clips, index, out / "skeletons.png")
+    titles = [clips.classes[clips.label[i]] for i in index]
+    strip = viz.strip([clips[i] for i in index], clips.layout, titles=titles)
+    return viz.save(strip, out / "skeletons.png")
 
 
 def _liveliness(xyz: np.ndarray) -> float:

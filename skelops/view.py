@@ -1,0 +1,169 @@
+"""``skelops view``: draw a clip as a picture, an animation or a web page."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import pickle
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from skelops import _check
+from skelops.data import ClipDataset, Clips, read, synthetic
+from skelops.data.store import MAGIC
+
+SYNTHETIC = 384  # clips of the synthetic set on offer: each class of each subject once
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Draw one clip of a store, a recording or the synthetic set, see ``skelops view --help``.
+
+    Args:
+        argv: arguments of the command. Default: those of the process.
+
+    Raises:
+        SystemExit: with status 2 for arguments that do not parse, a source that cannot be read, a
+            clip that is not in it and a file that cannot be written; one line on stderr says which.
+    """
+    args = _parser().parse_args(argv)
+    try:
+        print(draw(args))
+    except (ImportError, OSError, TypeError, ValueError) as error:
+        print(f"skelops view: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="skelops view", description=__doc__)
+    add = parser.add_argument
+    add("source", help='a clip store, a recording in a known format, or "synthetic"')
+    add("--clip", default="0", metavar="NAME|INDEX", help="clip to draw (default: the first)")
+    out = "picture (.png), animation (.gif) or web page (.html) to write (default: view.png)"
+    add("--out", type=Path, default=Path("view.png"), metavar="FILE", help=out)
+    add("--format", help="format of the source, where it is not recognised")
+    add("--layout", help="draw the bones of this joint layout instead of the recorded one")
+    add("--frames", type=int, default=8, help="skeletons in a picture (default: 8)")
+    add("--fps", type=float, help="speed of an animation (default: as recorded, or 30)")
+    add("--persons", type=_numbers, metavar="P[,P...]", help="draw these, from 0 (default: all)")
+    add("--transform", metavar="PRESET", help="draw the augmented clip beside the original")
+    add("--seed", type=int, default=0, help="seed of the augmentation")
+    add("--epoch", type=int, default=0, help="epoch of the augmentation")
+    add("--predict", metavar="CHECKPOINT", help="draw the five highest class scores")
+    add("--elev", type=float, default=0.0, help="degrees above the horizontal (3-D)")
+    add("--azim", type=float, default=0.0, help="degrees about the vertical (3-D)")
+    up = "axis that points up (default: from the feet to the head); of images: --axis-up=-y"
+    add("--axis-up", default="auto", metavar="y|-y|z|auto", help=up)
+    return parser
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(","))
+
+
+def draw(args: argparse.Namespace) -> Path:
+    """Draw what the parsed arguments ask for; returns the file."""
+    from skelops import viz
+
+    still, moving = viz.SUFFIXES
+    suffix = args.out.suffix.lower()
+    if suffix not in still + moving:
+        known = ", ".join(still + moving)
+        raise _check.fail("--out", f"a file name ending in one of {known}", repr(str(args.out)))
+    clips = _open(args.source, args.format)
+    index = find_clip(clips, args.clip)
+    shown, titles = [clips[index]], []
+    if args.transform:
+        shown.append(_transformed(clips, index, args.transform, args.seed, args.epoch))
+        titles = ["original", f"{args.transform}, seed {args.seed}, epoch {args.epoch}"]
+    look = viz.Look(args.persons, clips.confidence, args.elev, args.azim, args.axis_up)
+    options = {
+        "heading": heading(clips, index),
+        "titles": titles,
+        "predicted": _predicted(args.predict, clips, index) if args.predict else None,
+        "truth": clips.classes[clips.label[index]],
+        "look": look,
+    }
+    layout = args.layout or clips.layout
+    args.out.parent.mkdir(parents=True, exist_ok=True)  # fails before the drawing, if at all
+    if suffix in moving:
+        fps = (clips.fps or 30.0) if args.fps is None else args.fps
+        return viz.save(viz.animate(shown, layout, fps=fps, **options), args.out)
+    return viz.save(viz.strip(shown, layout, frames=args.frames, **options), args.out)
+
+
+def _open(source: str, format: str | None) -> Clips:
+    if source == "synthetic":
+        return synthetic.generate(SYNTHETIC)
+    path = Path(source)
+    if path.is_file():
+        with path.open("rb") as file:
+            if file.read(len(MAGIC)) == MAGIC:
+                return Clips.open(path)
+    return read(path, format)
+
+
+def find_clip(clips: Clips, wanted: str) -> int:
+    """Index of the clip of that name or, where no clip has it, of that number.
+
+    Raises:
+        ValueError: neither; the message lists names that are close.
+    """
+    named = np.flatnonzero(clips.name == wanted)
+    if len(named):
+        return int(named[0])
+    if wanted.isdecimal():
+        if int(wanted) < len(clips):
+            return int(wanted)
+        raise _check.fail("--clip", f"a name or an index in 0..{len(clips) - 1}", wanted)
+    close = difflib.get_close_matches(wanted, clips.name.tolist(), n=5, cutoff=0.5)
+    expected = f"one like {', '.join(close)}" if close else f"a name like {clips.name[0]}"
+    raise _check.fail("--clip", f"{expected}, or an index in 0..{len(clips) - 1}", repr(wanted))
+
+
+def heading(clips: Clips, index: int) -> str:
+    """What is known about a clip, in one line."""
+    label, length = clips.label[index], clips.length[index]
+    facts = [
+        f"{clips.name[index]}",
+        f"{clips.classes[label]} (class {label})",
+        f"subject {clips.subject[index]}",
+        f"view {clips.view[index]}",
+        f"{length} frame{'s' * bool(length > 1)}",
+    ]
+    if clips.fps:
+        facts.append(f"{clips.fps:g} fps")
+    return " · ".join(facts)
+
+
+def _transformed(clips: Clips, index: int, preset: str, seed: int, epoch: int) -> np.ndarray:
+    """The clip (T, M, V, C) as a training on all clips of the source sees it in that epoch."""
+    draw = epoch * len(clips) + index
+    sample = ClipDataset(clips.select([index]), preset, train=True, seed=seed)[draw]
+    return sample.x.permute(1, 3, 2, 0).numpy()
+
+
+def _predicted(checkpoint: str, clips: Clips, index: int) -> Mapping[str, float]:
+    """Probability by class name, of the clip as the test of that training saw it."""
+    import torch
+
+    from skelops.train import Recognizer, SkeletonDataModule
+
+    where = {"map_location": "cpu", "weights_only": True}
+    try:
+        settings = torch.load(checkpoint, **where).get("datamodule_hyper_parameters", {})
+        network = Recognizer.load_from_checkpoint(checkpoint, **where).eval()
+    except (EOFError, KeyError, RuntimeError, TypeError, pickle.UnpicklingError) as error:
+        raise _check.fail(checkpoint, "a checkpoint of skelops fit", error) from error
+    data = SkeletonDataModule(**{k: v for k, v in settings.items() if not k.startswith("_")})
+    data.clips, data.index = clips.select([index]), (np.array([0]), np.array([0]))
+    for fact in ("num_classes", "layout", "num_persons"):
+        theirs, ours = network.hparams[fact], getattr(data, fact)
+        if theirs != ours:
+            raise _check.fail(checkpoint, f"{fact} {ours}, as the clip has it", theirs)
+    samples = data.dataset(train=False)
+    with torch.inference_mode():
+        probability = network(samples.__getitems__(range(len(samples))).x).softmax(1).mean(0)
+    return dict(zip(clips.classes, probability.tolist(), strict=True))
