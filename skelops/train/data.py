@@ -7,32 +7,45 @@ from functools import cached_property
 from typing import Any
 
 import lightning
-from torch.utils.data import DataLoader
+import numpy as np
+import torch
 
-from skelops.data import ClipDataset, Clips, loader, read, split, synthetic
+from skelops.data import (
+    ClipDataset,
+    ClipLoader,
+    Clips,
+    get_transform,
+    load_split,
+    read,
+    split,
+    synthetic,
+)
 
 
 class SkeletonDataModule(lightning.LightningDataModule):
-    """Loaders of batches x (N, C, T, V, M) float32 and y (N,) int64.
+    """Loaders of :class:`skelops.data.Batch`: x (N, C, T, V, M), y (N,) and clip (N,).
 
-    The clips that the protocol sets aside serve for validation and test, as in the published
-    recipes: report the last epoch, never the best one.
+    Batches are built on the device that trains, from the store where it lies: memory-mapped on a
+    CPU, in one copy in the memory of a GPU. The clips that the protocol sets aside serve for
+    validation and test, as in the published recipes: report the last epoch, never the best one.
 
     Args:
-        source: "synthetic", or a path for :func:`skelops.data.read`.
-        protocol: "cross_subject" or "cross_view".
-        train_groups: subjects (views) to train on. Default: that of :func:`skelops.data.split`, for
-            the synthetic set its ``TRAIN_SUBJECTS``.
-        window: frames T per sample.
+        source: "synthetic", a clip store, or anything :func:`skelops.data.read` opens.
+        protocol: a protocol of :func:`skelops.data.split`.
+        split_file: clips to train and test on, see :func:`skelops.data.load_split`; replaces
+            ``protocol``.
+        train_groups: subjects (views, setups) to train on. Default: those of the protocol, for the
+            synthetic set its ``TRAIN_SUBJECTS``.
+        transform: name of a published transform, see :data:`skelops.data.TRANSFORMS`.
+        transform_args: changes to it, see :class:`skelops.data.ClipTransform`.
+        window: frames T per sample. Default: those of the transform.
+        streams: streams that the network sees, see :func:`skelops.data.make_streams`.
+        layout: convert the joints to this layout.
         batch_size: clips per batch and process.
-        modality: "joint", "bone", "joint_motion" or "bone_motion".
         repeat: passes over the training clips per epoch.
         num_clips: size of the synthetic set.
-        rotation: largest angle of the random rotation about x, y and z, radians.
-        unit_box: scale each clip to the unit box, as published for NW-UCLA.
-        p: bounds of the random crop, as shares of the clip.
         seed: of the synthetic set, the augmentation and the order.
-        num_workers: worker processes of the loaders.
+        num_workers: worker processes of the loaders; 0 is usually fastest, and needed on a GPU.
 
     Raises:
         ValueError: the source is damaged or the protocol leaves one side empty.
@@ -42,70 +55,92 @@ class SkeletonDataModule(lightning.LightningDataModule):
         self,
         source: str = "synthetic",
         protocol: str = "cross_subject",
+        split_file: str | None = None,
         train_groups: Sequence[int] | None = None,
-        window: int = 64,
+        transform: str = "ctr_gcn",
+        transform_args: dict[str, Any] | None = None,
+        window: int | None = None,
+        streams: Sequence[str] = ("joint",),
+        layout: str | None = None,
         batch_size: int = 64,
-        modality: str = "joint",
         repeat: int = 1,
         num_clips: int = 1536,
-        rotation: float | tuple[float, float, float] = 0.3,
-        unit_box: bool = False,
-        p: tuple[float, float] = (0.5, 1.0),
         seed: int = 0,
         num_workers: int = 0,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        self.save_hyperparameters(logger=False)
 
     @cached_property
-    def clips(self) -> tuple[Clips, Clips]:
-        """Training and test clips, read on first use."""
+    def clips(self) -> Clips:
+        """All clips, read (or mapped) on first use."""
         h: Any = self.hparams
-        made = h.source == "synthetic"
-        clips = synthetic.generate(h.num_clips, h.seed) if made else read(h.source)
+        if h.source == "synthetic":
+            return synthetic.generate(h.num_clips, h.seed)
+        return read(h.source)
+
+    @cached_property
+    def index(self) -> tuple[np.ndarray, np.ndarray]:
+        """Clips to train and to test on."""
+        h: Any = self.hparams
+        if h.split_file is not None:
+            return load_split(h.split_file, self.clips)
         groups = h.train_groups
-        if groups is None and made and h.protocol == "cross_subject":
+        if groups is None and h.source == "synthetic" and h.protocol == "cross_subject":
             groups = synthetic.TRAIN_SUBJECTS
-        return split(clips, h.protocol, groups)
+        return split(self.clips, h.protocol, groups)
 
     @property
     def num_classes(self) -> int:
-        return self.clips[0].num_classes
+        return self.clips.num_classes
 
     @property
     def layout(self) -> str:
-        return self.clips[0].layout
+        h: Any = self.hparams
+        return h.layout or self.clips.layout
 
     @property
     def num_persons(self) -> int:
-        return self.clips[0].num_persons
+        return self.clips.num_persons
 
-    def _loader(self, train: bool) -> DataLoader:
+    @property
+    def in_channels(self) -> int:
         h: Any = self.hparams
-        ranks = self.trainer
-        dataset = ClipDataset(
-            self.clips[0 if train else 1],
-            h.window,
-            h.modality,
+        return self.clips.xyz.shape[3] * len(h.streams)
+
+    def dataset(self, train: bool, device: torch.device | str = "cpu") -> ClipDataset:
+        """The training clips, augmented, or the test clips."""
+        h: Any = self.hparams
+        changes = dict(h.transform_args or {})
+        if h.window is not None:
+            changes["frames"] = h.window
+        return ClipDataset(
+            self.clips,
+            get_transform(h.transform, **changes),
+            list(h.streams),
+            index=self.index[0 if train else 1],
             train=train,
-            repeat=h.repeat if train else 1,
-            p=tuple(h.p),
-            rotation=h.rotation,
-            unit_box=h.unit_box,
+            repeat=h.repeat,
+            layout=h.layout,
             seed=h.seed,
+            device=device,
         )
-        return loader(
-            dataset,
+
+    def _loader(self, train: bool) -> ClipLoader:
+        h: Any = self.hparams
+        trainer = self.trainer
+        return ClipLoader(
+            self.dataset(train, trainer.strategy.root_device if trainer else "cpu"),
             h.batch_size,
-            num_replicas=ranks.world_size if ranks else 1,
-            rank=ranks.global_rank if ranks else 0,
+            num_replicas=trainer.world_size if trainer else 1,
+            rank=trainer.global_rank if trainer else 0,
             num_workers=h.num_workers,
         )
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> ClipLoader:
         return self._loader(train=True)
 
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> ClipLoader:
         return self._loader(train=False)
 
     test_dataloader = predict_dataloader = val_dataloader

@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import lightning
 import torch
+from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from skelops.models import create_model
+from skelops.train.metrics import ClipScores, accuracies
 
 SCHEDULES = ("multistep", "cosine", "one_cycle", "constant")
+OPTIMIZERS = ("sgd", "adamw")
+IDENTITY = ("model", "num_classes", "layout", "num_persons", "in_channels")
 
 
 class Recognizer(lightning.LightningModule):
-    """A network (N, C, T, V, M) -> logits (N, num_classes), trained with SGD and cross-entropy.
+    """A network (N, C, T, V, M) -> logits (N, num_classes), trained with cross-entropy.
 
     The defaults are the published NTU RGB+D recipe of CTR-GCN (ICCV 2021): Nesterov momentum 0.9,
     learning rate 0.1 divided by 10 at epochs 35 and 55, five warm-up epochs, weight decay 4e-4.
+
+    A batch is x (N, C, T, V, M) float32, labels (N,) int64 and, optionally, the clip (N,) int64
+    that each row is a view of; validation and test average the class probabilities of a clip's
+    views and report top-1, top-5 and mean-class accuracy of clips.
 
     Args:
         model: name for :func:`skelops.models.create_model`, or a module.
@@ -30,9 +42,18 @@ class Recognizer(lightning.LightningModule):
         layout: joint layout of the data; used when ``model`` is a name.
         num_persons: persons M per clip; used when ``model`` is a name.
         model_kwargs: further arguments of the named model.
+        in_channels: channels C of the input; used when ``model`` is a name.
+        optimizer: "sgd" (Nesterov momentum) or "adamw".
         lr: peak learning rate.
         momentum: of SGD, with Nesterov's correction.
+        betas: of AdamW.
         weight_decay: on all parameters.
+        decay_norms: False takes biases, normalisations and other parameters with one dimension out
+            of the weight decay.
+        reference_batch: clips per optimiser step that ``lr`` is given for; the rate follows the
+            number of clips over all processes and accumulated batches linearly (Goyal et al.,
+            2017). Default: ``lr`` is used as it is.
+        batch_size: clips per batch and process, for ``reference_batch``.
         schedule: "multistep" (by epoch, as published), "cosine" (by step, to zero), "one_cycle"
             (by step: rise over a quarter, then cosine, momentum against it; for short trainings,
             Smith and Topin, 2018) or "constant".
@@ -40,9 +61,13 @@ class Recognizer(lightning.LightningModule):
         warmup_epochs: linear warm-up: (e + 1) / warmup_epochs in epoch e of "multistep", by step
             with "cosine" and "constant".
         label_smoothing: of the cross-entropy.
+        ema: decay of a moving average of weights and statistics, by which validation, checkpoints
+            and the finished network then go. Default: none.
+        compile: compile the network with ``torch.compile``.
 
     Raises:
-        ValueError: unknown schedule or model.
+        ValueError: unknown schedule, optimiser or model; a ``reference_batch`` without
+            ``batch_size``; on resuming, a checkpoint of other classes or another skeleton.
     """
 
     def __init__(
@@ -52,72 +77,155 @@ class Recognizer(lightning.LightningModule):
         layout: str = "ntu25",
         num_persons: int = 2,
         model_kwargs: dict[str, Any] | None = None,
+        in_channels: int = 3,
+        optimizer: Literal["sgd", "adamw"] = "sgd",
         lr: float = 0.1,
         momentum: float = 0.9,
+        betas: tuple[float, float] = (0.9, 0.999),
         weight_decay: float = 4e-4,
-        schedule: str = "multistep",
+        decay_norms: bool = True,
+        reference_batch: int | None = None,
+        batch_size: int | None = None,
+        schedule: Literal["multistep", "cosine", "one_cycle", "constant"] = "multistep",
         milestones: Sequence[int] = (35, 55),
         warmup_epochs: float = 5,
         label_smoothing: float = 0.0,
+        ema: float | None = None,
+        compile: bool = False,
     ) -> None:
         super().__init__()
-        if schedule not in SCHEDULES:
-            raise ValueError(f"Recognizer: expected schedule in {SCHEDULES}, got {schedule!r}")
+        for name, value, known in (
+            ("schedule", schedule, SCHEDULES),
+            ("optimizer", optimizer, OPTIMIZERS),
+        ):
+            if value not in known:
+                raise ValueError(f"Recognizer: expected {name} in {known}, got {value!r}")
+        if reference_batch and not batch_size:
+            raise ValueError(f"Recognizer: expected a batch_size with reference_batch "
+                             f"{reference_batch}, got {batch_size}")  # fmt: skip
         self.save_hyperparameters(ignore=() if isinstance(model, str) else "model")
         if isinstance(model, str):
-            given = {"num_classes": num_classes, "layout": layout, "num_persons": num_persons}
-            model = create_model(model, **given, **(model_kwargs or {}))
+            model = create_model(
+                model,
+                num_classes=num_classes,
+                layout=layout,
+                num_persons=num_persons,
+                in_channels=in_channels,
+                **(model_kwargs or {}),
+            )
         self.model = model
+        self.train_loss = MeanMetric()
         self.train_top1 = MulticlassAccuracy(num_classes, average="micro")
-        self.val_top1 = MulticlassAccuracy(num_classes, average="micro")
-        self.test_top1 = MulticlassAccuracy(num_classes, average="micro")
+        for metric in (self.train_loss, self.train_top1):
+            metric.persistent(True)  # an epoch that resumes reports all of itself
+        self.scores = ClipScores()
+
+    def configure_callbacks(self) -> list[lightning.Callback]:
+        decay = self.hparams["ema"]
+        if decay is None:
+            return []
+        warnings.filterwarnings(
+            "ignore", ".*WeightAveraging callback with a model that overrides.*"
+        )
+        device = self.trainer.strategy.root_device
+        return [WeightAveraging(device, multi_avg_fn=get_ema_multi_avg_fn(decay))]
+
+    def configure_model(self) -> None:
+        mesh = self.device_mesh
+        if mesh is None or isinstance(self.model, FSDPModule):
+            return
+        if self.hparams["ema"] is not None:
+            raise ValueError("Recognizer: expected ema None with sharded weights, got "
+                             f"{self.hparams['ema']}")  # fmt: skip
+        for block in getattr(self.model, "blocks", ()):
+            fully_shard(block, mesh=mesh["data_parallel"])
+        fully_shard(self.model, mesh=mesh["data_parallel"])
+
+    def setup(self, stage: str) -> None:
+        if self.hparams["compile"]:
+            self.model.compile()  # in place: names of parameters stay as they are
 
     def forward(self, x: Tensor) -> Tensor:
         return self.model(x)
 
-    def _step(self, batch: tuple[Tensor, Tensor], stage: str, smoothing: float = 0.0) -> Tensor:
-        x, y = batch
+    def training_step(self, batch: Sequence[Tensor], _: int) -> Tensor:
+        x, y = batch[:2]
         logits = self(x)
-        loss = cross_entropy(logits, y, label_smoothing=smoothing)
-        top1 = getattr(self, f"{stage}_top1")
-        top1(logits, y)
-        log: dict[str, Any] = {
-            "prog_bar": True,
-            "on_step": False,
-            "on_epoch": True,
-            "batch_size": len(y),
-        }
-        self.log(f"{stage}_loss", loss, sync_dist=stage != "train", **log)
-        self.log(f"{stage}_top1", top1, **log)
+        loss = cross_entropy(logits, y, label_smoothing=self.hparams["label_smoothing"])
+        self.train_loss.update(loss.detach(), len(y))
+        self.train_top1.update(logits, y)
+        self.log("loss", loss.detach(), prog_bar=True)
+        epoch: dict[str, Any] = {"prog_bar": True, "on_step": False, "on_epoch": True}
+        self.log("train_loss", self.train_loss, **epoch)
+        self.log("train_top1", self.train_top1, **epoch)
         return loss
 
-    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
-        return self._step(batch, "train", self.hparams["label_smoothing"])
+    def _evaluate(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        logits = self(batch[0])
+        self.scores.update(logits, *batch[1:])
+        return logits, cross_entropy(logits, batch[1])
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
-        self._step(batch, "val")
+    def _report(self, stage: str) -> None:
+        scores = self.scores.compute()
+        for name, value in accuracies(scores["softmax"], scores["label"]).items():
+            self.log(f"{stage}_{name}", value, prog_bar=name == "top1", sync_dist=True)
 
-    def test_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
-        self._step(batch, "test")
+    def on_validation_epoch_start(self) -> None:
+        self.scores.reset()
 
-    def predict_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
-        """Logits (N, num_classes) of a batch (x, y)."""
-        return self(batch[0])
+    on_test_epoch_start = on_predict_epoch_start = on_validation_epoch_start
+
+    def validation_step(self, batch: Sequence[Tensor], _: int) -> None:
+        loss = self._evaluate(batch)[1]
+        self.log("val_loss", loss, prog_bar=True, batch_size=len(batch[1]), sync_dist=True)
+
+    def test_step(self, batch: Sequence[Tensor], _: int) -> None:
+        loss = self._evaluate(batch)[1]
+        self.log("test_loss", loss, batch_size=len(batch[1]), sync_dist=True)
+
+    def predict_step(self, batch: Sequence[Tensor], _: int) -> Tensor:
+        """Logits (N, num_classes) of a batch."""
+        return self._evaluate(batch)[0]
+
+    def on_validation_epoch_end(self) -> None:
+        self._report("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._report("test")
+
+    def peak_lr(self) -> float:
+        """Learning rate at the number of clips that one optimiser step sees."""
+        h: Any = self.hparams
+        if not h.reference_batch:
+            return h.lr
+        clips = h.batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches
+        return h.lr * clips / h.reference_batch
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        h: Any = self.hparams
+        groups: dict[float, list[nn.Parameter]] = {}
+        for parameter in self.parameters():
+            decay = h.weight_decay if h.decay_norms or parameter.dim() > 1 else 0.0
+            groups.setdefault(decay, []).append(parameter)
+        return [{"params": group, "weight_decay": decay} for decay, group in groups.items()]
 
     def configure_optimizers(self):
         h: Any = self.hparams
-        optimizer = torch.optim.SGD(
-            self.parameters(),
-            lr=h.lr,
-            momentum=h.momentum,
-            nesterov=h.momentum > 0,
-            weight_decay=h.weight_decay,
-        )
+        lr, groups = self.peak_lr(), self._parameter_groups()
+        if h.optimizer == "sgd":
+            optimizer: Any = torch.optim.SGD(
+                groups, lr=lr, momentum=h.momentum, nesterov=h.momentum > 0
+            )
+        else:
+            optimizer = torch.optim.AdamW(groups, lr=lr, betas=tuple(h.betas))
+        self.trainer.fit_loop.setup_data()  # the schedule goes by the batches of an epoch
         total = max(self.trainer.estimated_stepping_batches, 1)
         if h.schedule == "one_cycle":
-            scheduler: Any = OneCycleLR(optimizer, h.lr, int(total), pct_start=0.25)
+            scheduler: Any = OneCycleLR(optimizer, lr, int(total), pct_start=0.25)
         else:
-            per_epoch = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
+            per_epoch = math.ceil(
+                self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
+            )
             scheduler = LambdaLR(
                 optimizer, lambda step: self._lr_factor(step / per_epoch, step / total)
             )
@@ -134,3 +242,13 @@ class Recognizer(lightning.LightningModule):
         if h.schedule == "constant":
             return warm
         return warm * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        theirs = checkpoint.get("hyper_parameters", {})
+        for name in IDENTITY:
+            ours = self.hparams.get(name)
+            if ours is not None and theirs.get(name, ours) != ours:
+                raise ValueError(
+                    f"Recognizer: expected a checkpoint of {name} {ours}, as the data and the "
+                    f"recipe have it, got one of {name} {theirs[name]}"
+                )

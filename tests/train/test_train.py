@@ -1,4 +1,7 @@
+import csv
 import json
+import pickle
+from types import SimpleNamespace
 
 import lightning
 import numpy as np
@@ -7,8 +10,7 @@ import torch
 import yaml
 from torch import nn
 
-from skelops.data import synthetic
-from skelops.train import Recognizer, SkeletonDataModule
+from skelops.train import Recognizer, SkeletonDataModule, ensemble
 from skelops.train import cli as commands
 from skelops.train.allocator import tune_allocator
 
@@ -93,14 +95,6 @@ def test_checkpoint_and_resume(tmp_path):
     torch.testing.assert_close(resumed.model.fc.weight, through.model.fc.weight)
 
 
-def test_protocols():
-    train, test = data().clips
-    assert set(train.subject) == set(synthetic.TRAIN_SUBJECTS)
-    assert not set(train.subject) & set(test.subject)
-    train, test = data(protocol="cross_view").clips
-    assert set(train.view) == {1, 2} and set(test.view) == {3}
-
-
 @pytest.mark.parametrize(
     "settings, expected",
     [
@@ -129,39 +123,224 @@ def test_one_cycle_rises_and_falls(tmp_path):
     assert max(rates) == pytest.approx(0.1, rel=0.1) and rates[-1] < rates[0] < 0.01
 
 
+@pytest.mark.parametrize("world, accumulate", [(1, 1), (4, 1), (2, 8)])
+def test_the_learning_rate_follows_the_clips_of_a_step(world, accumulate, monkeypatch):
+    module = Recognizer(Tiny(), num_classes=16, lr=0.1, reference_batch=64, batch_size=16)
+    run = SimpleNamespace(world_size=world, accumulate_grad_batches=accumulate)
+    monkeypatch.setattr(Recognizer, "trainer", run)
+    assert module.peak_lr() == pytest.approx(0.1 * 16 * world * accumulate / 64)
+
+
+def test_optimizers(tmp_path):
+    def optimizer(**options):
+        module = Recognizer(Tiny(), num_classes=16, weight_decay=0.1, **options)
+        run = trainer(tmp_path, max_steps=1)
+        run.fit(module, data())
+        return run.optimizers[0]
+
+    sgd = optimizer(decay_norms=False)
+    assert isinstance(sgd, torch.optim.SGD) and sgd.defaults["nesterov"]
+    assert [(g["weight_decay"], [p.dim() for p in g["params"]]) for g in sgd.param_groups] == [
+        (0.1, [2]),
+        (0.0, [1]),
+    ]
+    adamw = optimizer(optimizer="adamw", betas=(0.8, 0.9))
+    assert isinstance(adamw, torch.optim.AdamW) and adamw.param_groups[0]["betas"] == (0.8, 0.9)
+    assert [len(g["params"]) for g in adamw.param_groups] == [2]
+
+
+def test_accumulated_batches_are_one_large_batch(tmp_path):
+    def weights(batch_size, accumulate):
+        torch.manual_seed(0)
+        module = Recognizer(Tiny(), 16, reference_batch=16, batch_size=batch_size, momentum=0.5)
+        run = trainer(tmp_path, max_steps=3, accumulate_grad_batches=accumulate)
+        run.fit(module, data(batch_size=batch_size))
+        return module.model.fc.weight.detach()
+
+    torch.testing.assert_close(weights(8, 4), weights(32, 1))
+
+
+def test_ema_is_what_is_evaluated_and_kept(tmp_path):
+    taken = []
+
+    class Note(lightning.Callback):
+        def on_train_batch_end(self, trainer, module, *_):
+            taken.append(module.model.fc.weight.detach().clone())
+
+    module = Recognizer(Tiny(), num_classes=16, ema=0.5)
+    trainer(tmp_path, max_steps=3, callbacks=[Note()]).fit(module, data())
+    a, b, c = taken
+    expected = 0.5 * (0.5 * a + 0.5 * b) + 0.5 * c
+    torch.testing.assert_close(module.model.fc.weight.detach(), expected)
+
+
+def test_compiling_keeps_the_names(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch._dynamo.config, "suppress_errors", False)
+    module = Recognizer(Tiny(), num_classes=16, compile=True)
+    names = list(module.state_dict())
+    trainer(tmp_path, max_steps=1).fit(module, data())
+    assert list(module.state_dict()) == names and "model.fc.weight" in names
+    assert module.model._compiled_call_impl is not None
+
+
+class Views(torch.utils.data.Dataset):
+    """Clip i has i + 1 views in a row; its views vote, and only their mean is right."""
+
+    def __init__(self, clips=6, classes=8):
+        self.clip = torch.repeat_interleave(torch.arange(clips), torch.arange(clips) + 1)
+        logits = torch.randn(len(self.clip), classes)
+        mean = torch.stack([logits[self.clip == c].softmax(1).mean(0) for c in range(clips)])
+        self.label = mean.argmax(1)
+        self.x = logits.view(-1, classes, 1, 1, 1)
+
+    def __len__(self):
+        return len(self.clip)
+
+    def __getitem__(self, i):
+        return self.x[i], self.label[self.clip[i]], self.clip[i]
+
+
+def test_the_views_of_a_clip_are_averaged(tmp_path):
+    views = Views()
+    module = Recognizer(nn.Flatten(), num_classes=8)
+    loader = torch.utils.data.DataLoader(views, batch_size=4)  # clips straddle batches
+    found = trainer(tmp_path).test(module, loader, verbose=False)[0]
+    assert found["test_top1"] == found["test_top5"] == found["test_mean_class"] == 1
+    single = torch.utils.data.DataLoader([views[i][:2] for i in range(len(views))], batch_size=4)
+    alone = trainer(tmp_path).test(module, single, verbose=False)[0]["test_top1"]
+    right = views.x.flatten(1).argmax(1) == views.label[views.clip]
+    assert alone == pytest.approx(float(right.float().mean())) and alone < 1
+
+
+def test_a_checkpoint_of_other_classes(tmp_path):
+    run = trainer(tmp_path, max_steps=1)
+    run.fit(Recognizer(Tiny(), num_classes=16), data())
+    run.save_checkpoint(tmp_path / "a.ckpt")
+    other = Recognizer(Tiny(classes=10), num_classes=10)
+    with pytest.raises(ValueError, match=r"expected a checkpoint of num_classes 10.* got .* 16"):
+        trainer(tmp_path).test(other, data(), ckpt_path=tmp_path / "a.ckpt", verbose=False)
+
+
+class Trap:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("command", ["fit", "test"])
+def test_a_checkpoint_is_not_executed(command, tmp_path, monkeypatch):
+    from skelops.__main__ import main
+
+    monkeypatch.setattr("sys.argv", ["skelops"])
+    torch.save({"state_dict": Trap(tmp_path / "trap")}, tmp_path / "a.ckpt")
+    arguments = [*SMALL, "--trainer.default_root_dir", str(tmp_path)]
+    with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
+        main([command, *arguments, "--ckpt_path", str(tmp_path / "a.ckpt")])
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    (tmp_path / "a.ckpt").rename(folder / "last.ckpt")
+    with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
+        main([command, *arguments, "--ckpt_path", "last"])
+    assert not (tmp_path / "trap").exists()
+
+
 def test_bad_settings():
+    with pytest.raises(ValueError, match=r"Recognizer: expected optimizer in .*, got 'adam'"):
+        Recognizer(Tiny(), num_classes=16, optimizer="adam")
+    with pytest.raises(ValueError, match="expected a batch_size with reference_batch 64, got None"):
+        Recognizer(Tiny(), num_classes=16, reference_batch=64)
     with pytest.raises(ValueError, match=r"Recognizer: expected schedule in .*, got 'step'"):
         Recognizer(Tiny(), num_classes=16, schedule="step")
     with pytest.raises(ValueError, match="ctr-gcn"):
         Recognizer("ctr-gcn")
 
 
-@pytest.mark.parametrize("recipe", sorted(p.stem for p in commands.RECIPES.glob("*.yaml")))
-def test_recipes_parse(recipe, monkeypatch):
-    settings = yaml.safe_load((commands.RECIPES / f"{recipe}.yaml").read_text())
-    assert settings["model"]["model"] == "ctr_gcn"
+MODELS = sorted(p.stem for p in (commands.RECIPES / "model").glob("*.yaml"))
+DATA = sorted(p.stem for p in (commands.RECIPES / "data").glob("*.yaml"))
+STREAMS = ["joint", "bone", "joint_motion", "bone_motion"]
+SMALL = ["--data.source", "synthetic", "--data.protocol", "cross_subject", "--data.num_clips", "48"]
+SMALL += ["--data.train_groups", "[1, 2]", "--data.num_workers", "0", "--trainer.logger", "false"]
+SMALL += ["--model.model_kwargs", "{base_channels: 8}", "--trainer.accelerator", "cpu"]
+
+
+def settings(kind, name):
+    return yaml.safe_load((commands.RECIPES / kind / f"{name}.yaml").read_text())
+
+
+@pytest.mark.parametrize("i, model", list(enumerate(MODELS)))
+def test_recipes_compose(i, model, monkeypatch):
     monkeypatch.setattr("sys.argv", ["skelops"])
-    source = ["--data.source", "synthetic", "--data.num_clips", "384"]
-    small = ["--model.model_kwargs", "{base_channels: 8}", "--trainer.logger", "false"]
-    built = commands.main(["--config", recipe, *source, *small], run=False)
-    assert built.model.model is not None and built.trainer.max_epochs > 1
-    assert built.model.hparams.num_classes == 16  # linked from the data
-    assert built.datamodule.hparams.batch_size == settings["data"]["batch_size"]
+    stream = STREAMS[i % 4]
+    for source in DATA:
+        names = [option for name in (model, source, stream) for option in ("--config", name)]
+        cli = commands.main([*names, *SMALL], run=False)
+        expected = settings("model", model)["data"] | settings("data", source)["data"]
+        assert cli.datamodule.hparams.transform == expected["transform"]
+        assert cli.datamodule.hparams.streams == [stream]
+        assert cli.model.hparams.num_classes == 16  # linked from the data
+        assert cli.model.hparams.batch_size == cli.datamodule.hparams.batch_size
+        assert cli.trainer.default_root_dir == f"runs/{model}-{source}-{stream}"
 
 
-def test_fit_from_the_command_line(tmp_path, monkeypatch):
+@pytest.mark.parametrize("source", DATA)
+def test_recipes_name_a_protocol(source):
+    from skelops.data import splits
+
+    assert settings("data", source)["data"]["protocol"] in splits.PROTOCOLS
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_recipes_state_what_was_published(model):
+    text = (commands.RECIPES / "model" / f"{model}.yaml").read_text()
+    assert "Published top-1" in text or "no published number" in text
+
+
+def test_unknown_recipes(tmp_path, monkeypatch):
+    from skelops.__main__ import main
+
+    with pytest.raises(SystemExit, match=r"model/ctr_gcn, .*stream/joint_motion; got 'ctrgcn'"):
+        main(["fit", "--config", "ctrgcn"])
+    monkeypatch.setattr(commands, "RECIPES", tmp_path)
+    for kind in ("model", "data"):
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / "same.yaml").touch()
+    with pytest.raises(ValueError, match="got one of data/same, model/same"):
+        commands.find_recipe("same")
+    assert commands.find_recipe("data/same") == str(tmp_path / "data" / "same.yaml")
+
+
+def test_fit_test_predict_from_the_command_line(tmp_path, monkeypatch):
     from skelops.__main__ import main
 
     monkeypatch.setattr("sys.argv", ["skelops"])
     monkeypatch.chdir(tmp_path)
-    common = ["--config", "ctr_gcn_synthetic", "--data.num_clips", "48", "--data.window", "8"]
+    common = ["--config", "ctr_gcn_small", "--config", "synthetic", "--config", "bone"]
+    common += ["--data.num_clips", "48", "--data.window", "8", "--data.train_groups", "[1, 2]"]
     common += ["--model.model_kwargs", "{base_channels: 8}", "--trainer.accelerator", "cpu"]
     common += ["--trainer.enable_progress_bar", "false", "--data.batch_size", "4"]
-    common += ["--trainer.precision", "bf16-mixed", "--data.train_groups", "[1, 2]"]
-    assert main(["fit", *common, "--trainer.max_epochs", "1"]) == 0
-    (checkpoint,) = tmp_path.rglob("*.ckpt")
-    assert list(tmp_path.rglob("metrics.csv")) and list(tmp_path.rglob("events.*"))
-    assert main(["test", *common, "--ckpt_path", str(checkpoint)]) == 0
+    common += ["--trainer.precision", "bf16-mixed", "--trainer.log_every_n_steps", "1"]
+    assert main(["fit", *common, "--trainer.max_epochs", "1", "--model.ema", "0.9"]) == 0
+    run = tmp_path / "runs" / "ctr_gcn_small-synthetic-bone"
+    with (run / "csv" / "version_0" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    logged = {name for row in rows for name, value in row.items() if value}
+    assert logged >= {"clips_per_s", "data_share", "loss", "lr-SGD", "train_top1", "val_top5"}
+    assert all(0 < float(row["data_share"]) < 1 for row in rows if row["data_share"])
+    assert list((run / "tensorboard").glob("events.*"))
+
+    assert main(["test", *common, "--ckpt_path", "last"]) == 0
+    matrix = np.genfromtxt(run / "confusion.csv", delimiter=",", skip_header=1)[:, 1:]
+    assert matrix.shape == (16, 16) and matrix.sum() == 16
+    assert (run / "confusion.png").stat().st_size > 5000
+
+    assert main(["predict", *common, "--ckpt_path", "last"]) == 0
+    found = ensemble.load_predictions(run / "predictions.npz")
+    assert found.stream == "bone" and found.run == run.name and len(set(found.name)) == 16
+    np.testing.assert_allclose(found.softmax.sum(1), 1, atol=1e-5)
+    accuracy = (found.softmax.argmax(1) == found.label).mean()
+    assert accuracy == pytest.approx(np.trace(matrix) / 16)
 
 
 def test_commands(capsys):
