@@ -78,6 +78,7 @@ CASES = {
         "tiny": dict(N=1, C=1, T=1, V=1),
         "eval": dict(N=8, C=64, T=13, V=25, residual="norm", training=False),
     },
+    "random_uniform": {"noise": dict(N=8, count=9600), "tiny": dict(N=1, count=1)},
     "temporal_mean": {"ntu": dict(N=8, C=64, T=64, V=25), "tiny": dict(N=1, C=1, T=1, V=1)},
 }
 
@@ -142,7 +143,7 @@ def compile_case(op_name: str, dims: dict, dtype: torch.dtype, architecture: int
     assert module.supports(*args) is None
     with _launches_recorded(architecture) as launches:
         outputs = _as_tuple(module.forward(*args))
-        if op.composite_backward is None:
+        if op.has_backward_op:
             grads = [torch.empty_like(outputs[i]) for i in op.differentiable_outputs]
             saved = [outputs[op.outputs.index(name)] for name in op.saved]
             needs = sum((args[k] is not None) << i for i, k in enumerate(op.grad_index))

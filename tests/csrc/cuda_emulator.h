@@ -2,6 +2,8 @@
 // one after the other. Shared memory starts as NaN, so that a value nobody staged is noticed.
 #pragma once
 
+#include <math.h>
+
 #include <barrier>
 #include <cstring>
 #include <thread>
@@ -11,7 +13,7 @@
 #define __device__
 #define __host__
 #define __shared__
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 
 struct dim3 {
   unsigned x = 1, y = 1, z = 1;
@@ -20,6 +22,16 @@ struct dim3 {
 inline thread_local dim3 threadIdx;
 inline dim3 blockIdx, blockDim, gridDim;
 inline std::barrier<>* block_barrier;
+
+inline void sincospi(double x, double* sine, double* cosine) {
+  *sine = sin(M_PI * x);
+  *cosine = cos(M_PI * x);
+}
+
+inline void sincospi(float x, float* sine, float* cosine) {
+  *sine = static_cast<float>(sin(M_PI * x));
+  *cosine = static_cast<float>(cos(M_PI * x));
+}
 
 inline void __syncthreads() { block_barrier->arrive_and_wait(); }
 
