@@ -29,6 +29,19 @@ struct Accumulator<__nv_bfloat16> {
 template <typename T>
 using acc_t = typename Accumulator<T>::type;
 
+constexpr int kSharedBytes = 48 * 1024;  // what every GPU grants without opting in
+
+template <typename T>
+__host__ __device__ constexpr T least(T a, T b) {
+  return a < b ? a : b;
+}
+template <typename T>
+__host__ __device__ constexpr T most(T a, T b) {
+  return a < b ? b : a;
+}
+
+__host__ __device__ constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
+
 // Four values that move in one access.
 template <typename T>
 struct alignas(4 * sizeof(T)) Quad {

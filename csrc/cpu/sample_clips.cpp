@@ -1,7 +1,7 @@
-// sample_clips: each clip is read once, frame by frame, into rows of homogeneous points (one row per
-// coordinate, joints and persons in the order of the result); rows are blended and transformed into
-// a window that stays in the second-level cache (38 KB at T = 64, V = 25, M = 2), where noise, blur
-// and the differences to parents and next frames are taken; the result is written once.
+// sample_clips: each clip is read once, frame by frame, into rows of homogeneous points (one row
+// per coordinate, joints and persons in the order of the result); rows are blended and transformed
+// into a window that stays in the second-level cache (38 KB at T = 64, V = 25, M = 2), where noise,
+// blur and the differences to parents and next frames are taken; the result is written once.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -130,8 +130,7 @@ class Sampler {
       const A* planes = difference(group);
       for (int64_t s : group.streams) {
         for (int64_t c = 0; c < p_.channels; ++c) {
-          write(planes + c * size, size, p_.kinds[s] & kMotion,
-                out + (s * p_.channels + c) * size);
+          write(planes + c * size, size, p_.kinds[s] & kMotion, out + (s * p_.channels + c) * size);
         }
       }
     }
@@ -156,8 +155,8 @@ class Sampler {
         const int64_t who = p_.person.present() ? p_.person.row(n)[m] : m;
         for (int64_t k = 0; k < p_.averaged; ++k) {
           const int64_t from = p_.convert.present() ? p_.convert[joint * p_.averaged + k] : joint;
-          take_[(v * p_.persons + m) * p_.averaged + k] = static_cast<int32_t>(
-              who < 0 ? values_ : (who * p_.joints_in + from) * p_.channels);
+          take_[(v * p_.persons + m) * p_.averaged + k] =
+              static_cast<int32_t>(who < 0 ? values_ : (who * p_.joints_in + from) * p_.channels);
         }
       }
     }
@@ -196,8 +195,8 @@ class Sampler {
         const int64_t joint = p_.order.present() ? p_.order.row(n_)[v] : v;
         A sum = 0;
         for (int64_t k = 0; k < p_.averaged; ++k) {
-          sum += p_.convert_weight.data()[joint * p_.averaged + k] *
-                 from[take_[j * p_.averaged + k]];
+          sum +=
+              p_.convert_weight.data()[joint * p_.averaged + k] * from[take_[j * p_.averaged + k]];
         }
         to[j] = sum;
       }
@@ -487,8 +486,8 @@ Tensor sample_clips(Tensor xyz, Tensor bounds, Tensor frame, Tensor blend, Tenso
   const bool native =
       std::any_of(kinds.begin(), kinds.end(), [](int64_t kind) { return kind & kNative; });
 
-  Tensor out = torch::stable::new_empty(
-      xyz, {batch, streams * xyz.size(3), frames, parts, persons}, dtype);
+  Tensor out =
+      torch::stable::new_empty(xyz, {batch, streams * xyz.size(3), frames, parts, persons}, dtype);
   if (out.numel() == 0) return out;
   const Tensor source = torch::stable::contiguous(xyz);
   dispatch(source, kOp, [&](auto in) {
@@ -496,40 +495,13 @@ Tensor sample_clips(Tensor xyz, Tensor bounds, Tensor frame, Tensor blend, Tenso
     using A = Accumulate<T>;
     const Parameter<A> blend_values(blend), affine_values(affine), weights(convert_weight),
         blur_values(blur), noise_values(noise), std_values(noise_std);
-    const Problem<T> problem{data<T>(source),
-                             xyz.size(1),
-                             xyz.size(2),
-                             xyz.size(3),
-                             dims,
-                             frames,
-                             joints,
-                             persons,
-                             parts,
-                             taps,
-                             averaged,
-                             bounds_table,
-                             frame_table,
-                             parent_table,
-                             part_table,
-                             person_table,
-                             convert_table,
-                             order_table,
-                             branch_table,
-                             blend_values,
-                             affine_values,
-                             weights,
-                             blur_values,
-                             noise_values,
-                             std_values,
-                             draw_table,
-                             kinds,
-                             groups,
-                             seed,
-                             epoch,
-                             stream,
-                             keep_missing,
-                             unit_box,
-                             native};
+    const Problem<T> problem{
+        data<T>(source), xyz.size(1),  xyz.size(2),   xyz.size(3),  dims,          frames,
+        joints,          persons,      parts,         taps,         averaged,      bounds_table,
+        frame_table,     parent_table, part_table,    person_table, convert_table, order_table,
+        branch_table,    blend_values, affine_values, weights,      blur_values,   noise_values,
+        std_values,      draw_table,   kinds,         groups,       seed,          epoch,
+        stream,          keep_missing, unit_box,      native};
     dispatch(dtype, kOp, [&](auto to) {
       using U = decltype(to);
       const int64_t size = out.numel() / batch;

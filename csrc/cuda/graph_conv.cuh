@@ -8,11 +8,7 @@
 namespace skelops {
 
 constexpr int kBlockThreads = 128;
-constexpr int kSharedBytes = 48 * 1024;  // what every GPU grants without opting in
-constexpr int kJointChunk = 32;          // input joints that are staged at a time
-
-__host__ __device__ constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
-__host__ __device__ constexpr int smaller(int a, int b) { return a < b ? a : b; }
+constexpr int kJointChunk = 32;  // input joints that are staged at a time
 
 // A thread owns 4 rows x 4 joints of z. A block owns `rows` rows of one sample.
 struct AggregatePlan {
@@ -29,7 +25,7 @@ struct AggregatePlan {
       : quads(ceil_div(joints, 4)),
         rows(kBlockThreads / quads * 4),
         row_stride(rows + 4),
-        chunk(smaller(joints, kJointChunk)),
+        chunk(least(joints, kJointChunk)),
         chunk_values(chunk * quads * 4) {
     const int in = chunk * row_stride, out = rows * joints, staged = in > out ? in : out;
     const long long stages = static_cast<long long>(subsets) * ceil_div(joints, chunk);
@@ -71,7 +67,7 @@ __global__ void __launch_bounds__(kBlockThreads)
       for (int k = 0; k < subsets; ++k) {
         for (int first = 0; first < joints; first += plan.chunk, tile += plan.chunk_values) {
           stage_graph(tile, graph + k * graph_values, joints, first,
-                      smaller(plan.chunk, joints - first), plan.quads * 4, transposed);
+                      least(plan.chunk, joints - first), plan.quads * 4, transposed);
         }
       }
     }
@@ -83,7 +79,7 @@ __global__ void __launch_bounds__(kBlockThreads)
       for (int k = 0; k < subsets; ++k) {
         const T* source = x + ((n * subsets + k) * rows + begin) * joints;
         for (int first = 0; first < joints; first += plan.chunk) {
-          const int width = smaller(plan.chunk, joints - first);
+          const int width = least(plan.chunk, joints - first);
           __syncthreads();
           if (!plan.resident) {
             stage_graph(a_tile, graph + k * graph_values, joints, first, width, plan.quads * 4,
@@ -131,7 +127,7 @@ struct GraphGradPlan {
   __host__ __device__ explicit GraphGradPlan(int joints)
       : quads(ceil_div(joints, 4)),
         tiles(quads * quads),
-        block_tiles(smaller(tiles, kBlockThreads)),
+        block_tiles(least(tiles, kBlockThreads)),
         groups(kBlockThreads / block_tiles),
         rows(512 / quads) {}
 

@@ -27,8 +27,7 @@ namespace skelops {
 constexpr int kClipThreads = 256;
 template <typename A>  // blocks per multiprocessor, with hardly any spills
 constexpr int kClipResident = sizeof(A) == 8 ? 3 : 4;
-constexpr int kClipBlocks = 1024;            // one to two waves of the largest GPUs
-constexpr int kClipSharedBytes = 48 * 1024;  // what every GPU grants without opting in
+constexpr int kClipBlocks = 1024;  // one to two waves of the largest GPUs
 constexpr int kMaxCoordinates = 3;
 constexpr int kChoices = 3;  // first transform, second transform, zero
 constexpr int kTransformValues = kChoices * kMaxCoordinates * (kMaxCoordinates + 1);
@@ -39,15 +38,6 @@ constexpr A kInfinity = std::numeric_limits<A>::infinity();
 
 enum StreamKind { kMotion = 1, kNative = 2, kAngle = 4, kScoreMean = 8 };
 
-template <typename T>
-__host__ __device__ constexpr T least(T a, T b) {
-  return a < b ? a : b;
-}
-template <typename T>
-__host__ __device__ constexpr T most(T a, T b) {
-  return a < b ? b : a;
-}
-__host__ __device__ constexpr int tiles_of(int size, int tile) { return (size + tile - 1) / tile; }
 // The index itself, or -1 where it is out of range.
 __host__ __device__ constexpr int checked(long long i, int size) {
   return i >= 0 && i < size ? static_cast<int>(i) : -1;
@@ -115,16 +105,16 @@ struct ClipTiles {
     const auto frame_bytes = [&] {
       return static_cast<int>(values * persons * sizeof(acc) + sizeof(ClipTaps<acc>));
     };
-    const auto fitting = [&] { return (kClipSharedBytes - kTransforms) / frame_bytes() - halo; };
+    const auto fitting = [&] { return (kSharedBytes - kTransforms) / frame_bytes() - halo; };
     while (persons > 1 && fitting() < least(b.frames, most(4, halo))) persons = (persons + 1) / 2;
     fits = fitting() > 0;
-    person_tiles = tiles_of(b.persons, persons);
+    person_tiles = ceil_div(b.persons, persons);
     // Long tiles do most per look-up; short ones are for small batches, down to twice the halo.
     const long long wanted = kClipBlocks / most(samples * person_tiles, 1LL);
     frame_tiles = least<long long>(wanted, b.frames / most(16, 2 * halo));
-    frame_tiles = most(frame_tiles, tiles_of(b.frames, most(fitting(), 1)));
-    frames = tiles_of(b.frames, frame_tiles);
-    frame_tiles = tiles_of(b.frames, frames);
+    frame_tiles = most(frame_tiles, ceil_div(b.frames, most(fitting(), 1)));
+    frames = ceil_div(b.frames, frame_tiles);
+    frame_tiles = ceil_div(b.frames, frames);
     shared_bytes = kTransforms + (frames + halo) * frame_bytes();
   }
 };
@@ -134,7 +124,7 @@ struct ClipTiles {
 template <typename Visit>
 __device__ void each_column(int joints, int persons, int frames, const Visit& visit) {
   const int columns = joints * persons, threads = blockDim.x;
-  const int sharing = most(threads / columns, 1), span = tiles_of(frames, sharing);
+  const int sharing = most(threads / columns, 1), span = ceil_div(frames, sharing);
   for (int i = threadIdx.x; i < sharing * columns; i += threads) {
     const int column = i % columns, begin = i / columns * span, end = least(begin + span, frames);
     if (begin < end) visit(column / persons, column % persons, begin, end);

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -202,6 +202,20 @@ class Clips:
             **{key: getattr(self, key) for key in ("classes", "layout", "fps", "confidence")},
         )
 
+    def divide(self, key: str) -> Clips:
+        """Clips whose classes are told apart by ``extra[key]`` too, e.g. movement x correctness.
+
+        Raises:
+            ValueError: no such per-clip array.
+        """
+        if key not in self.extra:
+            raise _fail(f"key of extra, one of {sorted(self.extra)}", repr(key))
+        values, which = np.unique(self.extra[key], return_inverse=True)
+        kept = {name: value for name, value in self.__dict__.items() if name in _FIELDS}
+        kept["classes"] = tuple(f"{c}, {key} {v}" for c in self.classes for v in values)
+        kept["label"] = np.asarray(self.label) * len(values) + which.reshape(-1)
+        return Clips._trusted(**kept)
+
     @classmethod
     def open(cls, path: str | Path) -> Clips:
         """Map a store, see :func:`skelops.data.store.open_store`."""
@@ -221,6 +235,9 @@ class Clips:
         from skelops.data.store import reopen_store
 
         return reopen_store, (self.path, self.stamp)
+
+
+_FIELDS = frozenset(f.name for f in fields(Clips)) - {"path", "stamp"}
 
 
 def in_clip(index: tuple[int, ...]) -> str:

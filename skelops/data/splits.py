@@ -51,7 +51,7 @@ PUBLISHED = {
     "ntu120_xsub": Protocol("subject", _among(*NTU120_SUBJECTS), 120),
     "ntu120_xset": Protocol("setup", _even, 120),
     "nw_ucla": Protocol("view", _among(1, 2), 10),
-    "ui_prmd": Protocol("subject", _odd, 10),
+    "ui_prmd": Protocol("subject", _odd),
 }
 PROTOCOLS = (*GENERAL, *PUBLISHED, "random")
 

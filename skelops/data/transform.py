@@ -49,8 +49,8 @@ class ClipTransform:
     """How a clip becomes a training or test sample.
 
     Transforms apply in this order: centring and alignment, scale, shear, rotation, flip, axis mask,
-    shift, corruption and removal of joints, noise, blur. All of them are one affine map, one table of joints, one
-    table of frames and one filter per sample, see :func:`skelops.sample_clips`.
+    shift, corruption and removal of joints, noise, blur. All of them are one affine map, one table
+    of joints, one table of frames and one filter per sample, see :func:`skelops.sample_clips`.
 
     Args:
         frames: T, frames of a sample.
@@ -570,10 +570,9 @@ TRANSFORMS = {
     "nw_ucla": ClipTransform(
         frames=52, sampling="sorted", rotation=(torch.pi / 3, torch.pi / 3, 0.0), unit_box=True
     ),
-    # 6UOOON9/Hyper-GCN, NTU RGB+D; joints relative to joint 20, which keeps its place in all streams
-    "hyper_gcn": ClipTransform(
-        rotation=0.3, root=20, parents=(*_GRAPH[:20], -1, *_GRAPH[21:])
-    ),
+    # 6UOOON9/Hyper-GCN, NTU RGB+D; joints relative to the spine at the shoulders, which as joint
+    # and as bone is itself
+    "hyper_gcn": ClipTransform(rotation=0.3, root=20, parents=(*_GRAPH[:20], -1, *_GRAPH[21:])),
     # kennymckormick/pyskl
     "pyskl": ClipTransform(
         frames=100, sampling="uniform", align=True, native_motion=True, num_clips=10

@@ -34,6 +34,8 @@ class SkeletonDataModule(lightning.LightningDataModule):
         protocol: a protocol of :func:`skelops.data.split`.
         split_file: clips to train and test on, see :func:`skelops.data.load_split`; replaces
             ``protocol``.
+        divide: per-clip array that tells the classes apart further, see
+            :meth:`skelops.data.Clips.divide`.
         train_groups: subjects (views, setups) to train on. Default: those of the protocol, for the
             synthetic set its ``TRAIN_SUBJECTS``.
         transform: name of a published transform, see :data:`skelops.data.TRANSFORMS`.
@@ -56,6 +58,7 @@ class SkeletonDataModule(lightning.LightningDataModule):
         source: str = "synthetic",
         protocol: str = "cross_subject",
         split_file: str | None = None,
+        divide: str | None = None,
         train_groups: Sequence[int] | None = None,
         transform: str = "ctr_gcn",
         transform_args: dict[str, Any] | None = None,
@@ -75,9 +78,9 @@ class SkeletonDataModule(lightning.LightningDataModule):
     def clips(self) -> Clips:
         """All clips, read (or mapped) on first use."""
         h: Any = self.hparams
-        if h.source == "synthetic":
-            return synthetic.generate(h.num_clips, h.seed)
-        return read(h.source)
+        made = h.source == "synthetic"
+        clips = synthetic.generate(h.num_clips, h.seed) if made else read(h.source)
+        return clips if h.divide is None else clips.divide(h.divide)
 
     @cached_property
     def index(self) -> tuple[np.ndarray, np.ndarray]:

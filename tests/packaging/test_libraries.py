@@ -80,7 +80,7 @@ def test_cuda_library_registers_its_ops(run_python):
 import torch
 from skelops import _build
 assert _build.load_cuda() is None, _build.load_cuda()
-for name in ("_graph_aggregate_cuda", "_graph_aggregate_grad_a_cuda"):
+for name in ("_graph_aggregate_cuda", "_graph_aggregate_grad_a_cuda", "_sample_clips_cuda"):
     assert torch._C._dispatch_has_kernel_for_dispatch_key(f"skelops::{name}", "CUDA"), name
 """
     run_python(program, LD_PRELOAD=STUB)
