@@ -13,7 +13,6 @@ import numpy as np
 
 from skelops import _check
 from skelops.data import ClipDataset, Clips, read, synthetic
-from skelops.data.store import MAGIC
 
 SYNTHETIC = 384  # clips of the synthetic set on offer: each class of each subject once
 
@@ -97,12 +96,7 @@ def draw(args: argparse.Namespace) -> Path:
 def _open(source: str, format: str | None) -> Clips:
     if source == "synthetic":
         return synthetic.generate(SYNTHETIC)
-    path = Path(source)
-    if path.is_file():
-        with path.open("rb") as file:
-            if file.read(len(MAGIC)) == MAGIC:
-                return Clips.open(path)
-    return read(path, format)
+    return read(source, format)
 
 
 def find_clip(clips: Clips, wanted: str) -> int:

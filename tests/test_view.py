@@ -195,7 +195,7 @@ def checkpoint(tmp_path_factory):
     from skelops.train import Recognizer, SkeletonDataModule
 
     folder = tmp_path_factory.mktemp("fit")
-    data = SkeletonDataModule(synthetic_clips=384, frames=16, batch_size=4)
+    data = SkeletonDataModule(num_clips=384, window=16, batch_size=4)
     module = Recognizer("st_gcn", 16, "ntu25", 2, {"base_channels": 8})
     trainer = lightning.Trainer(
         max_epochs=1, limit_train_batches=1, limit_val_batches=0, accelerator="cpu", logger=False,

@@ -14,6 +14,7 @@ import numpy as np
 from skelops.data.clips import Clips
 from skelops.data.convert import ON_ERROR, convert
 from skelops.data.formats import FORMATS, open_source
+from skelops.data.normalize import PREPARATIONS, Prepared
 from skelops.data.splits import PROTOCOLS, save_split, split
 from skelops.data.store import DTYPES, verify
 
@@ -60,6 +61,8 @@ def _parser() -> argparse.ArgumentParser:
                          help="what to do about a damaged clip")  # fmt: skip
     command.add_argument("--option", action="append", default=[], metavar="KEY=VALUE",
                          type=_option, help="option of the format, repeatable")  # fmt: skip
+    command.add_argument("--prepare", choices=PREPARATIONS,
+                         help="drop, fill or resample frames as published")  # fmt: skip
     command.add_argument("--overwrite", action="store_true", help="replace the store")
 
     command = commands.add_parser("info", help="describe a store")
@@ -96,6 +99,8 @@ def _option(text: str) -> tuple[str, Any]:
 
 def _convert(args: argparse.Namespace) -> None:
     source = open_source(args.source, args.format, **dict(args.option))
+    if args.prepare is not None:
+        source = Prepared(source, args.prepare)
     done = convert(
         source,
         args.out,

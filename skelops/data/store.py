@@ -27,12 +27,13 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from skelops.data.clips import PER_CLIP, Clips, find_not_finite, find_present, in_clip
-from skelops.graph import get_layout
+from skelops.graph import Layout, get_layout, list_layouts, register_layout
 
 if TYPE_CHECKING:
     from skelops.data.formats._base import Clip
 
 MAGIC = b"SKELCLIP"
+SKELETON = ("parents", "joint_names")  # of the layout, for who does not know it
 VERSION = 1
 PREAMBLE = struct.Struct("<8sIIQQI24xI")  # magic, version, 0, header at, its size, its CRC, own CRC
 ALIGN = 4096
@@ -240,8 +241,12 @@ class ClipWriter:
             self._write_array(f"extra/{key}", np.stack(values))
         from skelops import __version__
 
+        skeleton = None
+        if self.layout in list_layouts():
+            skeleton = {key: getattr(get_layout(self.layout), key) for key in SKELETON}
         write_header(file, {
             "layout": self.layout,
+            "skeleton": skeleton,
             "classes": self.classes,
             "fps": self.fps,
             "confidence": self.confidence,
@@ -390,7 +395,7 @@ def _check_header(header: dict[str, Any], end: int) -> None:
         shapes[name], place = shape, offset + _nbytes(entry)
     if place != end:
         raise ValueError(f"arrays up to {place}, the header at {end}")
-    clips, (frames, persons, _, channels) = header["clips"], shapes["xyz"]
+    clips, (frames, persons, V, channels) = header["clips"], shapes["xyz"]
     whole = {"xyz": shapes["xyz"], "present": (frames, persons)} | {k: (clips,) for k in PER_CLIP}
     for name, shape in whole.items():
         if shapes[name] != shape:
@@ -403,6 +408,10 @@ def _check_header(header: dict[str, Any], end: int) -> None:
     names = [header["layout"], *header["classes"]]
     if type(header["classes"]) is not list or any(type(name) is not str for name in names):
         raise ValueError(f"layout and class names {names}")
+    if header.get("skeleton") is not None:
+        parents, joints = (header["skeleton"][key] for key in SKELETON)
+        if not len(parents) == len(joints) == V or not all(0 <= int(p) < V for p in parents):
+            raise ValueError(f"a skeleton of {len(parents)} parents and {len(joints)} joint names")
     if type(header["confidence"]) is not bool or channels <= header["confidence"]:
         raise ValueError(f"confidence {header['confidence']} of {channels} channels")
     if header["fps"] is not None:
@@ -414,6 +423,15 @@ def _nbytes(entry: dict[str, Any]) -> int:
     for n in entry["shape"]:
         count *= n
     return count
+
+
+def is_store(path: str | Path) -> bool:
+    """Whether a path is a file that starts like a clip store."""
+    path = Path(path)
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
 
 
 def open_store(path: str | Path) -> Clips:
@@ -439,6 +457,9 @@ def open_store(path: str | Path) -> Clips:
         .reshape(entry["shape"])
         for name, entry in header["arrays"].items()
     }
+    skeleton = header.get("skeleton")
+    if skeleton is not None and header["layout"] not in list_layouts():
+        register_layout(Layout(header["layout"], **{k: tuple(skeleton[k]) for k in SKELETON}))
     return Clips._trusted(
         **{name: arrays[name] for name in ("xyz", "present", *PER_CLIP)},
         extra={k.removeprefix("extra/"): v for k, v in arrays.items() if k.startswith("extra/")},

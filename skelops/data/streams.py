@@ -79,12 +79,9 @@ def make_streams(
             raise _check.fail("make_streams", f"streams of {STREAMS}", repr(name))
     layout = get_layout(layout)
     V = layout.num_joints
-    bone = list(layout.parents if parents is None else parents)
+    bone = _table("parents", layout.parents if parents is None else parents, V)
     skip = [v if p < 0 or bone[p] in (p, -1) else bone[p] for v, p in enumerate(bone)]
-    skip = skip if skip_parents is None else list(skip_parents)
-    for what, table in (("parents", bone), ("skip_parents", skip)):
-        if len(table) != V or not all(-1 <= p < V for p in table):
-            raise _check.fail("make_streams", f"{what} of {V} joints in -1..{V - 1}", table)
+    skip = _table("skip_parents", skip if skip_parents is None else skip_parents, V)
     for what, joints in (("root", [] if root is None else [root]), ("part", part or [])):
         if not all(0 <= v < V for v in joints):
             raise _check.fail("make_streams", f"{what} in 0..{V - 1}", joints)
@@ -102,6 +99,12 @@ def make_streams(
         return Streams(parent, tuple(kinds), None, names)
     index = torch.tensor(part)
     return Streams(parent[:, index], tuple(kinds), index, names)
+
+
+def _table(name: str, parents: Sequence[int], V: int) -> list[int]:
+    if len(parents) != V or not all(-1 <= p < V for p in parents):
+        raise _check.fail("make_streams", f"{name} of {V} joints in -1..{V - 1}", list(parents))
+    return list(parents)
 
 
 # Joints of the parts of PSUMNet and, counted within the part, their parents as published: the table

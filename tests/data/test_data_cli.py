@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from skelops.__main__ import main as skelops
-from skelops.data import Clips, load_split
+from skelops.data import Clips, load_split, normalize
 from skelops.data.cli import main
 from skelops.data.formats import FORMATS
 from skelops.data.formats._base import Clip, Format
@@ -153,3 +153,16 @@ def test_the_command_ends_without_a_traceback(tmp_path):
     )
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.count("\n") == 1 and done.stderr.startswith("skelops data: ")
+
+
+def test_convert_prepares_clips(recorded, tmp_path):
+    source = recorded / "fixtures" / "pyskl_3d.pkl"
+    for name in ("raw", "pyskl"):
+        options = ["--prepare", "pyskl"] if name == "pyskl" else []
+        main(["convert", str(source), str(tmp_path / name), "--workers", "0", *options])
+    raw, prepared = Clips.open(tmp_path / "raw"), Clips.open(tmp_path / "pyskl")
+    assert raw.name.tolist() == prepared.name.tolist()
+    for clip in range(len(raw)):
+        expected = normalize.pyskl(raw[clip], "ntu25")
+        np.testing.assert_array_equal(prepared[clip], expected)
+        assert not prepared[clip][0, 0, 1].any() and not np.array_equal(prepared[clip], raw[clip])

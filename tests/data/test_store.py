@@ -17,7 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from skelops.data import Clips, ClipWriter, store, verify
+from skelops import graph
+from skelops.data import Clips, ClipWriter, read, store, verify
 from skelops.data.formats._base import Clip
 
 FORK = multiprocessing.get_context("fork")
@@ -473,3 +474,20 @@ def test_a_relative_path_is_pickled_whole(path, monkeypatch):
     text = pickle.dumps(Clips.open(path.name))
     monkeypatch.chdir("/")
     assert len(pickle.loads(text)) == 5
+
+
+def test_a_layout_that_is_not_registered_comes_with_the_store(tmp_path):
+    path = tmp_path / "arms.clips"
+    layout = graph.register_layout(
+        graph.Layout("arm_of_a_robot", (0, 0, 1), ("base", "elbow", "tip"))
+    )
+    try:
+        xyz = np.ones((4, 1, 3, 3), np.float32)
+        Clips(xyz, np.array([4]), np.array([0]), ("wave",), layout.name).save(path)
+        del graph._LAYOUTS[layout.name]
+        opened = Clips.open(path)
+        assert graph.get_layout(opened.layout).parents == (0, 0, 1)
+        assert graph.get_layout(opened.layout).joint_names == ("base", "elbow", "tip")
+        assert len(read(path)) == 1 and read(path).path is not None
+    finally:
+        graph._LAYOUTS.pop(layout.name, None)

@@ -22,6 +22,7 @@ from skelops.data.formats import (
     stgcn,
 )
 from skelops.data.formats._base import FORMATS, Clip, Format, Source, register_format
+from skelops.data.store import is_store
 
 __all__ = [
     "FORMATS",
@@ -94,10 +95,10 @@ def open_source(path: str | Path, format: str | None = None, **options: Any) -> 
 
 
 def read(path: str | Path, format: str | None = None, **options: Any) -> Clips:
-    """Read recordings into memory. Nothing on disk is changed.
+    """Read recordings into memory, or map a clip store. Nothing on disk is changed.
 
     Args:
-        path, format, options: as for :func:`open_source`.
+        path, format, options: as for :func:`open_source`; a store is known by its first bytes.
 
     Returns:
         The clips, without those that the format's rules leave out.
@@ -112,6 +113,8 @@ def read(path: str | Path, format: str | None = None, **options: Any) -> Clips:
         >>> read("all_sqe").layout  # doctest: +SKIP
         'nw_ucla20'
     """
+    if format is None and is_store(path):
+        return Clips.open(path)
     source = open_source(path, format, **options)
     loaded = (source.load(index) for index in range(len(source)))
     clips = [clip for clip in loaded if clip is not None]

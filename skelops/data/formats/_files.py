@@ -366,6 +366,26 @@ def _label_table(path: Path) -> dict[str, str]:
     return table
 
 
+def sides(splits: Mapping[str, Iterable[str]]) -> dict[str, dict[str, str]]:
+    """Published lists of clips as protocols: for each, the names that "train" and that "test".
+
+    A protocol is what two lists share in their names, "xsub" of "xsub_train" and "xsub_val",
+    "split1" of "train1" and "test1", else "split". What is validated on is tested on, but stays
+    "val" where there is a list to test on too.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for split, names in splits.items():
+        for word in ("train", "val", "test"):
+            if word in split:
+                rest = split.replace(word, "").strip("_")
+                apart = word != "val" or split.replace("val", "test") in splits
+                side = word if apart else "test"
+                key = f"split{rest}" if not rest or rest.isdigit() else rest
+                found.setdefault(key, {}).update(dict.fromkeys(names, side))
+                break
+    return found
+
+
 def subject_and_view(name: str) -> tuple[int, int]:
     """Performer and camera of a name such as S001C002P003R002A010, else 1 and 1."""
     match = _NTU_NAME.match(name)

@@ -21,6 +21,7 @@ from skelops.data.formats._files import (
     layout_of,
     numbers,
     short,
+    sides,
     subject_and_view,
     unique_names,
 )
@@ -35,7 +36,8 @@ class PYSKL:
     an annotation has ``frame_dir``, ``label``, ``keypoint`` (M, T, V, C) and, in 2-D,
     ``keypoint_score`` (M, T, V) and ``img_shape``. Clips are (T, M, V, C) float32; scores become
     the last channel. Performer and camera are those of NTU RGB+D names; ``extra`` holds the
-    ``height`` and ``width`` of the picture. Clips without a person are left out.
+    ``height`` and ``width`` of the picture and, for each pair of splits such as "xsub_train" and
+    "xsub_val", "train" or "test" under ``xsub``. Clips without a person are left out.
 
     Each process that reads holds the whole pickle in memory once.
 
@@ -92,6 +94,7 @@ class PYSKL:
         if normalise and not self.pictures:
             raise ValueError(f"{path}: expected img_shape in all annotations to normalise by")
         self.splits = self._splits(content)
+        self.sides = sides(self.splits)
 
     def _content(self) -> Any:
         return _load(self.path, Path(self.path).stat().st_mtime_ns)
@@ -127,10 +130,11 @@ class PYSKL:
         xyz = numbers(entry["keypoint"], (None, None, self.joints, dims), f"{where}, keypoint")
         if xyz.shape[1] == 0:
             raise ValueError(f"{where}: expected at least one frame, got keypoint {xyz.shape}")
-        extra = {}
+        name = self.names[index]
+        extra: dict[str, Any] = {key: side.get(name, "") for key, side in self.sides.items()}
         if self.pictures:
             height, width = _picture(entry["img_shape"], where)
-            extra = {"height": height, "width": width}
+            extra |= {"height": height, "width": width}
             if self.normalise:
                 xyz[..., :2] /= np.float32([width, height])
         if self.confidence:
@@ -140,7 +144,6 @@ class PYSKL:
         if not xyz.any():
             return None
         xyz = fit_persons(xyz.swapaxes(0, 1), self.num_persons, self.confidence)
-        name = self.names[index]
         return Clip(xyz, self.labels[index], name, *subject_and_view(name), extra)
 
 

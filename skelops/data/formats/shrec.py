@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from skelops.data.formats._base import Clip, Format, register_format
+from skelops.data.formats._files import sides
 from skelops.data.formats._text import FLOAT32_MAX, Lines, named
 
 GESTURES = (
@@ -28,7 +29,8 @@ class HandGestures:
 
     A clip is ``gesture_g/finger_f/subject_s/essai_e/skeletons_world.txt``, a line of 22 joints x
     (x, y, z) per frame; empty lines count for nothing. Clips are (T, 1, 22, 3) float32, metres,
-    named by their directories; ``extra`` holds ``finger`` and ``trial``.
+    named by their directories; ``extra`` holds ``finger`` and ``trial`` and, with the lists,
+    ``split``, "train" or "test".
 
     Args:
         path: directory of the ``gesture_*`` directories.
@@ -70,6 +72,7 @@ class HandGestures:
             for split, file in LISTS.items()
             if (root / file).is_file()
         }
+        self.sides = sides(self.splits)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -80,7 +83,8 @@ class HandGestures:
         label = gesture - 1
         if len(self.classes) == 28:
             label = 2 * label + finger - 1
-        return Clip(xyz, label, name, subject, extra={"finger": finger, "trial": trial})
+        extra = {key: side.get(name, "") for key, side in self.sides.items()}
+        return Clip(xyz, label, name, subject, 1, {"finger": finger, "trial": trial, **extra})
 
 
 def _numbers(root: Path, name: str) -> tuple[int, int, int, int]:

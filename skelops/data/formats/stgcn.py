@@ -18,6 +18,7 @@ from skelops.data.formats._files import (
     numbers,
     open_array,
     short,
+    sides,
     subject_and_view,
     unique_names,
 )
@@ -32,7 +33,8 @@ class STGCN:
 
     ``train_data.npy`` or ``train_data_joint.npy`` goes with ``train_label.pkl``, which holds
     (names, labels). Clips are (T, M, V, C) float32 without the zero frames at their end; those that
-    are all zero are left out. Performer and camera are those of NTU RGB+D names.
+    are all zero are left out. Performer and camera are those of NTU RGB+D names; ``extra["split"]``
+    is "train" for clips of ``train_data``, "test" for those of ``val_data``.
 
     Args:
         path: an array, or a directory with arrays ``*_data.npy`` or ``*_data_joint.npy``, such as
@@ -91,6 +93,7 @@ class STGCN:
         if len(shapes) > 1:
             raise ValueError(f"{path}: expected arrays of one (C, V, M), got {sorted(shapes)}")
         self.names = unique_names(names, path)
+        self.sides = sides(self.splits)
         self.channels, joints, self.num_persons = shapes.pop()
         self.layout = layout_of(joints, layout, _LAYOUTS, str(path))
         self.confidence = self.layout in _FLAT if confidence is None else confidence
@@ -108,7 +111,8 @@ class STGCN:
         if not len(seen):
             return None
         xyz = np.ascontiguousarray(padded[:, : seen[-1] + 1].transpose(1, 3, 2, 0))
-        return Clip(xyz, self.labels[index], name, *subject_and_view(name))
+        extra = {key: side.get(name, "") for key, side in self.sides.items()}
+        return Clip(xyz, self.labels[index], name, *subject_and_view(name), extra)
 
 
 def _labels(path: Path, clips: int) -> tuple[list[str], list[int]]:

@@ -6,7 +6,8 @@ import pickle
 import numpy as np
 import pytest
 
-from skelops.data import open_source, read
+from skelops.data import open_source, read, split
+from skelops.data.formats._files import sides
 
 
 def person(place, score):
@@ -110,7 +111,7 @@ def test_pyskl(annotations):
     clip, original = source.load(1), annotations.content[1]
     assert np.array_equal(clip.xyz[..., :2], original["keypoint"].swapaxes(0, 1))
     assert np.array_equal(clip.xyz[..., 2], original["keypoint_score"].swapaxes(0, 1))
-    assert clip.extra == {"height": 240, "width": 320}
+    assert clip.extra == {"height": 240, "width": 320, "split": "test"}
     assert not source.load(0).xyz[:, 1].any()  # one person alone
     scaled = annotations(normalise=True).load(1).xyz
     np.testing.assert_allclose(scaled[..., :2] * [320, 240], clip.xyz[..., :2], rtol=1e-6)
@@ -223,6 +224,7 @@ def test_stgcn(make_sample):
     source = open_source(path)
     assert source.splits == {"train": tuple(clips.name.tolist()), "val": ("x", "y")}
     assert len(source) == 4 and source.load(2).label == 2 and len(source.classes) == 3
+    assert read(path).extra["split"].tolist() == ["train", "train", "test", "test"]
 
 
 @pytest.mark.parametrize(
@@ -257,3 +259,16 @@ def test_stgcn_of_key_points_has_scores(tmp_path):
     (tmp_path / "val_label.pkl").unlink()
     with pytest.raises(FileNotFoundError):
         open_source(tmp_path)
+
+
+def test_published_lists_become_protocols(make_sample):
+    lists = {"xsub_train": "ab", "xsub_val": "c", "train1": "a", "test1": "b", "all": "abc"}
+    assert sides(lists) == {
+        "xsub": {"a": "train", "b": "train", "c": "test"},
+        "split1": {"a": "train", "b": "test"},
+    }
+    both = {"train": "a", "val": "b", "test": "c"}
+    assert sides(both) == {"split": {"a": "train", "b": "val", "c": "test"}}
+    for format in ("pyskl", "ctrgcn", "shrec"):
+        train, test = split(read(make_sample(format)), "extra:split")
+        assert len(train) >= 1 and len(test) == 1
