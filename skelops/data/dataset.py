@@ -124,6 +124,10 @@ class ClipDataset(Dataset):
         x, y, clip = self.__getitems__([draw])
         return Batch(x[0], y[0], clip[0])
 
+    def __iter__(self) -> Iterator[Batch]:
+        """The samples of the first epoch, one by one."""
+        return map(self.__getitem__, range(len(self)))
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_xyz": None}
 
@@ -159,10 +163,15 @@ class DrawSampler(DistributedSampler):
     the batch of a single process; ``set_epoch`` is called by Lightning.
 
     Attributes:
-        skip: draws that the next iteration leaves out, to go on within an epoch.
+        skip: draws that the next iteration leaves out, to go on within this epoch.
     """
 
     skip = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; another one begins at its first draw."""
+        self.skip = self.skip if epoch == self.epoch else 0
+        super().set_epoch(epoch)
 
     def __iter__(self) -> Iterator[int]:
         base = self.epoch * len(self.dataset)  # type: ignore[arg-type]
