@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,7 +50,7 @@ class ClipPlan:
     def to(self, device: torch.device | str, non_blocking: bool = True) -> ClipPlan:
         """The plan on another device."""
         tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        moved = {
+        moved: dict[str, Any] = {
             name: t.to(device, non_blocking=non_blocking)
             for name, t in tensors.items()
             if isinstance(t, Tensor)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import IntEnum
+from enum import IntEnum, unique
 from functools import lru_cache
 
 import numpy as np
@@ -24,6 +24,7 @@ SAMPLINGS = ("crop_resize", "uniform", "reflect", "sorted", "window", "pad")
 VIEW_STREAMS = 32  # streams of random numbers that a view owns
 
 
+@unique
 class _Stream(IntEnum):
     """Every augmentation draws from a stream of its own: switching one leaves the others alone."""
 

@@ -2,7 +2,6 @@
 
 import os
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ from skelops.data import _pickle, splits
 from skelops.data.formats import ntu
 from skelops.data.formats._base import FORMATS
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
 EXAMPLES = int(os.environ.get("SKELOPS_FUZZ_EXAMPLES", 300))
 BODY = b"72057594037931648 0 1 1 1 1 0 -0.1159187 0.1413209 2"
 JOINT = b"0.2058097 0.1920515 3.810989 276.0976 190.0662 1032.328 514.0889 -0.1 0.04 0.9 -0.1 2"
@@ -27,13 +25,6 @@ def parse(request, monkeypatch):
     elif ntu._host is None:
         pytest.skip("skelops._host is not built")
     return ntu.parse
-
-
-@pytest.fixture
-def recorded():
-    if not (DATA / "raw").exists():
-        pytest.skip("the recordings are not at hand (../shared/data)")
-    return DATA
 
 
 def text_of(frames, end=b"\n"):

@@ -5,7 +5,6 @@ import os
 import pickle
 import struct
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from hypothesis import strategies as st
 
 from skelops.data._pickle import load
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
 PLAIN = {
     "annotations": [
         {"frame_dir": "S001", "label": 3, "img_shape": (1080, 1920), "score": None, "ok": True},
@@ -238,13 +236,6 @@ def test_damage_raises_a_value_error_or_nothing(data):
         read(bytes(whole))
     except ValueError as error:
         assert str(error).startswith("pickle: expected a pickle of plain data, got ")
-
-
-@pytest.fixture
-def recorded():
-    if not (DATA / "fixtures").exists():
-        pytest.skip("the recordings are not at hand (../shared/data)")
-    return DATA
 
 
 def test_files_at_hand(recorded):

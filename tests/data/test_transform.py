@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from skelops.data import TRANSFORMS, ClipDataset, Clips, ClipTransform, get_transform, synthetic
 from skelops.data.transform import (
+    VIEW_STREAMS,
     Geometry,
+    _Stream,
     alignment,
     first_frames,
     middle,
@@ -101,9 +103,9 @@ def test_published_settings():
 
 
 def test_a_transform_by_name_and_changed():
-    changed = get_transform("ctr_gcn", frames=32, rotation=0.0)
-    assert changed == ClipTransform(frames=32) and get_transform(changed) == changed
-    assert get_transform(changed, flip=0.5).flip == 0.5
+    other = get_transform("ctr_gcn", frames=32, rotation=0.0)
+    assert other == ClipTransform(frames=32) and get_transform(other) == other
+    assert get_transform(other, flip=0.5).flip == 0.5
 
 
 # Points
@@ -267,6 +269,7 @@ def test_halp_shears_or_corrupts(short):
 
 
 def test_every_augmentation_has_draws_of_its_own(short):
+    assert max(_Stream) < VIEW_STREAMS
     flipped = changed(samples(short), samples(short, flip=0.5))
     both = changed(samples(short, noise=0.1), samples(short, noise=0.1, flip=0.5))
     assert torch.equal(flipped, both)

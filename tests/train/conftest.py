@@ -19,7 +19,7 @@ COMMON += ["--trainer.max_epochs", "2", "--trainer.log_every_n_steps", "1"]
 class Run:
     """``skelops fit`` on 32 clips in batches of 4; it knows ``crash.Crash`` and network "plain"."""
 
-    def __init__(self, folder, *options, launcher=()):
+    def __init__(self, folder, *options, launcher=(), **environment):
         path = os.pathsep.join([str(HERE), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
         command = [sys.executable, *launcher, "-m", "skelops", "fit", *COMMON]
         command += ["--trainer.default_root_dir", str(folder)]
@@ -27,7 +27,7 @@ class Run:
         self.folder = Path(folder)
         self.process = subprocess.Popen(
             command,
-            env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+            env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"} | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -35,7 +35,10 @@ class Run:
 
     def finish(self, status=0):
         """What it printed."""
-        output, _ = self.process.communicate(timeout=300)
+        try:
+            output, _ = self.process.communicate(timeout=300)
+        finally:
+            self.process.kill()
         assert self.process.returncode == status, output[-4000:]
         return output
 

@@ -41,12 +41,13 @@ def test_a_lost_rank_restarts_from_the_last_checkpoint(start, tmp_path):
     options += ["--step_checkpoint.every_n_train_steps", "1"]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     torchrun += ["--max-restarts", "1"]
+    fresh = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}  # a restart reads no address of the dead
     kill = ["--trainer.callbacks.step", "3", "--trainer.callbacks.rank", "1"]
     kill += ["--trainer.callbacks.marker", str(tmp_path / "mark")]
-    through = start(tmp_path / "a", *options, launcher=torchrun)
-    restarted = start(tmp_path / "b", *options, *kill, launcher=torchrun)
-    assert "Restored all states" in restarted.finish() and (tmp_path / "mark").exists()
+    through = start(tmp_path / "a", *options, launcher=torchrun, **fresh)
     through.finish()
+    restarted = start(tmp_path / "b", *options, *kill, launcher=torchrun, **fresh)
+    assert "Restored all states" in restarted.finish() and (tmp_path / "mark").exists()
     a, b = through.last(), restarted.last()
     assert a["global_step"] == b["global_step"] == 8
     for name, weight in a["state_dict"].items():
