@@ -24,7 +24,9 @@ def shape(op: str, name: str, x: Tensor, dims: str, **sizes: int) -> None:
         n in sizes and size != sizes[n] for n, size in zip(names, x.shape, strict=False)
     )
     if wrong:
-        known = ", ".join(f"{n}={sizes[n]}" for n in dict.fromkeys(names) if n in sizes)
+        known = ", ".join(
+            f"{n}={sizes[n]}" for n in dict.fromkeys(names) if n in sizes and n != str(sizes[n])
+        )
         wanted = f"({', '.join(names)})" + (f" with {known}" if known else "")
         raise fail(op, f"{name} of shape {wanted}", shape_text(x.shape))
 

@@ -217,11 +217,11 @@ __device__ void stage_transforms(acc_t<T>* transforms, const ClipBatch<T>& b, lo
   for (int i = threadIdx.x; i < kChoices * size; i += blockDim.x) {
     const int row = i / (D + 1) % D, column = i % (D + 1);
     acc value = i < 2 * size ? b.affine[n * 2 * size + i] : acc(0);
-    if (b.box) {
+    if (b.box && i < 2 * size) {
       const acc low = b.box[n * 2 * D + row], high = b.box[n * 2 * D + D + row];
       const acc scale = high > low ? 2 / (high - low) : acc(0);
       value *= scale;
-      if (column == D && high >= low) value -= 1 + scale * low;
+      if (column == D && high > low) value -= 1 + scale * low;
     }
     transforms[i] = value;
   }
@@ -252,8 +252,9 @@ class ClipTransform {
   A scale_[kMaxCoordinates][kMaxCoordinates], shift_[kMaxCoordinates];
 };
 
-// box (N, 2, D): least and greatest transformed coordinates over all frames of a clip, the least
-// being the greater one where no joint is there. One block per sample, its threads a power of two.
+// box (N, 2, D): least and greatest transformed coordinates over all frames of a clip and its
+// joints that are not dropped, the least being the greater one where there is none. One block per
+// sample, its threads a power of two.
 template <typename T>
 __global__ void __launch_bounds__(kClipThreads)
     sample_clips_box_kernel(ClipBatch<T> b, acc_t<T>* box) {
@@ -273,6 +274,7 @@ __global__ void __launch_bounds__(kClipThreads)
   const long long last = least(b.bounds[2 * n + 1], b.source_frames);
   const int frames = static_cast<int>(most(last - first, 0LL));
   each_column(b.joints, b.persons, frames, [&](int v, int m, int begin, int end) {
+    if (b.branch && b.branch[n * b.joints + v] >= kChoices - 1) return;  // dropped
     const ClipJoint<T> joint(b, n, v, m);
     const ClipTransform<acc> transform(transforms, b, n, v);
     for (int t = begin; t < end; ++t) {

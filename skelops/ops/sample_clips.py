@@ -87,15 +87,17 @@ def sample_clips(
         keep_missing: joints that are all zero stay zero whatever the translation; if False, they
             are points like any other.
         unit_box: shift and scale each axis so that the transformed clip spans [-1, 1] over all its
-            frames (not only those sampled) and its joints that are not missing.
+            frames (not only those sampled) and its joints that are neither missing nor dropped; an
+            axis along which it does not extend becomes zero.
         dtype: of the result.
 
     Returns:
         (N, S * C, T, V", M'), streams one after the other.
 
     Raises:
-        ValueError: shapes that disagree, frames, joints or persons out of range, ``NATIVE`` with
-            blur, noise or the unit box.
+        ValueError: shapes that disagree, ``NATIVE`` with blur, noise or the unit box.
+        RuntimeError: frames, joints or persons out of range (from the reference a ValueError); on
+            a GPU, where looking would cost a synchronisation, they count as absent.
         TypeError: tensors of the wrong kind, ``xyz`` that requires a gradient.
 
     Backends: cpu, cuda, reference.
@@ -122,21 +124,11 @@ def sample_clips(
     _check.shape(name, "xyz", xyz, "F M V C")
     if xyz.requires_grad:
         raise TypeError(f"{name}: expected xyz that requires no gradient, got one that does")
-    if not isinstance(frame, Tensor) or frame.dim() != 2:
-        raise _check.fail(name, "frame of shape (N, T)", getattr(frame, "shape", frame))
-    if not isinstance(affine, Tensor) or affine.dim() != 4 or not 1 <= affine.shape[2] <= 3:
-        got = getattr(affine, "shape", affine)
-        raise _check.fail(name, "affine of shape (N, 2, D, D + 1) with D <= 3", got)
-    N, T = frame.shape
-    D, V = affine.shape[2], xyz.shape[2] if convert is None else convert.shape[0]
-    M = xyz.shape[1] if person is None else person.shape[-1]
-    S, W = len(kinds), V if part is None else part.shape[0]
-    sizes = dict(N=N, T=T, D=D, V=V, M=M, S=S, W=W, E=D + 1, two=2)
-    for key, value, dims, kind in (
-        ("bounds", bounds, "N two", torch.int64),
+    tables = (
+        ("bounds", bounds, "N 2", torch.int64),
         ("frame", frame, "N T", torch.int64),
         ("blend", blend, "N T", None),
-        ("affine", affine, "N two D E", None),
+        ("affine", affine, "N 2 D D+1", None),
         ("parent", parent, "S W", torch.int64),
         ("part", part, "W", torch.int64),
         ("person", person, "N M", torch.int64),
@@ -148,11 +140,22 @@ def sample_clips(
         ("noise", noise, "N D T V M", None),
         ("noise_std", noise_std, "N D", None),
         ("draw", draw, "N", torch.int64),
-    ):
-        if value is None:
-            continue
+    )
+    needed = ("bounds", "frame", "blend", "affine", "parent")
+    given = [row for row in tables if row[0] in needed or row[1] is not None]
+    for key, value, dims, _ in given:
         if not isinstance(value, Tensor):
             raise TypeError(f"{name}: expected {key} to be a tensor, got {type(value).__name__}")
+        if value.dim() != len(dims.split()):
+            _check.shape(name, key, value, dims)
+    (N, T), D = frame.shape, affine.shape[2]
+    V = xyz.shape[2] if convert is None else convert.shape[0]
+    M = xyz.shape[1] if person is None else person.shape[1]
+    S, W = len(kinds), V if part is None else part.shape[0]
+    if not 1 <= D <= 3:
+        raise _check.fail(name, "affine of 1 to 3 coordinates", D)
+    sizes = dict(N=N, T=T, D=D, V=V, M=M, S=S, W=W) | {"2": 2, "D+1": D + 1}
+    for key, value, dims, kind in given:
         if not (value.is_floating_point() if kind is None else value.dtype == kind):
             wanted = kind or "a floating dtype"
             raise TypeError(f"{name}: expected {key} of {wanted}, got {value.dtype}")
@@ -240,8 +243,9 @@ def _reference(
     transforms = torch.cat([affine, torch.zeros_like(affine[:, :1])], dim=1).to(compute)
     transform = transforms[everyone[:, None], choice.long()]  # (N, V or 1, D, D + 1)
     if unit_box and N:
-        transform = torch.stack([_boxed(points, b, t, n) for n, (b, t) in
-                                 enumerate(zip(bounds, transform, strict=True))])  # fmt: skip
+        kept = (choice != DROP).expand(N, transform.shape[1])
+        transform = torch.stack([_boxed(points, *row, n) for n, row in
+                                 enumerate(zip(bounds, transform, kept, strict=True))])  # fmt: skip
 
     def moved(x: Tensor) -> Tensor:
         """Transformed coordinates and scores, (N, C, T, V, M)."""
@@ -291,18 +295,21 @@ def _reference(
     return torch.cat(streams, dim=1).to(dtype)
 
 
-def _boxed(points, bounds: Tensor, transform: Tensor, n: int) -> Tensor:
-    """The transform of one sample, followed by the map of its clip's box onto [-1, 1]."""
+def _boxed(points, bounds: Tensor, transform: Tensor, kept: Tensor, n: int) -> Tensor:
+    """The transforms of one sample (V or 1, D, D + 1), then the map of its clip's box to [-1, 1].
+
+    An axis along which the clip does not extend becomes zero, as dropped joints stay.
+    """
     index = torch.arange(int(bounds[0]), int(bounds[1]), device=bounds.device)[None]
     D = transform.shape[-2]
     x = points(index, torch.tensor([n], device=bounds.device))[0]  # (T, V, M, C + 1)
     y = torch.einsum("vij,tvmj->tvmi", transform.expand(x.shape[1], D, D + 1), x[..., : D + 1])
-    seen = x[..., D : D + 1] > 0
+    seen = (x[..., D : D + 1] > 0) & kept[:, None, None]
     low = y.masked_fill(~seen, torch.inf).amin((0, 1, 2))
     high = y.masked_fill(~seen, -torch.inf).amax((0, 1, 2))
     scale = torch.where(high > low, 2 / (high - low), 0.0)
     boxed = transform * scale[:, None]
-    boxed[..., D] -= torch.where(high >= low, 1 + scale * low, 0.0)
+    boxed[..., D] -= torch.where(high > low, 1 + scale * low, 0.0) * kept[:, None]
     return boxed
 
 

@@ -229,6 +229,16 @@ def test_unit_box_spans_all_frames_of_the_clip():
     torch.testing.assert_close(sample_clips(**given)[0], y[0][:, FRAME[0]])
     empty = sample_clips(**given | {"xyz": torch.zeros(F, M, V, C)})
     assert torch.equal(empty, torch.zeros_like(empty))
+    masked = given["affine"].clone()
+    masked[:, :, 1] = 0
+    branch = torch.zeros(N, V, dtype=torch.uint8)
+    branch[:, 2] = DROP
+    y = sample_clips(**given | {"frame": every, "blend": torch.zeros(N, 6), "affine": masked,
+                                "branch": branch})  # fmt: skip
+    assert not y[:, 1].any() and not y[:, :, :, 2].any()
+    seen = y[:, [0, 2]][:, :, :, [0, 1, 3, 4], 0]
+    torch.testing.assert_close(seen.amin((2, 3)), -torch.ones(N, 2))
+    torch.testing.assert_close(seen.amax((2, 3)), torch.ones(N, 2))
 
 
 @pytest.mark.parametrize("stored", [torch.float16, torch.float64])
@@ -267,15 +277,15 @@ def long(*shape):
         ),
         ({"xyz": torch.zeros(F, M, V, 2)}, ValueError, "xyz with at least the 3 channels of affin"),
         ({"frame": long(N)}, ValueError, "frame of shape (N, T), got "),
-        ({"frame": None}, (ValueError, TypeError), "frame of shape (N, T), got "),
+        ({"frame": None}, TypeError, "frame to be a tensor, got NoneType"),
         ({"frame": FRAME.int()}, TypeError, "frame of torch.int64, got torch.int32"),
-        ({"bounds": FULL[:1]}, ValueError, "bounds of shape (N, two) with N=2, two=2, got (1, 2)"),
+        ({"bounds": FULL[:1]}, ValueError, "bounds of shape (N, 2) with N=2, got (1, 2)"),
         ({"bounds": FULL.float()}, TypeError, "bounds of torch.int64, got torch.float32"),
         ({"blend": long(N, T)}, TypeError, "blend of a floating dtype, got torch.int64"),
         ({"blend": 0.5}, TypeError, "blend to be a tensor, got float"),
-        ({"affine": torch.zeros(N, 3, 4)}, ValueError, "affine of shape (N, 2, D, D + 1)"),
-        ({"affine": torch.zeros(N, 2, 4, 5)}, ValueError, "affine of shape (N, 2, D, D + 1)"),
-        ({"affine": torch.zeros(N, 2, 3, 3)}, ValueError, "affine of shape (N, two, D, E)"),
+        ({"affine": torch.zeros(N, 3, 4)}, ValueError, "affine of shape (N, 2, D, D+1)"),
+        ({"affine": torch.zeros(N, 2, 4, 5)}, ValueError, "affine of 1 to 3 coordinates, got 4"),
+        ({"affine": torch.zeros(N, 2, 3, 3)}, ValueError, "affine of shape (N, 2, D, D+1) with N=2"),
         ({"parent": long(2, V)}, ValueError, "parent of shape (S, W) with S=1, W=5, got (2, 5)"),
         ({"part": long(2)}, ValueError, "parent of shape (S, W) with S=1, W=2, got (1, 5)"),
         ({"order": [0, 1]}, TypeError, "order to be a tensor, got list"),
@@ -289,7 +299,7 @@ def long(*shape):
             "convert_weight of shape (V, K) with V=5, got (4, 2)",
         ),
         ({"blur": torch.zeros(N, 4)}, ValueError, "an odd number of blur taps, got 4"),
-        ({"noise": torch.zeros(N, C, T, V)}, ValueError, "noise of shape (N, D, T, V, M) with N=2"),
+        ({"noise": torch.zeros(N, C, T, V)}, ValueError, "noise of shape (N, D, T, V, M)"),
         ({"noise_std": torch.ones(N, 3)}, ValueError, "draw with noise_std, got None"),
         (
             {"noise_std": torch.ones(N, 3), "draw": long(N), "epoch": -1},
