@@ -1,4 +1,4 @@
-"""``python -m skelops``: info, demo, data, view, fit, validate, test, predict, ensemble, ..."""
+"""``python -m skelops``, or ``skelops``: one table of all commands."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from importlib import import_module
 
 # command: (module whose main(args) runs it, whether main also takes the command, what it does)
 COMMANDS = {
-    "info": ("skelops.info", False, "versions, CPU features, and which backend answers for each op"),
+    "info": ("skelops.info", False, "versions, CPU features, and the backend of each op"),
     "demo": ("skelops.demo", False, "train on the embedded data in minutes and draw the results"),
-    "data": ("skelops.data.cli", False, "convert, info, verify, split: recordings to a clip store"),
+    "data": ("skelops.data.cli", False, "convert, info, verify, split: recordings and clip stores"),
     "view": ("skelops.view", False, "draw a clip as a picture, an animation or a web page"),
-    "fit": ("skelops.train.cli", True, "train: skelops fit --config ctr_gcn_synthetic"),
+    "fit": ("skelops.train.cli", True, "train: --config ctr_gcn_small --config synthetic"),
     "validate": ("skelops.train.cli", True, "evaluate on the validation clips"),
     "test": ("skelops.train.cli", True, "evaluate a checkpoint: --config ... --ckpt_path ..."),
     "predict": ("skelops.train.cli", True, "class scores of the test clips"),

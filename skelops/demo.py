@@ -175,7 +175,7 @@ def _fit(module, data, epochs: int, steps: int, seconds: float) -> dict[str, lis
         def on_train_epoch_end(self, trainer, module) -> None:
             self.take(trainer, "train")
 
-        def on_validation_epoch_end(self, trainer, module) -> None:
+        def on_validation_end(self, trainer, module) -> None:
             self.take(trainer, "val")
 
         def take(self, trainer, stage: str) -> None:

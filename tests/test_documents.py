@@ -7,7 +7,10 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
-DOCUMENTS = [ROOT / "README.md", ROOT / "docs/data.md", ROOT / "docs/models.md"]
+DOCUMENTS = [
+    ROOT / "README.md",
+    *(ROOT / f"docs/{n}.md" for n in ("data", "models", "training", "view")),
+]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

@@ -180,7 +180,7 @@ class DrawSampler(DistributedSampler):
         return iter(draws)
 
 
-class ClipLoader(DataLoader):
+class ClipLoader:
     """Batches of a :class:`ClipDataset`, each built by one call on the dataset's device.
 
     Needs no worker processes: a batch of 64 clips takes a few milliseconds on a CPU core, and on a
@@ -201,8 +201,6 @@ class ClipLoader(DataLoader):
         ValueError: ``batch_size`` below 1, or no clips.
     """
 
-    sampler: DrawSampler
-
     def __init__(
         self,
         dataset: ClipDataset,
@@ -219,22 +217,28 @@ class ClipLoader(DataLoader):
         if not len(dataset):
             raise _check.fail("ClipLoader", "at least one clip", 0)
         shuffle = dataset.train if shuffle is None else shuffle
-        sampler = DrawSampler(dataset, num_replicas, rank, shuffle=shuffle, seed=dataset.seed)
+        self.dataset, self.batch_size = dataset, batch_size
+        self.sampler = DrawSampler(dataset, num_replicas, rank, shuffle=shuffle, seed=dataset.seed)
         if drop_last is None:
-            drop_last = dataset.train and len(sampler) > batch_size
-        super().__init__(
+            drop_last = dataset.train and len(self.sampler) > batch_size
+        self._loader = DataLoader(
             dataset,
             batch_size,
-            sampler=sampler,
+            sampler=self.sampler,
             drop_last=drop_last,
             collate_fn=_as_is,
             num_workers=num_workers,
+            generator=torch.Generator(),  # leaves the global one alone
         )
+        self.batch_sampler = self._loader.batch_sampler
         self._done = 0
 
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        first = self.sampler.skip // self.batch_size  # type: ignore[operator]
-        for i, batch in enumerate(super().__iter__(), first):
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        first = self.sampler.skip // self.batch_size
+        for i, batch in enumerate(self._loader, first):
             self._done = i + 1
             yield batch
         self._done = 0
@@ -245,7 +249,7 @@ class ClipLoader(DataLoader):
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.sampler.set_epoch(state["epoch"])
-        self.sampler.skip = state["batch"] % len(self) * self.batch_size  # type: ignore[operator]
+        self.sampler.skip = state["batch"] % len(self) * self.batch_size
 
 
 def _as_is(batch: Any) -> Any:

@@ -142,7 +142,7 @@ def sample_clips(
         ("draw", draw, "N", torch.int64),
     )
     needed = ("bounds", "frame", "blend", "affine", "parent")
-    given = [row for row in tables if row[0] in needed or row[1] is not None]
+    given: list[tuple] = [row for row in tables if row[0] in needed or row[1] is not None]
     for key, value, dims, _ in given:
         if not isinstance(value, Tensor):
             raise TypeError(f"{name}: expected {key} to be a tensor, got {type(value).__name__}")

@@ -111,10 +111,14 @@ class SkeletonDataModule(lightning.LightningDataModule):
         h: Any = self.hparams
         return self.clips.xyz.shape[3] * len(h.streams)
 
-    def dataset(self, train: bool, device: torch.device | str = "cpu") -> ClipDataset:
-        """The training clips, augmented, or the test clips."""
+    def dataset(
+        self, train: bool, device: torch.device | str = "cpu", *, one_sample: bool = False
+    ) -> ClipDataset:
+        """The training clips, augmented, or the test clips, with one sample of each if asked."""
         h: Any = self.hparams
         changes = dict(h.transform_args or {})
+        if one_sample:
+            changes["num_clips"] = 1
         if h.window is not None:
             changes["frames"] = h.window
         return ClipDataset(
@@ -129,11 +133,12 @@ class SkeletonDataModule(lightning.LightningDataModule):
             device=device,
         )
 
-    def _loader(self, train: bool) -> ClipLoader:
+    def _loader(self, train: bool, *, one_sample: bool = False) -> ClipLoader:
         h: Any = self.hparams
         trainer = self.trainer
+        device = trainer.strategy.root_device if trainer else "cpu"
         return ClipLoader(
-            self.dataset(train, trainer.strategy.root_device if trainer else "cpu"),
+            self.dataset(train, device, one_sample=one_sample),
             h.batch_size,
             num_replicas=trainer.world_size if trainer else 1,
             rank=trainer.global_rank if trainer else 0,
@@ -144,6 +149,10 @@ class SkeletonDataModule(lightning.LightningDataModule):
         return self._loader(train=True)
 
     def val_dataloader(self) -> ClipLoader:
+        """The test clips with one sample of each, as published trainings look at them."""
+        return self._loader(train=False, one_sample=True)
+
+    def test_dataloader(self) -> ClipLoader:
         return self._loader(train=False)
 
-    test_dataloader = predict_dataloader = val_dataloader
+    predict_dataloader = test_dataloader
