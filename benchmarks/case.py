@@ -16,6 +16,7 @@ FORWARD, TRAINING = "forward", "forward+backward"
 # Options of torch.compile. On a CPU the default lays 1x1 convolutions out channels-last, which can
 # cost more than it gains; the peer is the better of the two.
 COMPILE = {"compile": {}, "compile, layout kept": {"layout_optimization": False}}
+NUMPY = "numpy"  # peer of the input pipeline
 
 Arguments = dict[str, Any]
 

@@ -60,7 +60,7 @@ TRAININGS = {
     "ui_prmd20-ctr_gcn_small-joint": Training(
         "UI-PRMD odd/even subjects, 20 classes: movement x correctness, CTR-GCN of half width",
         ("ui_prmd", "ctr_gcn_small", "joint"),
-        ("--data.divide", "correct", "--data.repeat", "4"),
+        ("--data.divide", "correct", "--data.repeat", "2", "--data.window", "40"),
     ),
     **{
         f"nw_ucla-ctr_gcn-{stream}": Training(

@@ -58,6 +58,23 @@ struct Simd {
 #endif
   }
 
+  // p[index[0]], p[index[1]], ...
+  static Vec gather(const T* p, const int32_t* index) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4) {
+      const __m512i lanes = _mm512_loadu_si512(index);
+      return Vec(_mm512_mask_i32gather_ps(_mm512_setzero_ps(), 0xFFFF, lanes, p, 4));
+    } else {
+      const __m256i lanes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(index));
+      return Vec(_mm512_mask_i32gather_pd(_mm512_setzero_pd(), 0xFF, lanes, p, 8));
+    }
+#else
+    Vec v;
+    for (int i = 0; i < kLanes; ++i) v[i] = p[index[i]];
+    return v;
+#endif
+  }
+
   static T sum(Vec v) {
     T total = 0;
     for (int i = 0; i < kLanes; ++i) total += v[i];

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "common/check.h"
+#include "common/simd.h"
 
 namespace skelops {
 
@@ -31,6 +32,27 @@ template <typename T, typename U>
 void convert(const T* from, U* to, int64_t count) {
   for (int64_t i = 0; i < count; ++i) to[i] = static_cast<U>(from[i]);
 }
+
+#if defined(__F16C__)
+// Compilers do not vectorise these two.
+inline void convert(const float* from, c10::Half* to, int64_t count) {
+  int64_t i = 0;
+  for (; i + 8 <= count; i += 8) {
+    const __m128i half = _mm256_cvtps_ph(_mm256_loadu_ps(from + i), _MM_FROUND_TO_NEAREST_INT);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to + i), half);
+  }
+  for (; i < count; ++i) to[i] = from[i];
+}
+
+inline void convert(const c10::Half* from, float* to, int64_t count) {
+  int64_t i = 0;
+  for (; i + 8 <= count; i += 8) {
+    const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i));
+    _mm256_storeu_ps(to + i, _mm256_cvtph_ps(half));
+  }
+  for (; i < count; ++i) to[i] = from[i];
+}
+#endif
 
 // Uninitialised memory of one task.
 template <typename T>

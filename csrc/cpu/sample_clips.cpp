@@ -21,16 +21,19 @@ constexpr const char* kOp = "sample_clips";
 constexpr int64_t kMotion = 1, kNative = 2, kAngle = 4, kScoreMean = 8;  // kinds
 constexpr uint8_t kKeep = 0, kCorrupt = 1, kDrop = 2;                    // branches
 
-// A contiguous index table whose entries are in [low, high).
+// A contiguous table of integers, in [low, high) where that is asked for.
 template <typename I>
 class Table {
  public:
-  Table(const OptionalTensor& maybe, int64_t low, int64_t high, const char* expected) {
+  Table(const OptionalTensor& maybe, const char* expected) {
     if (!maybe.has_value()) return;
     tensor_ = torch::stable::contiguous(*maybe);
     data_ = static_cast<const I*>(tensor_->data_ptr());
     SKELOPS_CHECK(tensor_->scalar_type() == kScalarType<I>, kOp, expected);
-    for (int64_t i = 0; i < tensor_->numel(); ++i) {
+  }
+  Table(const OptionalTensor& maybe, int64_t low, int64_t high, const char* expected)
+      : Table(maybe, expected) {
+    for (int64_t i = 0; present() && i < tensor_->numel(); ++i) {
       SKELOPS_CHECK(data_[i] >= low && data_[i] < high, kOp, expected);
     }
   }
@@ -74,6 +77,7 @@ struct Problem {
     return (row() + kLanes - 1) / kLanes * kLanes;
   }
   int64_t plane() const { return frames * row(); }
+  int64_t width() const { return parts * persons; }
 };
 
 // One thread's memory, and the sample it works on.
@@ -92,14 +96,18 @@ class Sampler {
         window_(p.channels * p.plane()),
         native_(p.native ? p.channels * p.plane() : 0),
         spread_((p.frames + p.taps) * p.row()),
-        gathered_(p.channels * p.frames * p.parts * p.persons),
+        gathered_(p.channels * p.frames * p.width() + S::kLanes),
         coefficients_(p.branch.present() ? p.dims * (p.dims + 1) * p.padded() : 0),
-        take_(p.row() * p.averaged),
-        here_(p.parts * p.persons),
-        there_(p.parts * p.persons),
-        has_parent_(p.parts * p.persons) {
+        take_(p.averaged * p.padded()),
+        share_(p.convert.present() ? p.averaged * p.padded() : 0),
+        here_(p.width() + S::kLanes),
+        there_(p.width() + S::kLanes),
+        has_parent_(p.width() + S::kLanes) {
     std::fill_n(source_.get(), values_ + p.channels, A(0));
     std::fill_n(rows_.get(), (kSlots + 1) * (p.channels + 1) * p.padded(), A(0));
+    std::fill_n(here_.get(), p.width() + S::kLanes, 0);
+    std::fill_n(there_.get(), p.width() + S::kLanes, 0);
+    std::fill_n(has_parent_.get(), p.width() + S::kLanes, A(0));
   }
 
   template <typename U>
@@ -125,7 +133,7 @@ class Sampler {
     }
     add_noise();
     if (p_.blur.present()) blur();
-    const int64_t size = p_.frames * p_.parts * p_.persons;
+    const int64_t size = p_.frames * p_.width();
     for (const Group& group : p_.groups) {
       const A* planes = difference(group);
       for (int64_t s : group.streams) {
@@ -149,15 +157,17 @@ class Sampler {
     std::copy_n(transforms, size, transform_[kKeep].begin());
     std::copy_n(transforms + size, size, transform_[kCorrupt].begin());
     transform_[kDrop].fill(A(0));
-    for (int64_t v = 0; v < p_.joints; ++v) {
-      const int64_t joint = p_.order.present() ? p_.order.row(n)[v] : v;
-      for (int64_t m = 0; m < p_.persons; ++m) {
-        const int64_t who = p_.person.present() ? p_.person.row(n)[m] : m;
-        for (int64_t k = 0; k < p_.averaged; ++k) {
-          const int64_t from = p_.convert.present() ? p_.convert[joint * p_.averaged + k] : joint;
-          take_[(v * p_.persons + m) * p_.averaged + k] =
-              static_cast<int32_t>(who < 0 ? values_ : (who * p_.joints_in + from) * p_.channels);
-        }
+    for (int64_t j = 0; j < p_.padded(); ++j) {
+      const int64_t v = j / p_.persons, m = j % p_.persons;
+      const bool lane = j < p_.row();
+      const int64_t joint = lane && p_.order.present() ? p_.order.row(n)[v] : v;
+      const int64_t who = lane && p_.person.present() ? p_.person.row(n)[m] : m;
+      for (int64_t k = 0; k < p_.averaged; ++k) {
+        const int64_t at = k * p_.padded() + j, entry = joint * p_.averaged + k;
+        const int64_t from = lane && p_.convert.present() ? p_.convert[entry] : joint;
+        take_[at] = static_cast<int32_t>(
+            lane && who >= 0 ? (who * p_.joints_in + from) * p_.channels : values_);
+        if (p_.convert.present()) share_[at] = lane ? p_.convert_weight.data()[entry] : A(0);
       }
     }
     spread_coefficients();
@@ -186,26 +196,22 @@ class Sampler {
     for (int64_t c = 0; c < p_.channels; ++c) {
       A* to = row + (c < p_.dims ? c : c + 1) * stride;
       const A* from = source_.get() + c;
-      if (!p_.convert_weight.present()) {
-        for (int64_t j = 0; j < p_.row(); ++j) to[j] = from[take_[j]];
-        continue;
-      }
-      for (int64_t j = 0; j < p_.row(); ++j) {
-        const int64_t v = j / p_.persons;
-        const int64_t joint = p_.order.present() ? p_.order.row(n_)[v] : v;
-        A sum = 0;
-        for (int64_t k = 0; k < p_.averaged; ++k) {
-          sum +=
-              p_.convert_weight.data()[joint * p_.averaged + k] * from[take_[j * p_.averaged + k]];
+      for (int64_t j = 0; j < stride; j += S::kLanes) {
+        Vec sum = S::gather(from, &take_[j]);
+        if (p_.convert.present()) sum *= S::load(&share_[j]);
+        for (int64_t k = 1; k < p_.averaged; ++k) {
+          sum += S::load(&share_[k * stride + j]) * S::gather(from, &take_[k * stride + j]);
         }
-        to[j] = sum;
+        S::store(to + j, sum);
       }
     }
-    A* present = row + p_.dims * stride;
-    for (int64_t j = 0; j < p_.row(); ++j) {
-      bool any = !p_.keep_missing;
-      for (int64_t c = 0; c < p_.dims; ++c) any |= row[c * stride + j] != 0;
-      present[j] = any;
+    const Vec one = Vec{} + A(1);
+    for (int64_t j = 0; j < stride; j += S::kLanes) {
+      Vec present = p_.keep_missing ? Vec{} : one;
+      for (int64_t c = 0; c < p_.dims; ++c) {
+        present = S::load(row + c * stride + j) != Vec{} ? one : present;
+      }
+      S::store(row + p_.dims * stride + j, present);
     }
     return row;
   }
@@ -267,6 +273,7 @@ class Sampler {
         for (int64_t j = 0; j < p_.row(); ++j) {
           if (row[p_.dims * stride + j] == 0) continue;
           const uint8_t b = p_.branch.present() ? p_.branch.row(n_)[j / p_.persons] : kKeep;
+          if (b == kDrop) continue;
           A y = 0;
           for (int64_t i = 0; i < width; ++i) {
             y += transform_[b][c * width + i] * row[i * stride + j];
@@ -275,11 +282,12 @@ class Sampler {
           high = std::max(high, y);
         }
       }
-      if (high < low) continue;
-      const A scale = high > low ? 2 / (high - low) : 0;
-      for (auto& transform : transform_) {
-        for (int64_t i = 0; i < width; ++i) transform[c * width + i] *= scale;
-        transform[c * width + p_.dims] -= 1 + scale * low;
+      const bool extends = high > low;
+      const A scale = extends ? 2 / (high - low) : 0;
+      for (const uint8_t b : {kKeep, kCorrupt}) {
+        A* row = &transform_[b][c * width];
+        for (int64_t i = 0; i < width; ++i) row[i] *= scale;
+        if (extends) row[p_.dims] -= 1 + scale * low;
       }
     }
     spread_coefficients();
@@ -348,7 +356,7 @@ class Sampler {
   const A* difference(const Group& group) {
     const A* from = group.kind & kNative ? native_.get() : window_.get();
     if (group.direct) return from;
-    const int64_t row = p_.row(), width = p_.parts * p_.persons;
+    const int64_t row = p_.row(), width = p_.width();
     for (int64_t w = 0; w < p_.parts; ++w) {
       const int64_t parent = p_.parent.row(group.parents)[w];
       const int64_t joint = p_.part.present() ? p_.part[w] : w;
@@ -364,14 +372,10 @@ class Sampler {
       for (int64_t t = 0; t < p_.frames; ++t) {
         const A* z = from + c * p_.plane() + t * row;
         A* to = gathered_.get() + (c * p_.frames + t) * width;
-        if (mean) {
-          for (int64_t j = 0; j < width; ++j) {
-            to[j] = z[here_[j]] + (z[there_[j]] - z[here_[j]]) * has_parent_[j] / 2;
-          }
-        } else {
-          for (int64_t j = 0; j < width; ++j) {
-            to[j] = z[here_[j]] - z[there_[j]] * has_parent_[j];
-          }
+        for (int64_t j = 0; j < width; j += S::kLanes) {  // later frames overwrite the excess
+          const Vec here = S::gather(z, &here_[j]), there = S::gather(z, &there_[j]);
+          const Vec linked = S::load(&has_parent_[j]);
+          S::store(to + j, here + (mean ? (there - here) * linked * A(0.5) : -there * linked));
         }
       }
     }
@@ -396,15 +400,27 @@ class Sampler {
   template <typename U>
   void write(const A* plane, int64_t size, bool motion, U* out) {
     if (!motion) return convert(plane, out, size);
-    const int64_t row = p_.parts * p_.persons, moving = std::max<int64_t>(size - row, 0);
-    for (int64_t i = 0; i < moving; ++i) out[i] = static_cast<U>(plane[i + row] - plane[i]);
+    const int64_t row = p_.width(), moving = std::max<int64_t>(size - row, 0);
+    if constexpr (std::is_same_v<A, U>) {
+      for (int64_t i = 0; i < moving; ++i) out[i] = plane[i + row] - plane[i];
+    } else {
+      constexpr int64_t kChunk = 256;
+      A step[kChunk];
+      for (int64_t i = 0; i < moving; i += kChunk) {
+        const int64_t some = std::min(kChunk, moving - i);
+        for (int64_t j = 0; j < some; ++j) step[j] = plane[i + row + j] - plane[i + j];
+        convert(step, out + i, some);
+      }
+    }
     std::fill(out + moving, out + size, static_cast<U>(0.0f));
   }
 
   const Problem<T>& p_;
   const int64_t values_;
   const Scratch<A> source_, rows_, window_, native_, spread_, gathered_, coefficients_;
-  const Scratch<int32_t> take_, here_, there_;
+  const Scratch<int32_t> take_;
+  const Scratch<A> share_;
+  const Scratch<int32_t> here_, there_;
   const Scratch<A> has_parent_;
   std::array<std::array<A, 12>, 3> transform_{};
   int64_t held_[kSlots];
@@ -467,7 +483,6 @@ Tensor sample_clips(Tensor xyz, Tensor bounds, Tensor frame, Tensor blend, Tenso
                     (draw.has_value() || !noise_std.has_value()),
                 kOp, "blur (N, K), noise (N, D, T, V', M'), noise_std (N, D), draw (N,)");
 
-  constexpr int64_t kAny = std::numeric_limits<int64_t>::max();
   const Table<int64_t> bounds_table(bounds, 0, xyz.size(0) + 1, "bounds inside xyz");
   const Table<int64_t> frame_table(frame, -1, xyz.size(0), "frame inside xyz, or -1");
   const Table<int64_t> parent_table(parent, -1, joints, "parent joints, or -1");
@@ -476,7 +491,7 @@ Tensor sample_clips(Tensor xyz, Tensor bounds, Tensor frame, Tensor blend, Tenso
   const Table<int64_t> convert_table(convert, 0, xyz.size(2), "convert joints of xyz");
   const Table<int64_t> order_table(order, 0, joints, "order joints");
   const Table<uint8_t> branch_table(branch, 0, 3, "branch in 0..2");
-  const Table<int64_t> draw_table(draw, -kAny - 1, kAny, "draw (N,) of int64");
+  const Table<int64_t> draw_table(draw, "draw (N,) of int64");
   for (int64_t n = 0; n < batch; ++n) {
     const int64_t *clip = bounds_table.row(n), *row = frame_table.row(n);
     const auto inside = [&](int64_t f) { return f == -1 || (f >= clip[0] && f < clip[1]); };
