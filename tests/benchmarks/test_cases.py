@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks import measure, peers
+from benchmarks import measure, peers, run
 from benchmarks.case import FORWARD, TRAINING, Draw, model_cases, op_cases
 from skelops._library import OPS
 
@@ -35,10 +35,11 @@ def test_names_are_unique():
 
 @pytest.mark.parametrize("case, direction", REGISTERED)
 def test_ours_and_peers_agree(case, direction):
-    variants = case.variants(direction, ["eager"], "cpu", torch.float32)
+    peers = [name for name in case.peers if name != "compile"]
+    variants = case.variants(direction, peers, "cpu", torch.float32)
     truth = case.truth(direction, "cpu", torch.float32)
     errors = measure.check(variants, truth, 1e-4, case.slack)
-    assert set(errors) == {"ours", "eager"}
+    assert set(errors) == {"ours", *peers}
     for variant in variants.values():
         variant.run()
     flops, moved = case.work(direction, variants["ours"])
@@ -80,3 +81,42 @@ def test_skeleton_graph():
     A = peers.skeleton_graph()
     assert A.count_nonzero() == 25 + 24 + 24
     assert set(A.sum(1).flatten().round(decimals=5).tolist()) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize("peer", ["ours", "eager", "numpy"])
+def test_a_wrong_batch_of_clips_is_refused(peer):
+    case = next(c for c in op_cases()["sample_clips"] if "pipeline" in c.name).small()
+    variants = case.variants(FORWARD, ["eager", "numpy"], "cpu", torch.float32)
+    batch = variants[peer].outcome()["batch"]
+    batch[0, 0, 0, 0] += 0.1
+    variants[peer].outcome = lambda: {"batch": batch}
+    with pytest.raises(measure.Disagreement, match=f"{peer}: batch"):
+        measure.check(variants, case.truth(FORWARD, "cpu", torch.float32), 1e-4)
+
+
+def test_a_pipeline_draws_and_goes_on_to_other_clips():
+    case = next(c for c in op_cases()["sample_clips"] if "pipeline" in c.name).small()
+    variants = case.variants(FORWARD, ["eager", "numpy"], "cpu", torch.float32)
+    for name, variant in variants.items():
+        first, second = variant.run(), variant.run()
+        assert first.shape == second.shape and not torch.equal(first, second), name
+        assert not torch.equal(first, variant.outcome()["batch"]), name
+
+
+def test_uniform_numbers_of_another_distribution_are_refused():
+    case = op_cases()["random_uniform"][0].small()
+    variants = case.variants(FORWARD, ["eager"], "cpu", torch.float32)
+    truth = case.truth(FORWARD, "cpu", torch.float32)
+    assert measure.check(variants, truth, 1e-4) == {"ours": 0, "eager": 0}
+    found = variants["ours"].outcome()["quantiles"]
+    variants["ours"].outcome = lambda: {"quantiles": found**1.1}
+    with pytest.raises(measure.Disagreement, match="ours: quantiles"):
+        measure.check(variants, truth, 1e-4)
+
+
+def test_a_peer_that_a_case_lacks_is_left_out():
+    case = op_cases()["temporal_mean"][0].small()
+    found, skipped = run._variants(
+        "temporal_mean", case, FORWARD, ["eager", "numpy"], "cpu", torch.float32, 60.0
+    )
+    assert set(found) == {"ours", "eager"} and not skipped

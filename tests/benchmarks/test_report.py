@@ -145,3 +145,19 @@ def test_plot(tmp_path):
     pytest.importorskip("matplotlib")
     report.plot("Example", [record()], tmp_path / "plot.svg")
     assert (tmp_path / "plot.svg").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("threads, met", [(1, True), (2, False)])
+def test_rates_count_per_thread(threads, met):
+    found = record(threads=threads, targets={"rate": 3000})
+    assert records.rate(found) == 3200
+    assert records.verdicts(found) == {"rate": ("samples/s >= 3000 per thread", met)}
+
+
+def test_numpy_has_a_column():
+    slow = {"ms": {"median": 200.0}, "error": 1e-7}
+    found = record()
+    found["variants"]["numpy"], found["ratios"]["numpy"] = slow, 20.0
+    at = report.HEADER.index("NumPy ms")
+    assert report._row(found)[at] == "200 (20.0x)"
+    assert report._row(record())[at] == "-"

@@ -72,8 +72,8 @@ class PlainData(SkeletonDataModule):
             loader.dataset,
             loader.batch_size,
             sampler=loader.sampler,
-            collate_fn=loader.collate_fn,
-            num_workers=loader.num_workers,
+            collate_fn=lambda batch: batch,
+            num_workers=self.hparams.num_workers,
             drop_last=True,
         )
 
