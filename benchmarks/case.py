@@ -169,6 +169,7 @@ class Case:
     # sizes that fill a GPU, and sizes for a first impression
     gpu: Mapping[str, int] = field(default_factory=lambda: {"B": 128})
     quick: Mapping[str, int] = field(default_factory=lambda: {"B": 8})
+    peers: ClassVar[tuple[str, ...]] = ("eager", "compile")
     slow_to_compile: ClassVar[bool] = False
 
     def resized(self, **sizes: int) -> Case:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.case import COMPILE
+from benchmarks.case import COMPILE, NUMPY
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -114,6 +114,11 @@ def peer_ms(record: Record, peer: str) -> float | None:
     return min(times, default=None)
 
 
+def rate(record: Record) -> float:
+    """Samples per second; the first size of a case counts them."""
+    return 1e3 * next(iter(record["sizes"].values())) / ours_ms(record)
+
+
 def bandwidth(record: Record) -> float:
     """GB/s, counting every tensor once."""
     return record["bytes"] / ours_ms(record) / 1e6
@@ -138,6 +143,9 @@ def verdicts(record: Record) -> dict[str, tuple[str, bool | None]]:
             share = saved_share(record)
             met = None if share is None else share <= bound
             found[name] = (f"saved <= {bound:g}x", met)
+        elif name == "rate":
+            met = rate(record) >= bound * (record["threads"] or 1)
+            found[name] = (f"samples/s >= {bound:.0f} per thread", met)
         else:
             factor = record["speedup"].get(name)
             met = None if factor is None else factor >= bound
@@ -167,6 +175,8 @@ def row(record: Record) -> list[str]:
         f"{ours_ms(record):.2f}",
         ratio("eager"),
         ratio("compile"),
+        ratio(NUMPY),
+        f"{rate(record):.0f}",
         f"{bandwidth(record):.1f}",
         f"{100 * of_floor(record):.0f}",
         mib("peak_bytes"),
@@ -175,8 +185,8 @@ def row(record: Record) -> list[str]:
     ]
 
 
-HEADER = ["work", "direction", "dtype", "ours ms", "eager ms", "compile ms", "GB/s", "% floor"]
-HEADER += ["peak MiB", "saved MiB", "target"]
+HEADER = ["work", "direction", "dtype", "ours ms", "eager ms", "compile ms", "NumPy ms"]
+HEADER += ["samples/s", "GB/s", "% floor", "peak MiB", "saved MiB", "target"]
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:

@@ -14,8 +14,8 @@ from itertools import groupby
 from pathlib import Path
 
 from benchmarks import records
-from benchmarks.case import COMPILE, model_cases, op_cases
-from benchmarks.records import MIB, ROOT, Record, bandwidth, of_floor, ours_ms, verdicts
+from benchmarks.case import COMPILE, NUMPY, model_cases, op_cases
+from benchmarks.records import MIB, ROOT, Record, bandwidth, of_floor, ours_ms, rate, verdicts
 
 PAGE = """# Benchmarks: {name}
 
@@ -47,7 +47,7 @@ def _peer(record: Record, name: str) -> str:
     if name in record["skipped"]:
         return record["skipped"][name].replace("|", "/")
     if name not in record["variants"]:
-        return NOT_MEASURED
+        return "-" if name == NUMPY else NOT_MEASURED
     ms = record["variants"][name]["ms"]["median"]
     return f"{_number(ms)} ({_times(record['ratios'][name])})"
 
@@ -69,8 +69,9 @@ HEADER = [
     "skelops ms",
     "eager ms",
     *(f"{name} ms" for name in COMPILE),
+    "NumPy ms",
 ]
-HEADER += ["GB/s", "% of floor", "peak MiB", "saved MiB", "target"]
+HEADER += ["samples/s", "GB/s", "% of floor", "peak MiB", "saved MiB", "target"]
 
 
 def _row(record: Record) -> list[str]:
@@ -79,7 +80,8 @@ def _row(record: Record) -> list[str]:
         str(next(iter(record["sizes"].values()))),
         record["direction"],
         _number(ours_ms(record)),
-        *(_peer(record, name) for name in ("eager", *COMPILE)),
+        *(_peer(record, name) for name in ("eager", *COMPILE, NUMPY)),
+        f"{rate(record):.0f}",
         _number(bandwidth(record)),
         f"{100 * of_floor(record):.0f}",
         _mebibytes(record, "peak_bytes"),

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from benchmarks import measure, records
-from benchmarks.case import COMPILE, TRAINING, Case, Variant, model_cases, op_cases, settings
+from benchmarks.case import COMPILE, NUMPY, Case, Variant, model_cases, op_cases, settings
 from benchmarks.clock import clock
 from benchmarks.records import HEADER, Record, ours_ms, peer_ms, row, table
 from benchmarks.roofline import roofs
@@ -88,7 +88,8 @@ def _variants(
     compile_limit: float,
 ) -> tuple[dict[str, Variant], dict[str, str]]:
     """Ours and the peers, and why those that do not compile are missing."""
-    wanted = [name for peer in against for name in settings(peer, device)]
+    asked = [peer for peer in against if peer in case.peers]
+    wanted = [name for peer in asked for name in settings(peer, device)]
     skipped = {}
     if case.slow_to_compile:
         for name in [n for n in wanted if n in COMPILE]:
@@ -170,7 +171,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--headline", action="store_true", help="only rows of the README")
     parser.add_argument("--missing", action="store_true", help="only what --json does not hold yet")
     parser.add_argument("--direction", help="only this direction")
-    parser.add_argument("--against", nargs="+", default=["eager"], choices=["eager", "compile"])
+    peers = ["eager", "compile", NUMPY]
+    parser.add_argument("--against", nargs="+", default=["eager"], choices=peers)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--dtype", nargs="+", default=["float32"])
     parser.add_argument("--threads", nargs="+", type=int, default=[1])
@@ -311,10 +313,11 @@ def quick_table(seconds: float = 30.0) -> str:
             if time.monotonic() - begin > seconds:
                 break
             case = next((c for c in cases if c.headline), cases[0])
-            label = f"{name} ({case.name})"
+            direction = case.directions[-1]
+            label = f"{name} ({case.name}), {direction}"
             try:
                 record = measure_case(
-                    name, case.resized(**case.quick), TRAINING, ["eager"],
+                    name, case.resized(**case.quick), direction, ["eager"],
                     device="cpu", dtype=torch.float32, roof=roof,
                     environment=environment, seconds=1.0, least=3,
                 )  # fmt: skip
@@ -323,7 +326,7 @@ def quick_table(seconds: float = 30.0) -> str:
                 continue
             times = [f"{ours_ms(record):.1f}", f"{peer_ms(record, 'eager'):.1f}"]
             rows.append([label, *times, f"{record['speedup']['eager']:.1f}x"])
-    return table(["forward + backward, 1 thread", "skelops ms", "PyTorch ms", "faster"], rows)
+    return table(["1 thread", "skelops ms", "PyTorch ms", "faster"], rows)
 
 
 if __name__ == "__main__":

@@ -186,6 +186,7 @@ class ModelCase:
     gpu: Mapping[str, int] = field(default_factory=dict)
     quick: Mapping[str, int] = field(default_factory=lambda: {"N": 1})
     slack: float = 100.0
+    peers = ("eager", "compile")
     slow_to_compile = True
 
     @property

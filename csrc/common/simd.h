@@ -82,6 +82,43 @@ struct Simd {
   }
 };
 
+// A row of values that lanes are picked from by index: out of registers where it fits into four of
+// them, which takes a quarter of the time of a gather.
+template <typename T>
+class Row {
+ public:
+  using S = Simd<T>;
+
+  Row(const T* p, int64_t count) : p_(p), held_(kCanHold && count <= 4 * S::kLanes) {
+    for (int i = 0; held_ && i * S::kLanes < count; ++i) part_[i] = S::load(p + i * S::kLanes);
+  }
+
+  typename S::Vec pick(const int32_t* index) const {
+#if defined(__AVX512F__)
+    if constexpr (kCanHold) {
+      if (held_) {
+        const __m512i lane = _mm512_loadu_si512(index);
+        const __m512 low = _mm512_permutex2var_ps(__m512(part_[0]), lane, __m512(part_[1]));
+        const __m512 high = _mm512_permutex2var_ps(__m512(part_[2]), lane, __m512(part_[3]));
+        const __mmask16 upper = _mm512_test_epi32_mask(lane, _mm512_set1_epi32(2 * S::kLanes));
+        return typename S::Vec(_mm512_mask_blend_ps(upper, low, high));
+      }
+    }
+#endif
+    return S::gather(p_, index);
+  }
+
+ private:
+#if defined(__AVX512F__)
+  static constexpr bool kCanHold = sizeof(T) == 4;
+#else
+  static constexpr bool kCanHold = false;
+#endif
+  const T* p_;
+  bool held_;
+  typename S::Vec part_[4] = {};
+};
+
 // Ask for memory that the next step reads (or writes) while this one computes.
 template <bool kWrite = false, typename T>
 void prefetch(const T* p, int64_t count) {

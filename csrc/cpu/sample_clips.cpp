@@ -93,12 +93,13 @@ class Sampler {
         values_(p.persons_in * p.joints_in * p.channels),
         source_(values_ + p.channels),
         rows_((kSlots + 1) * (p.channels + 1) * p.padded()),
-        window_(p.channels * p.plane()),
-        native_(p.native ? p.channels * p.plane() : 0),
+        window_(p.channels * p.plane() + S::kLanes),
+        native_(p.native ? p.channels * p.plane() + S::kLanes : 0),
         spread_((p.frames + p.taps) * p.row()),
         gathered_(p.channels * p.frames * p.width() + S::kLanes),
         coefficients_(p.branch.present() ? p.dims * (p.dims + 1) * p.padded() : 0),
         take_(p.averaged * p.padded()),
+        boxed_(p.unit_box ? p.padded() : 0),
         share_(p.convert.present() ? p.averaged * p.padded() : 0),
         here_(p.width() + S::kLanes),
         there_(p.width() + S::kLanes),
@@ -266,21 +267,33 @@ class Sampler {
   // Follow the transforms by the map of the clip's box onto [-1, 1].
   void fit_box() {
     const int64_t width = p_.dims + 1, stride = p_.padded();
-    for (int64_t c = 0; c < p_.dims; ++c) {
-      A low = std::numeric_limits<A>::infinity(), high = -low;
-      for (int64_t f = first_; f <= last_; ++f) {
-        const A* row = points(f);
-        for (int64_t j = 0; j < p_.row(); ++j) {
-          if (row[p_.dims * stride + j] == 0) continue;
-          const uint8_t b = p_.branch.present() ? p_.branch.row(n_)[j / p_.persons] : kKeep;
-          if (b == kDrop) continue;
-          A y = 0;
+    for (int64_t j = 0; j < stride; ++j) {
+      boxed_[j] =
+          j < p_.row() && (!p_.branch.present() || p_.branch.row(n_)[j / p_.persons] != kDrop);
+    }
+    constexpr A kInfinity = std::numeric_limits<A>::infinity();
+    Vec lowest[3], highest[3];
+    std::fill_n(lowest, 3, Vec{} + kInfinity);
+    std::fill_n(highest, 3, Vec{} - kInfinity);
+    for (int64_t f = first_; f <= last_; ++f) {
+      const A* row = points(f);
+      for (int64_t j = 0; j < stride; j += S::kLanes) {
+        const auto seen = S::load(row + p_.dims * stride + j) * S::load(&boxed_[j]) != Vec{};
+        for (int64_t c = 0; c < p_.dims; ++c) {
+          Vec y = {};
           for (int64_t i = 0; i < width; ++i) {
-            y += transform_[b][c * width + i] * row[i * stride + j];
+            y += coefficient(c * width + i, j) * S::load(row + i * stride + j);
           }
-          low = std::min(low, y);
-          high = std::max(high, y);
+          lowest[c] = seen & (y < lowest[c]) ? y : lowest[c];
+          highest[c] = seen & (y > highest[c]) ? y : highest[c];
         }
+      }
+    }
+    for (int64_t c = 0; c < p_.dims; ++c) {
+      A low = kInfinity, high = -kInfinity;
+      for (int i = 0; i < S::kLanes; ++i) {
+        low = std::min(low, lowest[c][i]);
+        high = std::max(high, highest[c][i]);
       }
       const bool extends = high > low;
       const A scale = extends ? 2 / (high - low) : 0;
@@ -371,9 +384,11 @@ class Sampler {
       const bool mean = c >= p_.dims && group.kind & kScoreMean;
       for (int64_t t = 0; t < p_.frames; ++t) {
         const A* z = from + c * p_.plane() + t * row;
+        const Row<A> joints(z, row);
         A* to = gathered_.get() + (c * p_.frames + t) * width;
         for (int64_t j = 0; j < width; j += S::kLanes) {  // later frames overwrite the excess
-          const Vec here = S::gather(z, &here_[j]), there = S::gather(z, &there_[j]);
+          const Vec here = p_.part.present() ? joints.pick(&here_[j]) : S::load(z + j);
+          const Vec there = joints.pick(&there_[j]);
           const Vec linked = S::load(&has_parent_[j]);
           S::store(to + j, here + (mean ? (there - here) * linked * A(0.5) : -there * linked));
         }
@@ -419,7 +434,7 @@ class Sampler {
   const int64_t values_;
   const Scratch<A> source_, rows_, window_, native_, spread_, gathered_, coefficients_;
   const Scratch<int32_t> take_;
-  const Scratch<A> share_;
+  const Scratch<A> boxed_, share_;
   const Scratch<int32_t> here_, there_;
   const Scratch<A> has_parent_;
   std::array<std::array<A, 12>, 3> transform_{};
