@@ -32,7 +32,7 @@ from skelops.data.formats._files import (
 )
 from skelops.graph import get_layout
 
-_LAYOUTS = {17: "coco17", 18: "openpose18", 25: "openpose25"}
+_LAYOUTS = {17: "coco17", 18: "openpose18", 25: "openpose25", 33: "mediapipe33"}
 _AXES = ("TVC", "TMVC", "MTVC")
 _LAST_FRAME = 1 << 40
 
@@ -48,29 +48,36 @@ class Person(NamedTuple):
 class _Estimates:
     """Clips that are one file (or directory of frames) each, as numbered persons in frames."""
 
-    fps: float | None
     confidence = True
 
     def __init__(
         self,
         path: str | Path,
-        found: Iterable[Path],
-        read: Callable[[Path], tuple[list[int], list[Person]]],
-        layout: str | None,
-        num_persons: int,
-        labels: str | Path | None,
-        fps: float | None,
+        layout: str | None = None,
+        num_persons: int = 2,
+        labels: str | Path | None = None,
+        fps: float | None = None,
     ) -> None:
         self.num_persons = integer(num_persons, 1, 1000, "num_persons", str(path))
-        self.read, self.fps = read, fps
-        self.clips = FileClips(path, found, labels)
+        self.fps = fps
+        self.clips = FileClips(path, self.find(Path(path)), labels)
         self.classes = self.clips.classes
-        first = next((p for f in self.clips.files for p in read(Path(f))[1]), None)
+        first = next((p for f in self.clips.files for p in self.read(Path(f))[1]), None)
         if first is None:
             raise ValueError(f"{path}: expected a person in some clip, got none")
         self.layout = layout_of(len(first.points), layout, _LAYOUTS, str(path))
         self.shape = first.points.shape
         self.channels = self.shape[1]
+
+    @staticmethod
+    def find(path: Path) -> Iterable[Path]:
+        """Files (or directories of frames) that are a clip each."""
+        return _files(path, ".json")
+
+    @staticmethod
+    def read(file: Path) -> tuple[list[int], list[Person]]:
+        """Numbers of the frames of a clip, and the persons in them."""
+        raise NotImplementedError
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -165,37 +172,26 @@ class CocoResults(_Estimates):
         ValueError: damaged; the message names file, entry and key.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        layout: str | None = None,
-        num_persons: int = 2,
-        labels: str | Path | None = None,
-        fps: float | None = None,
-    ) -> None:
-        found = _files(path, ".json")
-        super().__init__(path, found, _read_coco, layout, num_persons, labels, fps)
-
-
-def _read_coco(file: Path) -> tuple[list[int], list[Person]]:
-    records = read_json(file, list)
-    images = [item(r, "image_id", f"{file}, entry {i}") for i, r in enumerate(records)]
-    for i, image in enumerate(images):
-        if type(image) not in (int, str):
-            raise ValueError(f"{file}, entry {i}: expected image_id, got {short(image)}")
-    found = [_frame_number(str(image)) for image in images]
-    order = {image: i for i, image in enumerate(dict.fromkeys(images))}
-    frames = [order[image] for image in images]
-    if None not in found and len(set(found)) == len(order):
-        frames = [number for number in found if number is not None]
-    persons, here = [], Counter[int]()
-    for i, (record, frame) in enumerate(zip(records, frames, strict=True)):
-        where = f"{file}, entry {i}"
-        points = _triples(item(record, "keypoints", where), f"{where}, keypoints")
-        track = _track(record, ("idx", "track_id"), here[frame], where)
-        persons.append(Person(frame, track, points))
-        here[frame] += 1
-    return frames, persons
+    @staticmethod
+    def read(file: Path) -> tuple[list[int], list[Person]]:
+        records = read_json(file, list)
+        images = [item(r, "image_id", f"{file}, entry {i}") for i, r in enumerate(records)]
+        for i, image in enumerate(images):
+            if type(image) not in (int, str):
+                raise ValueError(f"{file}, entry {i}: expected image_id, got {short(image)}")
+        found = [_frame_number(str(image)) for image in images]
+        order = {image: i for i, image in enumerate(dict.fromkeys(images))}
+        frames = [order[image] for image in images]
+        if None not in found and len(set(found)) == len(order):
+            frames = [number for number in found if number is not None]
+        persons, here = [], Counter[int]()
+        for i, (record, frame) in enumerate(zip(records, frames, strict=True)):
+            where = f"{file}, entry {i}"
+            points = _triples(item(record, "keypoints", where), f"{where}, keypoints")
+            track = _track(record, ("idx", "track_id"), here[frame], where)
+            persons.append(Person(frame, track, points))
+            here[frame] += 1
+        return frames, persons
 
 
 def _frame_number(name: str) -> int | None:
@@ -222,34 +218,23 @@ class MMPose(_Estimates):
         ValueError: damaged; the message names file, frame and key.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        layout: str | None = None,
-        num_persons: int = 2,
-        labels: str | Path | None = None,
-        fps: float | None = None,
-    ) -> None:
-        found = _files(path, ".json")
-        super().__init__(path, found, _read_mmpose, layout, num_persons, labels, fps)
-
-
-def _read_mmpose(file: Path) -> tuple[list[int], list[Person]]:
-    frames, persons = [], []
-    for t, record in enumerate(items(read_json(file, dict), "instance_info", str(file))):
-        where = f"{file}, frame {t}"
-        number = integer(item(record, "frame_id", where), 0, _LAST_FRAME, "frame_id", where)
-        frames.append(number)
-        for p, instance in enumerate(items(record, "instances", where)):
-            at = f"{where}, instance {p}"
-            points = numbers(item(instance, "keypoints", at), (None, None), f"{at}, keypoints")
-            score = item(instance, "keypoint_scores", at)
-            score = numbers(score, (len(points),), f"{at}, keypoint_scores")
-            if points.shape[1] not in (2, 3):
-                raise ValueError(f"{at}: expected 2 or 3 coordinates, got {points.shape[1]}")
-            points = np.concatenate([points, score[:, None]], axis=1)
-            persons.append(Person(number, _track(instance, ("track_id",), p, at), points))
-    return frames, persons
+    @staticmethod
+    def read(file: Path) -> tuple[list[int], list[Person]]:
+        frames, persons = [], []
+        for t, record in enumerate(items(read_json(file, dict), "instance_info", str(file))):
+            where = f"{file}, frame {t}"
+            number = integer(item(record, "frame_id", where), 0, _LAST_FRAME, "frame_id", where)
+            frames.append(number)
+            for p, instance in enumerate(items(record, "instances", where)):
+                at = f"{where}, instance {p}"
+                points = numbers(item(instance, "keypoints", at), (None, None), f"{at}, keypoints")
+                score = item(instance, "keypoint_scores", at)
+                score = numbers(score, (len(points),), f"{at}, keypoint_scores")
+                if points.shape[1] not in (2, 3):
+                    raise ValueError(f"{at}: expected 2 or 3 coordinates, got {points.shape[1]}")
+                points = np.concatenate([points, score[:, None]], axis=1)
+                persons.append(Person(number, _track(instance, ("track_id",), p, at), points))
+        return frames, persons
 
 
 # OpenPose
@@ -271,27 +256,20 @@ class OpenPose(_Estimates):
         ValueError: damaged; the message names file, person and key.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        layout: str | None = None,
-        num_persons: int = 2,
-        labels: str | Path | None = None,
-        fps: float | None = None,
-    ) -> None:
-        found = {file.parent for file in Path(path).rglob("*.json")}
-        super().__init__(path, found, _read_openpose, layout, num_persons, labels, fps)
+    @staticmethod
+    def find(path: Path) -> Iterable[Path]:
+        return {file.parent for file in path.rglob("*.json")}
 
-
-def _read_openpose(directory: Path) -> tuple[list[int], list[Person]]:
-    files, persons = sorted(directory.glob("*.json")), []
-    for frame, file in enumerate(files):
-        for p, person in enumerate(items(read_json(file, dict), "people", str(file))):
-            where = f"{file}, person {p}"
-            key = "pose_keypoints_2d"
-            points = _triples(item(person, key, where), f"{where}, {key}")
-            persons.append(Person(frame, _track(person, ("person_id",), p, where), points))
-    return list(range(len(files))), persons
+    @staticmethod
+    def read(directory: Path) -> tuple[list[int], list[Person]]:
+        files, persons = sorted(directory.glob("*.json")), []
+        for frame, file in enumerate(files):
+            for p, person in enumerate(items(read_json(file, dict), "people", str(file))):
+                where = f"{file}, person {p}"
+                key = "pose_keypoints_2d"
+                points = _triples(item(person, key, where), f"{where}, {key}")
+                persons.append(Person(frame, _track(person, ("person_id",), p, where), points))
+        return list(range(len(files))), persons
 
 
 # MediaPipe
@@ -305,42 +283,32 @@ class MediaPipe(_Estimates):
     as score. Arrays (T, 33, 3 or 4) are read by :class:`Arrays`.
 
     Args:
-        path, num_persons, labels, fps: as for :class:`CocoResults`.
+        path, layout, num_persons, labels, fps: as for :class:`CocoResults`.
 
     Raises:
         FileNotFoundError: no file.
         ValueError: damaged; the message names file, frame and key.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        num_persons: int = 2,
-        labels: str | Path | None = None,
-        fps: float | None = None,
-    ) -> None:
-        found = _files(path, ".json")
-        super().__init__(path, found, _read_mediapipe, "mediapipe33", num_persons, labels, fps)
-
-
-def _read_mediapipe(file: Path) -> tuple[list[int], list[Person]]:
-    content, persons = read_json(file, list), []
-    keys = ("x", "y", "z", "visibility")
-    for t, frame in enumerate(content):
-        where = f"{file}, frame {t}"
-        if not isinstance(frame, list):
-            raise ValueError(f"{where}: expected a list of landmarks, got {short(frame)}")
-        people = [frame] if frame and isinstance(frame[0], dict) else frame
-        for p, landmarks in enumerate(people):
-            at = f"{where}, person {p}"
-            if not isinstance(landmarks, list):
-                raise ValueError(f"{at}: expected a list of landmarks, got {short(landmarks)}")
-            points = [
-                [item(mark, key, f"{at}, landmark {v}") for key in keys]
-                for v, mark in enumerate(landmarks)
-            ]
-            persons.append(Person(t, -1 - p, numbers(points, (33, 4), at)))
-    return list(range(len(content))), persons
+    @staticmethod
+    def read(file: Path) -> tuple[list[int], list[Person]]:
+        content, persons = read_json(file, list), []
+        keys = ("x", "y", "z", "visibility")
+        for t, frame in enumerate(content):
+            where = f"{file}, frame {t}"
+            if not isinstance(frame, list):
+                raise ValueError(f"{where}: expected a list of landmarks, got {short(frame)}")
+            people = [frame] if frame and isinstance(frame[0], dict) else frame
+            for p, landmarks in enumerate(people):
+                at = f"{where}, person {p}"
+                if not isinstance(landmarks, list):
+                    raise ValueError(f"{at}: expected a list of landmarks, got {short(landmarks)}")
+                points = [
+                    [item(mark, key, f"{at}, landmark {v}") for key in keys]
+                    for v, mark in enumerate(landmarks)
+                ]
+                persons.append(Person(t, -1 - p, numbers(points, (33, 4), at)))
+        return list(range(len(content))), persons
 
 
 # Arrays
