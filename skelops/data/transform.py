@@ -89,6 +89,10 @@ class ClipTransform:
         joint_drop: probability that random joints are set to zero, each with probability 1/5.
         native_motion, root, mean_scores, parents: see :func:`skelops.data.make_streams`.
         keep_missing: see :func:`skelops.sample_clips`.
+        persons: M of the samples: the first ones, then empty ones where the data have fewer.
+            Default: as many as the data have.
+        repeat_person: who is never seen in a clip is replaced by its first person (CTR-GCN on
+            NTU RGB+D 120) instead of staying empty.
 
     Raises:
         ValueError: unknown sampling, or numbers out of range.
@@ -128,14 +132,17 @@ class ClipTransform:
     root: int | None = None
     parents: tuple[int, ...] | None = None
     keep_missing: bool = True
+    persons: int | None = None
+    repeat_person: bool = False
 
     def __post_init__(self) -> None:
         name = "ClipTransform"
         if self.sampling not in SAMPLINGS:
             raise _check.fail(name, f"sampling in {SAMPLINGS}", repr(self.sampling))
-        for key in ("frames", "shortest", "padding_ratio", "num_clips"):
-            if getattr(self, key) < 1:
-                raise _check.fail(name, f"{key} >= 1", getattr(self, key))
+        for key in ("frames", "shortest", "padding_ratio", "num_clips", "persons"):
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                raise _check.fail(name, f"{key} >= 1", value)
         if not 0 < self.share[0] <= self.share[1] <= 1:
             raise _check.fail(name, "share with 0 < low <= high <= 1", self.share)
         for key in ("flip", "time_flip", "axis_mask", "noise_p", "blur_p", "part_drop",
@@ -226,6 +233,7 @@ class ClipTransform:
             frame,
             p.two_branches(still),
             blend,
+            person=None if geometry.person is None else geometry.person[clip],
             unit_box=self.unit_box,
             keep_missing=self.keep_missing,
         )
@@ -470,12 +478,14 @@ class Geometry:
         start, length: (N,) int64, first frame in the store and number of frames.
         affine: (N, D, D + 1) float32, centring and alignment of each clip.
         layout: joint layout of the samples.
+        person: (N, M') int64, who takes each place, see :class:`ClipPlan`; None for all in order.
     """
 
     start: Tensor
     length: Tensor
     affine: Tensor
     layout: Layout
+    person: Tensor | None = None
 
     @classmethod
     def of(cls, clips: Clips, transform: ClipTransform, layout: str | None = None) -> Geometry:
@@ -490,14 +500,35 @@ class Geometry:
         length = torch.from_numpy(np.array(clips.length))
         D = clips.dims
         matrix = torch.eye(D).expand(len(clips), D, D)
+        person = places(clips, transform.persons, transform.repeat_person)
         if transform.center is False and not transform.align:
-            return cls(start, length, p.homogeneous(matrix), target)
+            return cls(start, length, p.homogeneous(matrix), target, person)
         frames = torch.from_numpy(first_seen(clips)[..., :D].astype(np.float64))
         joint = middle(source) if transform.center is True else int(transform.center)
         center = None if transform.center is False else frames[:, joint]
         if transform.align:
             matrix = alignment(frames, source)
-        return cls(start, length, p.homogeneous(matrix, center), target)
+        return cls(start, length, p.homogeneous(matrix, center), target, person)
+
+
+def places(clips: Clips, persons: int | None, repeat: bool) -> Tensor | None:
+    """Who takes each place of a sample, (N, M') int64; -1 for nobody, None for all in order.
+
+    Args:
+        clips: M persons.
+        persons: M'; default M.
+        repeat: the first person takes the places of those who are never seen.
+    """
+    M = clips.num_persons
+    wanted = M if persons is None else persons
+    if wanted == M and not repeat:
+        return None
+    person = np.tile(np.where(np.arange(wanted) < M, np.arange(wanted), -1), (len(clips), 1))
+    if repeat and len(clips):
+        seen = np.logical_or.reduceat(np.asarray(clips.present), clips.offset[:-1])
+        seen = np.pad(seen, ((0, 0), (0, max(wanted - M, 0))))[:, :wanted]
+        person = np.where(seen, person, 0)
+    return torch.from_numpy(person)
 
 
 def first_seen(clips: Clips) -> np.ndarray:

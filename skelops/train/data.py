@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +15,7 @@ from skelops.data import (
     ClipDataset,
     ClipLoader,
     Clips,
+    ClipTransform,
     get_transform,
     load_split,
     read,
@@ -94,6 +96,14 @@ class SkeletonDataModule(lightning.LightningDataModule):
         return split(self.clips, h.protocol, groups)
 
     @property
+    def transform(self) -> ClipTransform:
+        h: Any = self.hparams
+        changes = dict(h.transform_args or {})
+        if h.window is not None:
+            changes["frames"] = h.window
+        return get_transform(h.transform, **changes)
+
+    @property
     def num_classes(self) -> int:
         return self.clips.num_classes
 
@@ -104,7 +114,7 @@ class SkeletonDataModule(lightning.LightningDataModule):
 
     @property
     def num_persons(self) -> int:
-        return self.clips.num_persons
+        return self.transform.persons or self.clips.num_persons
 
     @property
     def in_channels(self) -> int:
@@ -116,14 +126,10 @@ class SkeletonDataModule(lightning.LightningDataModule):
     ) -> ClipDataset:
         """The training clips, augmented, or the test clips, with one sample of each if asked."""
         h: Any = self.hparams
-        changes = dict(h.transform_args or {})
-        if one_sample:
-            changes["num_clips"] = 1
-        if h.window is not None:
-            changes["frames"] = h.window
+        transform = self.transform
         return ClipDataset(
             self.clips,
-            get_transform(h.transform, **changes),
+            replace(transform, num_clips=1) if one_sample else transform,
             list(h.streams),
             index=self.index[0 if train else 1],
             train=train,

@@ -548,3 +548,23 @@ def test_unknown_names():
         get_transform("ctr")
     with pytest.raises(TypeError, match="rotate"):
         get_transform("ctr_gcn", rotate=0.3)
+
+
+def test_places_of_persons():
+    xyz = np.ones((6, 2, 25, 3), np.float32) * np.arange(1, 3)[:, None, None]
+    xyz[:3, 1] = 0  # alone in the first clip
+    clips = Clips(xyz, np.array([3, 3]), np.array([0, 0]), ("a",), "ntu25")
+    shown = {
+        (None, False): [[1, 0], [1, 2]],
+        (None, True): [[1, 1], [1, 2]],
+        (1, False): [[1], [1]],
+        (3, False): [[1, 0, 0], [1, 2, 0]],
+        (3, True): [[1, 1, 1], [1, 2, 1]],
+    }
+    for (persons, repeat), expected in shown.items():
+        transform = ClipTransform(4, center=False, persons=persons, repeat_person=repeat)
+        for train in (False, True):
+            x = ClipDataset(clips, transform, train=train).__getitems__([0, 1]).x
+            assert x[:, 0, 0, 0].tolist() == expected
+    with pytest.raises(ValueError, match="persons >= 1, got 0"):
+        ClipTransform(persons=0)
