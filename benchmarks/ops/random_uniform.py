@@ -66,5 +66,4 @@ CASES = [
     UniformCase(
         "7500 numbers per clip", {"N": 256, "count": 7500}, {FORWARD: {"eager": 1, NUMPY: 1}}
     ),
-    UniformCase("5 numbers per clip", {"N": 256, "count": 5}, gpu={"N": 4096}),
 ]
