@@ -21,6 +21,8 @@ RESULTS = Path(__file__).resolve().parent / "results"
 MIB = 2**20
 KEY = ("work", "case", "direction", "device", "dtype", "threads", "allocator")
 
+GENERATED = (":!benchmarks/results", ":!benchmarks/trainings", ":!docs", ":!README.md")
+
 Record = dict[str, Any]
 
 
@@ -65,7 +67,7 @@ def environment(device: str) -> Record:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain", "--", ":!benchmarks/results")),
+        "dirty": bool(_git("status", "--porcelain", "--", *GENERATED)),
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "backends": {name: _backend.active(op, device)[0] for name, op in OPS.items()},
     }

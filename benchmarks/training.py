@@ -150,14 +150,16 @@ def table() -> str:
     rows, commands = [], []
     for path in sorted(RESULTS.glob("*.json")):
         r = json.loads(path.read_text())
-        threads = f"{r['threads']} threads" if r["threads"] else r["environment"]["device_name"]
+        where = r["environment"]["device_name"]
+        if r["threads"]:
+            where += f", {r['threads']} thread{'s' * (r['threads'] > 1)}"
         rows.append([
             f"[{r['title']}](../benchmarks/trainings/{path.name})",
             *(f"{100 * r[key]:.1f}" for key in ("top1", "mean_class")),
-            r["published"], f"{r['epochs']}", f"{r['seconds'] / 60:.0f} min, {threads}",
+            f"{r['epochs']}", f"{r['seconds'] / 60:.0f} min, {where}",
         ])  # fmt: skip
         commands.append(r["command"])
-    header = ["training", "top-1 %", "mean class %", "published top-1 %", "epochs", "wall time"]
+    header = ["training", "top-1 %", "mean class %", "epochs", "wall time"]
     listing = "\n".join(commands)
     return f"{markdown(header, rows)}\n```sh\n{listing}\n```\n" if rows else "No results yet.\n"
 
