@@ -18,7 +18,7 @@ import torch
 from skelops.data import Clips, read
 
 BASE_CHANNELS, WINDOW, BATCH, PEAK_LR = 32, 32, 16, 0.1
-MAX_EPOCHS = {"synthetic": 12, "recorded": 30}
+MAX_EPOCHS = {"synthetic": 18, "recorded": 30}
 RESERVE = 20.0  # seconds for pictures and the speed table
 
 
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
     parser.add_argument("--data", default="synthetic", help="clips to read instead (json, npz)")
     parser.add_argument("--out", default="outputs/demo", type=Path, help="folder for the results")
     parser.add_argument("--max-minutes", default=4.0, type=float, help="time for everything")
-    parser.add_argument("--max-epochs", type=int, help="default: 12, of recorded data 30")
+    parser.add_argument("--max-epochs", type=int, help="default: 18, of recorded data 30")
     parser.add_argument("--num-clips", default=1536, type=int, help="size of the synthetic set")
     parser.add_argument("--seed", default=0, type=int)
     args = parser.parse_args(argv)
