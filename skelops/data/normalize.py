@@ -17,7 +17,7 @@ import torch
 from skelops import _check
 from skelops.data import plan
 from skelops.data.formats._base import Clip, Source
-from skelops.data.transform import alignment, turn_onto
+from skelops.data.transform import alignment, middle, shoulders
 from skelops.graph import get_layout
 
 
@@ -82,21 +82,18 @@ def center(xyz: np.ndarray, joint: int, *, per_frame: bool = False) -> np.ndarra
     return np.where((xyz != 0).any(-1, keepdims=True), xyz - origin, 0).astype(xyz.dtype)
 
 
-def align(xyz: np.ndarray, layout: str, *, spine: bool = True) -> np.ndarray:
+def align(xyz: np.ndarray, layout: str) -> np.ndarray:
     """Rotate the clip so that its first spine points along +z and its first shoulders along +x.
 
     Args:
         xyz: (T, M, V, 3).
         layout: joint layout.
-        spine: False only turns the shoulders onto +x (Hyper-GCN).
+
+    Raises:
+        ValueError: the layout names no spine or shoulders.
     """
     pose = torch.from_numpy(xyz[:1, 0].astype(np.float64))
-    if spine:
-        turn = alignment(pose, get_layout(layout))
-    else:
-        names = get_layout(layout).joint_names
-        right, left = names.index("right_shoulder"), names.index("left_shoulder")
-        turn = turn_onto(pose[:, right] - pose[:, left], 0)
+    turn = alignment(pose, get_layout(layout))
     return (xyz @ turn[0].numpy().T).astype(xyz.dtype)
 
 
@@ -108,13 +105,14 @@ def pyskl(xyz: np.ndarray, layout: str, *, align_spine: bool = True) -> np.ndarr
         layout: joint layout.
         align_spine: False as ACLNet has it.
     """
-    xyz = center(drop_empty(xyz), _spine(layout))
+    xyz = center(drop_empty(xyz), middle(get_layout(layout)))
     return align(xyz, layout) if align_spine else xyz
 
 
 def halp(xyz: np.ndarray, layout: str) -> np.ndarray:
     """Fill empty frames by looping, centre every frame on the spine of person 0, align (HaLP)."""
-    return align(center(loop_missing(xyz), _spine(layout), per_frame=True), layout)
+    spine = middle(get_layout(layout))
+    return align(center(loop_missing(xyz), spine, per_frame=True), layout)
 
 
 def hiclr(xyz: np.ndarray, layout: str = "ntu25", frames: int = 50) -> np.ndarray:
@@ -129,14 +127,15 @@ def hiclr(xyz: np.ndarray, layout: str = "ntu25", frames: int = 50) -> np.ndarra
         layout: joint layout with shoulders.
         frames: T of the result.
     """
-    names = get_layout(layout).joint_names
-    root = names.index("spine_shoulder") if "spine_shoulder" in names else _spine(layout)
+    joints = get_layout(layout)
+    names = joints.joint_names
+    root = names.index("spine_shoulder") if "spine_shoulder" in names else middle(joints)
     length = max(int(xyz[:, 0, 0].any(-1).sum()), 1)
     relative = torch.from_numpy(xyz - xyz[:, :, root : root + 1])
     low, weight = plan.resize(torch.tensor([0]), torch.tensor([length]), frames)
     high = (low[0] + 1).clamp(max=length - 1)
     x = torch.lerp(relative[low[0]], relative[high], weight[0][:, None, None, None].to(relative))
-    right, left = names.index("right_shoulder"), names.index("left_shoulder")
+    right, left = shoulders(joints)
     across = x[:, :, right] - x[:, :, left]  # (T, M, 3)
     across[..., 1] = 0
     angle = (across[..., 0] / (across.norm(dim=-1) + 1e-4)).acos()
@@ -144,14 +143,6 @@ def hiclr(xyz: np.ndarray, layout: str = "ntu25", frames: int = 50) -> np.ndarra
     c, s = angle.cos(), angle.sin()
     turned = [c * x[..., 0] - s * x[..., 2], x[..., 1], s * x[..., 0] + c * x[..., 2]]
     return torch.stack(turned, dim=-1).numpy()
-
-
-def _spine(layout: str) -> int:
-    names = get_layout(layout).joint_names
-    for name in ("spine_mid", "spine"):
-        if name in names:
-            return names.index(name)
-    raise _check.fail("normalize", "a layout with a spine", layout)
 
 
 PREPARATIONS: dict[str, Callable[..., np.ndarray]] = {

@@ -213,18 +213,16 @@ def shear(entries: Tensor, order: str) -> Tensor:
     return matrix.view(-1, 3, 3)
 
 
-def homogeneous(
-    matrix: Tensor, center: Tensor | None = None, shift: Tensor | None = None
-) -> Tensor:
-    """(N, D, D + 1) float32: the map x -> matrix (x - center) + shift.
+def homogeneous(matrix: Tensor, center: Tensor | None = None) -> Tensor:
+    """(N, D, D + 1) float32: the map x -> matrix (x - center).
 
     Args:
         matrix: (N, D, D).
-        center, shift: (N, D); default zeros.
+        center: (N, D); default zeros.
     """
-    last = torch.zeros_like(matrix[:, :, :1]) if shift is None else shift.to(matrix)[:, :, None]
+    last = torch.zeros_like(matrix[:, :, :1])
     if center is not None:
-        last = last - matrix @ center.to(matrix)[:, :, None]
+        last = -matrix @ center.to(matrix)[:, :, None]
     return torch.cat([matrix, last], dim=2).float()
 
 

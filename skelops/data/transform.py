@@ -552,6 +552,18 @@ def middle(layout: Layout) -> int:
     return root if joint is None else joint
 
 
+def shoulders(layout: Layout) -> tuple[int, int]:
+    """The right and the left shoulder.
+
+    Raises:
+        ValueError: the layout names none.
+    """
+    right, left = _joint(layout, "right_shoulder"), _joint(layout, "left_shoulder")
+    if right is None or left is None:
+        raise _check.fail("alignment", "a layout with shoulders", layout.name)
+    return right, left
+
+
 def alignment(pose: Tensor, layout: Layout) -> Tensor:
     """(N, 3, 3): rotate the spine of each pose (N, V, 3) to +z, then its shoulder line to +x.
 
@@ -562,9 +574,9 @@ def alignment(pose: Tensor, layout: Layout) -> Tensor:
     """
     low = _joint(layout, "spine_base", "hip_center", "pelvis", "mid_hip")
     high = _joint(layout, "spine_mid", "spine", "thorax", "neck")
-    right, left = _joint(layout, "right_shoulder"), _joint(layout, "left_shoulder")
-    if None in (low, high, right, left) or pose.shape[-1] != 3:
-        raise _check.fail("alignment", "a 3-D layout with spine and shoulders", layout.name)
+    if None in (low, high) or pose.shape[-1] != 3:
+        raise _check.fail("alignment", "a 3-D layout with a spine", layout.name)
+    right, left = shoulders(layout)
     upright = turn_onto(pose[:, high] - pose[:, low], 2)
     across = (upright @ (pose[:, right] - pose[:, left])[..., None])[..., 0]
     return turn_onto(across, 0) @ upright

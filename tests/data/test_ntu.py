@@ -1,6 +1,5 @@
 """NTU RGB+D: the parser in C++ and its twin, the published rules, the data set."""
 
-import os
 import re
 
 import numpy as np
@@ -12,7 +11,6 @@ from skelops.data import _pickle, splits
 from skelops.data.formats import ntu
 from skelops.data.formats._base import FORMATS
 
-EXAMPLES = int(os.environ.get("SKELOPS_FUZZ_EXAMPLES", 300))
 BODY = b"72057594037931648 0 1 1 1 1 0 -0.1159187 0.1413209 2"
 JOINT = b"0.2058097 0.1920515 3.810989 276.0976 190.0662 1032.328 514.0889 -0.1 0.04 0.9 -0.1 2"
 PARSERS = ["native", "numpy"]
@@ -163,7 +161,7 @@ EDIT = st.tuples(
 
 @pytest.mark.filterwarnings("ignore:overflow encountered")
 @pytest.mark.skipif(ntu._host is None, reason="skelops._host is not built")
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(EDIT, min_size=1, max_size=4), st.integers(0, len(SEED)) | st.none())
 def test_both_parsers_agree_on_damaged_text(edits, cut):
     data = SEED[:cut]

@@ -151,10 +151,9 @@ def test_published_orders_of_shear():
 
 
 def test_homogeneous_maps_around_a_centre():
-    matrix, center, shift = torch.randn(2, 3, 3), torch.randn(2, 3), torch.randn(2, 3)
-    x = torch.randn(2, 3)
-    y = p.homogeneous(matrix, center, shift) @ torch.cat([x, torch.ones(2, 1)], 1)[..., None]
-    torch.testing.assert_close(y, matrix @ (x - center)[..., None] + shift[..., None])
+    matrix, center, x = torch.randn(2, 3, 3), torch.randn(2, 3), torch.randn(2, 3)
+    y = p.homogeneous(matrix, center) @ torch.cat([x, torch.ones(2, 1)], 1)[..., None]
+    torch.testing.assert_close(y, matrix @ (x - center)[..., None])
     assert p.homogeneous(torch.eye(2).double()[None]).tolist() == [[[1, 0, 0], [0, 1, 0]]]
 
 
