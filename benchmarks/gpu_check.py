@@ -52,7 +52,7 @@ def sections(store: list[str]) -> list[Section]:
     return [
         Section("build", 120, [PYTHON, "setup.py", "-q", "build_ext", "--inplace"]),
         Section("info", 30, [PYTHON, "-m", "skelops", "info"]),
-        Section("contract", 90, _pytest("tests/contract/test_contract.py", "--small", *kernels)),
+        Section("contract", 90, _pytest("tests/contract/test_contract.py", "--reduced", *kernels)),
         Section("ops", 70, _bench(70, store, *ops, *both, "--headline")),
         Section("models", 50, _bench(50, store, *models, *both)),
         Section("ops, compiled", 110, _bench(110, store, *ops, *both, "--headline", *compiled)),
@@ -142,7 +142,9 @@ def _print_summary(folder: Path | None) -> None:
         paths = (records.RESULTS / records.slug(records.device_name("cuda"))).glob("*.json")
         found = [record for path in sorted(paths) for record in records.load(path)]
     if found:
-        columns = [i for i, name in enumerate(HEADER) if name not in ("saved MiB", "target")]
+        columns = [
+            i for i, name in enumerate(HEADER) if name not in ("NumPy ms", "saved MiB", "target")
+        ]
         rows = [[row(record)[i] for i in columns] for record in found]
         print(table([HEADER[i] for i in columns], rows))
 

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,11 +128,16 @@ def measure_case(
     variants, skipped = _variants(work, case, direction, against, device, dtype, compile_limit)
     truth = case.truth(direction, device, dtype)
     errors = measure.check(variants, truth, measure.tolerance(device, dtype), case.slack)
-    times = measure.interleave(variants, clock(device), seconds, least=least)
+    runs = {name: variant.run for name, variant in variants.items()}
+    times = measure.interleave(runs, clock(device), seconds, least=least)
+
+    graphs = _graph_times(variants, clock(device), seconds / 2) if device == "cuda" else {}
 
     found: dict[str, dict[str, Any]] = {}
     for name, variant in variants.items():
         found[name] = {"ms": measure.summary(times[name]), "error": errors[name]}
+        if name in graphs:
+            found[name]["graph_ms"] = measure.summary(graphs[name])
         found[name]["peak_bytes"] = measure.peak_bytes(variant.run, device)
         if direction in case.saving:
             found[name]["saved_bytes"] = measure.saved_bytes(variant)
@@ -160,6 +165,14 @@ def measure_case(
         "floor_ms": 1e3 * measure.floor_seconds(flops, moved, roof),
         "environment": environment,
     }
+
+
+def _graph_times(
+    variants: dict[str, Variant], clock: Callable[[Callable[[], Any]], float], seconds: float
+) -> measure.Times:
+    """Times of the kernels alone, where launching them costs nothing."""
+    replays = {name: measure.captured(variant.run) for name, variant in variants.items()}
+    return measure.interleave({n: r for n, r in replays.items() if r is not None}, clock, seconds)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -19,6 +19,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from skelops.models import create_model
+from skelops.train.cuda_graph import CudaGraphed
 from skelops.train.metrics import ClipScores, accuracies
 
 SCHEDULES = ("multistep", "cosine", "one_cycle", "constant")
@@ -64,10 +65,13 @@ class Recognizer(lightning.LightningModule):
         ema: decay of a moving average of weights and statistics, by which validation, checkpoints
             and the finished network then go. Default: none.
         compile: compile the network with ``torch.compile``.
+        cuda_graph: replay forward and backward of the network as CUDA graphs, see ``CudaGraphed``;
+            for one GPU.
 
     Raises:
         ValueError: unknown schedule, optimiser or model; a ``reference_batch`` without
-            ``batch_size``; on resuming, a checkpoint of other classes or another skeleton.
+            ``batch_size``; ``cuda_graph`` without a GPU or with several processes; on resuming, a
+            checkpoint of other classes or another skeleton.
     """
 
     def __init__(
@@ -92,6 +96,7 @@ class Recognizer(lightning.LightningModule):
         label_smoothing: float = 0.0,
         ema: float | None = None,
         compile: bool = False,
+        cuda_graph: bool = False,
     ) -> None:
         super().__init__()
         for name, value, known in (
@@ -114,6 +119,7 @@ class Recognizer(lightning.LightningModule):
                 **(model_kwargs or {}),
             )
         self.model = model
+        self.graphed: CudaGraphed | None = None
         self.train_loss = MeanMetric()
         self.train_top1 = MulticlassAccuracy(num_classes, average="micro")
         for metric in (self.train_loss, self.train_top1):
@@ -144,13 +150,19 @@ class Recognizer(lightning.LightningModule):
     def setup(self, stage: str) -> None:
         if self.hparams["compile"]:
             self.model.compile()  # in place: names of parameters stay as they are
+        if stage == "fit" and self.hparams["cuda_graph"]:
+            device, processes = self.trainer.strategy.root_device, self.trainer.world_size
+            if device.type != "cuda" or processes > 1:
+                raise ValueError(f"Recognizer: expected one CUDA device with cuda_graph, got "
+                                 f"{processes} of type {device.type}")  # fmt: skip
+            self.graphed = CudaGraphed(self.model)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.model(x)
 
     def training_step(self, batch: Sequence[Tensor], _: int) -> Tensor:
         x, y = batch[:2]
-        logits = self(x)
+        logits = self(x) if self.graphed is None else self.graphed(x)
         loss = cross_entropy(logits, y, label_smoothing=self.hparams["label_smoothing"])
         self.train_loss.update(loss.detach(), len(y))
         self.train_top1.update(logits, y)

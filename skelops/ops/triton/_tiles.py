@@ -69,7 +69,10 @@ def on_device(launch: Callable) -> Callable:
 
     @functools.wraps(launch)
     def wrapper(*args):
-        with torch.cuda.device_of(args[0]):
+        device = args[0].device
+        if device.type != "cuda" or device.index == torch.cuda.current_device():
+            return launch(*args)
+        with torch.cuda.device(device):
             return launch(*args)
 
     return wrapper

@@ -9,11 +9,12 @@ from torch import Tensor
 
 from skelops.ops.bn_act_add import statistics_dtype
 from skelops.ops.triton import _tiles
+from skelops.ops.triton._launch import kernel
 
 GRADS = ("x", "weight", "bias", "residual", "res_weight", "res_bias")
 
 
-@triton.jit(do_not_specialize=_tiles.VARYING)
+@kernel(_tiles.VARYING)
 def _statistics_kernel(
     x_ptr, part_ptr, N, C, S, SPLITS,
     ACC: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_S: tl.constexpr,
@@ -50,7 +51,7 @@ def _statistics_kernel(
     tl.store(part_ptr + 2 * C * SPLITS, tl.sum(squares) - counted * mean * mean)
 
 
-@triton.jit(do_not_specialize=_tiles.VARYING)
+@kernel(_tiles.VARYING)
 def _merge_statistics_kernel(
     part_ptr, mean_ptr, var_ptr, C, SPLITS, ACC: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
@@ -89,7 +90,7 @@ def _deviation(x, mean_ptr, var_ptr, c, inside, EPS: tl.constexpr, ACC: tl.const
     return (x.to(ACC) - _channel(mean_ptr, c, inside, ACC)) * rstd, rstd
 
 
-@triton.jit
+@kernel(_tiles.VARYING)
 def _bn_act_add_fwd_kernel(
     x_ptr, w_ptr, b_ptr, mean_ptr, var_ptr, r_ptr, rw_ptr, rb_ptr, rmean_ptr, rvar_ptr, out_ptr,
     PLANES, C, S, RELU: tl.constexpr, EPS: tl.constexpr, ACC: tl.constexpr,
@@ -128,7 +129,7 @@ def _masked_grad(g_ptr, out_ptr, at, inside, ACC: tl.constexpr):
     return g
 
 
-@triton.jit(do_not_specialize=_tiles.VARYING)
+@kernel(_tiles.VARYING)
 def _bn_act_add_grad_sums_kernel(
     g_ptr, out_ptr, x_ptr, mean_ptr, var_ptr, r_ptr, rmean_ptr, rvar_ptr, part_ptr,
     N, C, S, SPLITS, EPS: tl.constexpr, ACC: tl.constexpr,
@@ -177,7 +178,7 @@ def _norm_grad(
     return g * _channel(w_ptr, c, inside, ACC) * rstd
 
 
-@triton.jit(do_not_specialize=_tiles.VARYING)
+@kernel(_tiles.VARYING)
 def _bn_act_add_bwd_kernel(
     g_ptr, out_ptr, x_ptr, w_ptr, mean_ptr, var_ptr, r_ptr, rw_ptr, rmean_ptr, rvar_ptr, sums_ptr,
     dx_ptr, dr_ptr, PLANES, C, S, TRAINING: tl.constexpr, EPS: tl.constexpr, ACC: tl.constexpr,

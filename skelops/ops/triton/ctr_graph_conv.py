@@ -14,6 +14,7 @@ from torch import Tensor
 
 from skelops.ops import _gemm
 from skelops.ops.triton import _tiles
+from skelops.ops.triton._launch import kernel
 
 GRADS = ("x", "A", "p", "q", "alpha", "weight4", "bias4", "weight", "bias")
 
@@ -61,7 +62,7 @@ def _store_matrix(ptr, row, column, ROWS, COLUMNS, x):
     tl.store(ptr + (row[:, None] * COLUMNS + column), x, mask=mask)
 
 
-@triton.jit(do_not_specialize=_tiles.VARYING)
+@kernel(_tiles.VARYING)
 def _ctr_aggregate_kernel(
     x_ptr, a_ptr, p_ptr, q_ptr, alpha_ptr, w4_ptr, b4_ptr, w_ptr, b_ptr, out_ptr,
     C_IN, C, T, R, SPLITS, x_stride_n, x_stride_k, a_stride_n,
@@ -180,7 +181,7 @@ def _features(
     return x
 
 
-@triton.jit(do_not_specialize=_tiles.VARYING)
+@kernel(_tiles.VARYING)
 def _ctr_grad_graph_kernel(
     l_ptr, lb_ptr, r_ptr, rb_ptr, p_ptr, q_ptr, alpha_ptr, w4_ptr,
     da_ptr, dp_ptr, dq_ptr, dalpha_ptr, dw4_ptr, db4_ptr,

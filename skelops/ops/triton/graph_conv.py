@@ -9,11 +9,12 @@ from torch import Tensor
 
 from skelops.ops import _gemm
 from skelops.ops.triton import _tiles
+from skelops.ops.triton._launch import kernel
 
 GRADS = ("x", "A", "weight", "bias")
 
 
-@triton.jit(do_not_specialize=_tiles.VARYING)
+@kernel(_tiles.VARYING)
 def _graph_aggregate_kernel(
     x_ptr, a_ptr, w_ptr, b_ptr, out_ptr,
     C_IN, C, T, C_BLOCKS, T_BLOCKS, x_stride_n, x_stride_k, a_stride_n,
@@ -101,7 +102,7 @@ def _rows(ptr, b_ptr, m, v, T, ROWS, V: tl.constexpr, BLOCK_M: tl.constexpr):
     return x
 
 
-@triton.jit(do_not_specialize=_tiles.VARYING)
+@kernel(_tiles.VARYING)
 def _graph_grad_a_kernel(
     l_ptr, lb_ptr, r_ptr, rb_ptr, out_ptr,
     C, T, SPLITS, l_stride_n, l_stride_k, r_stride_n, r_stride_k,

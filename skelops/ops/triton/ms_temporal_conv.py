@@ -14,6 +14,7 @@ from torch import Tensor
 
 from skelops.ops import _gemm
 from skelops.ops.triton import _tiles
+from skelops.ops.triton._launch import kernel
 from skelops.ops.triton.bn_act_add import merge_statistics
 
 GRADS = ("x", "weight", "bias", "conv_weight", "conv_bias", "norm_weight", "norm_bias")
@@ -69,7 +70,7 @@ def _source(t, T, REPLICATE: tl.constexpr):
     return t, inside
 
 
-@triton.jit(do_not_specialize=VARYING)
+@kernel(VARYING)
 def _ms_pointwise_kernel(
     x_ptr, w_ptr, b_ptr, h_ptr, out_ptr, part_ptr,
     N, C_IN, C, NORMED, T, S, T_OUT, S_BLOCKS, V: tl.constexpr, STRIDE: tl.constexpr,
@@ -121,7 +122,7 @@ def _ms_pointwise_kernel(
     )
 
 
-@triton.jit(do_not_specialize=VARYING)
+@kernel(VARYING)
 def _ms_conv_fwd_kernel(
     h_ptr, mean_ptr, var_ptr, nw_ptr, nb_ptr, k_ptr, kb_ptr, out_ptr,
     C, NORMED, T, T_OUT, S_BLOCKS, V: tl.constexpr, WIDTHS: tl.constexpr, DILATIONS: tl.constexpr,
@@ -157,7 +158,7 @@ def _ms_conv_fwd_kernel(
     )
 
 
-@triton.jit(do_not_specialize=VARYING)
+@kernel(VARYING)
 def _ms_pool_fwd_kernel(
     h_ptr, mean_ptr, var_ptr, nw_ptr, nb_ptr, out_ptr,
     C, NORMED, FIRST, T, T_OUT, S_BLOCKS, C_BLOCKS, V: tl.constexpr, STRIDE: tl.constexpr,
@@ -198,7 +199,7 @@ def _store_norm_grad(
     tl.store(at + channels * parts, tl.sum(da * d, axis=1), mask=c_inside)
 
 
-@triton.jit(do_not_specialize=VARYING)
+@kernel(VARYING)
 def _ms_conv_grad_input_kernel(
     g_ptr, h_ptr, mean_ptr, var_ptr, nw_ptr, nb_ptr, k_ptr, dh_ptr, part_ptr,
     N, C, NORMED, T, T_OUT, S_BLOCKS, V: tl.constexpr, WIDTHS: tl.constexpr,
@@ -263,7 +264,7 @@ def _pool_grad(g_ptr, rows_inside, q, s, T_OUT, V: tl.constexpr, STRIDE: tl.cons
     return tl.load(g_ptr + (q // STRIDE * V + s % V), mask=inside, other=0.0).to(tl.float32)
 
 
-@triton.jit(do_not_specialize=VARYING)
+@kernel(VARYING)
 def _ms_pool_grad_input_kernel(
     g_ptr, h_ptr, mean_ptr, var_ptr, nw_ptr, nb_ptr, dh_ptr, part_ptr,
     N, C, NORMED, FIRST, T, T_OUT, S_BLOCKS, C_BLOCKS, V: tl.constexpr, STRIDE: tl.constexpr,
@@ -299,7 +300,7 @@ def _ms_pool_grad_input_kernel(
     )  # fmt: skip
 
 
-@triton.jit(do_not_specialize=VARYING)
+@kernel(VARYING)
 def _ms_norm_bwd_kernel(
     dh_ptr, g_ptr, h_ptr, mean_ptr, var_ptr, nw_ptr, sums_ptr,
     N, C, NORMED, T, T_OUT, S_BLOCKS, C_BLOCKS, V: tl.constexpr, STRIDE: tl.constexpr,
@@ -333,7 +334,7 @@ def _ms_norm_bwd_kernel(
     tl.store(dh_ptr, dh.to(dh_ptr.dtype.element_ty), mask=normed | plain)
 
 
-@triton.jit(do_not_specialize=VARYING)
+@kernel(VARYING)
 def _ms_conv_grad_weight_kernel(
     g_ptr, h_ptr, mean_ptr, var_ptr, nw_ptr, nb_ptr, part_ptr,
     N, C, NORMED, T, T_OUT, S_BLOCKS, SPLITS, TAPS, V: tl.constexpr, WIDTHS: tl.constexpr,

@@ -8,9 +8,10 @@ import triton.language as tl
 
 from skelops.ops import _philox
 from skelops.ops.triton import _tiles
+from skelops.ops.triton._launch import kernel
 
 
-@triton.jit(do_not_specialize=("seed", "epoch", "stream", "count", "PROGRAMS"))
+@kernel(("seed", "epoch", "stream", "count", "PROGRAMS"))
 def _random_uniform_fwd_kernel(
     draw_ptr, out_ptr, seed: tl.int64, epoch, stream, count, PROGRAMS,
     TILE: tl.constexpr, BLOCK: tl.constexpr,

@@ -7,9 +7,10 @@ import triton.language as tl
 from torch import Tensor
 
 from skelops.ops.triton import _tiles
+from skelops.ops.triton._launch import kernel
 
 
-@triton.jit(do_not_specialize=_tiles.VARYING)
+@kernel(_tiles.VARYING)
 def _temporal_mean_fwd_kernel(
     x_ptr, out_ptr, PLANES, T, V: tl.constexpr, ACC: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_V: tl.constexpr,
