@@ -232,7 +232,7 @@ def _reduction(x: Tensor) -> tuple[int, int, int]:
     N, C, T, V = x.shape
     BLOCK_S = _tiles.pow2(T * V, high=256)
     BLOCK_N = _tiles.pow2(N, high=2048 // BLOCK_S)
-    return _tiles.splits(x, C, triton.cdiv(N, BLOCK_N), 8), BLOCK_N, BLOCK_S
+    return _tiles.splits(x, C, _tiles.cdiv(N, BLOCK_N), 8), BLOCK_N, BLOCK_S
 
 
 def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -253,7 +253,7 @@ def _planes(x: Tensor) -> tuple[int, dict]:
     planes, S = x.shape[0] * x.shape[1], x.shape[2] * x.shape[3]
     BLOCK_S = _tiles.pow2(S, high=256)
     BLOCK_P = _tiles.pow2(planes, high=min(2048, 8192 // x.element_size()) // BLOCK_S)
-    grid = triton.cdiv(planes, BLOCK_P) * triton.cdiv(S, BLOCK_S)
+    grid = _tiles.cdiv(planes, BLOCK_P) * _tiles.cdiv(S, BLOCK_S)
     return grid, {"BLOCK_P": BLOCK_P, "BLOCK_S": BLOCK_S, "ACC": _tiles.accumulator(x)}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import triton
 import triton.language as tl
 from torch import Tensor
 
@@ -49,7 +48,7 @@ def forward(x: Tensor) -> Tensor:
         BLOCK_V = _tiles.pow2(V)
         BLOCK_T = _tiles.pow2(T, high=max(1, 2048 // BLOCK_V))
         BLOCK_P = _tiles.pow2(N * C, high=max(1, 2048 // BLOCK_V // BLOCK_T))
-        _temporal_mean_fwd_kernel[triton.cdiv(N * C, BLOCK_P),](
+        _temporal_mean_fwd_kernel[_tiles.cdiv(N * C, BLOCK_P),](
             x, out, N * C, T, V=V, ACC=_tiles.accumulator(x),
             BLOCK_P=BLOCK_P, BLOCK_T=BLOCK_T, BLOCK_V=BLOCK_V,
         )  # fmt: skip
