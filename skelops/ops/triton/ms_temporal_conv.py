@@ -14,7 +14,7 @@ from torch import Tensor
 
 from skelops.ops.triton import _pointwise, _tiles
 from skelops.ops.triton._launch import kernel
-from skelops.ops.triton.bn_act_add import merge_statistics
+from skelops.ops.triton.bn_act_add import merge_statistics, sum_parts
 
 GRADS = ("x", "weight", "bias", "conv_weight", "conv_bias", "norm_weight", "norm_bias")
 VARYING = (*_tiles.VARYING, "T_OUT", "S_BLOCKS")
@@ -495,11 +495,9 @@ def backward(
             N, C, normed, convs, T, T_OUT, S_BLOCKS, C_BLOCKS,
             V=V, STRIDE=stride, EPS=eps, BLOCK_C=BLOCK_C, BLOCK_S=BLOCK_S,
         )  # fmt: skip
-    sums = parts.sum(2)
-    if wants("norm_bias"):
-        found["norm_bias"] = sums[0].to(norm_bias.dtype, copy=True)
-    if wants("norm_weight"):
-        found["norm_weight"] = sums[1].to(norm_weight.dtype, copy=True)
+    like = {"norm_bias": norm_bias, "norm_weight": norm_weight}
+    sums, grads = sum_parts(parts, *[t if wants(n) else None for n, t in like.items()])
+    found |= {name: g for name, g in zip(like, grads, strict=False) if g is not None}
     if through:
         if x.numel():
             C_BLOCKS, BLOCK_C = _rows(C)
