@@ -192,6 +192,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--allocator", default="tuned", choices=[*ALLOCATOR, "both"])
     parser.add_argument("--seconds", type=float, default=4.0, help="of timing per case")
     parser.add_argument("--compile-limit", type=float, default=900.0, help="of a model, in s")
+    parser.add_argument("--warm", metavar="I/N", help="run every N-th case once, from the I-th")
     parser.add_argument("--compile-only", choices=list(COMPILE), help=argparse.SUPPRESS)
     parser.add_argument("--budget", type=float, default=1e9, help="start no case after, in s")
     parser.add_argument("--quick", action="store_true", help="small batch, few rounds, not stored")
@@ -257,6 +258,13 @@ def _measure(options: argparse.Namespace, failures: list[str]) -> Iterator[Recor
             )
 
 
+def _warm(options: argparse.Namespace) -> None:
+    """Fill Triton's cache of compiled kernels: N processes do it N times as fast."""
+    first, _, step = options.warm.partition("/")
+    for dtype, _, case, direction in list(_plan(options))[int(first) :: int(step)]:
+        case.variants(direction, [], options.device, dtype)["ours"].run()
+
+
 def _compile_only(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads[0])
     name, dtype = options.compile_only, getattr(torch, options.dtype[0])
@@ -280,6 +288,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     if options.compile_only:
         _compile_only(options)
+        return 0
+    if options.warm:
+        _warm(options)
         return 0
     if options.device == "cpu" and sys.platform == "linux":
         asked = list(ALLOCATOR) if options.allocator == "both" else [options.allocator]
