@@ -92,7 +92,7 @@ def _reference(embedding, edge_weight, adjacency, alpha, topk, rows):
     full = torch.promote_types(embedding.dtype, torch.float32)
     f, w, A, alpha = (t.to(full) for t in (embedding, edge_weight, adjacency, alpha))
     square = (f.unsqueeze(-1) - f.unsqueeze(-2)).square().sum(-3)
-    apart = square > 0  # sqrt has no derivative at 0
+    apart = square != 0  # sqrt has no derivative at 0
     D = square.where(apart, 1).sqrt().where(apart, 0)
     nearest = D.detach().sort(stable=True).indices[..., :topk]
     H = torch.zeros_like(D).scatter(-1, nearest, torch.softmax(-D.gather(-1, nearest), -1))
@@ -115,4 +115,5 @@ _op = define(
     _reference,
     fake=_fake,
     grads=("embedding", "edge_weight", "adjacency", "alpha"),
+    gpu=("triton",),
 )
