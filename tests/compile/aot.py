@@ -78,6 +78,11 @@ CASES = {
         "tiny": dict(N=1, C=1, T=1, V=1),
         "eval": dict(N=8, C=64, T=13, V=25, residual="norm", training=False),
     },
+    "hyper_adjacency": {
+        "ntu": dict(N=8, K=8, D=8, W=28, topk=9, rows=25),
+        "two_bodies": dict(N=8, K=8, D=64, W=53, topk=9, rows=50),
+        "tiny": dict(N=1, K=1, D=1, W=1, topk=1),
+    },
     "random_uniform": {"noise": dict(N=8, count=9600), "tiny": dict(N=1, count=1)},
     "temporal_mean": {"ntu": dict(N=8, C=64, T=64, V=25), "tiny": dict(N=1, C=1, T=1, V=1)},
 }
