@@ -21,7 +21,6 @@ from skelops.nn import (
     kaiming_,
 )
 
-
 # As in Uason-Chen/CTR-GCN, and as in PYSKL.
 _OFFICIAL: KeyPairs = (
     (r"\btopology\.A$", "PA"),

@@ -366,3 +366,56 @@ register(
     _mean("sliced", dims=dict(N=2, C=5, T=13, V=67, layout="sliced")),
     _mean("expanded", dims=dict(N=5, C=5, T=13, V=17, layout="expanded")),
 )
+
+
+def hyper_adjacency(
+    draw, N=2, K=2, D=3, W=5, topk=3, rows=None, virtual=0, scale=1.0, alpha=0.8,
+    scalar_alpha=False, weightless=False, layout="contiguous",
+):  # fmt: skip
+    """The last ``virtual`` vertices coincide, as those of a new model do; all of them if W."""
+    embedding = draw.normal(N, K, D, W, scale=scale)
+    embedding[..., W - virtual :] = embedding[..., W - 1 :]
+    edge_weight = torch.tanh(draw.normal(N, K, W))
+    tensors = (
+        embedding,
+        torch.zeros_like(edge_weight) if weightless else edge_weight,
+        draw.normal(K, W, W, scale=W**-0.5),
+        draw.normal(*(() if scalar_alpha else (1,)), mean=alpha, scale=0.1),
+    )
+    return *_arranged(layout, *tensors), topk, W if rows is None else rows
+
+
+def _hyper_adjacency_public(*args):
+    *tensors, topk, rows = args
+    return ops.hyper_adjacency(*tensors, topk=topk, rows=rows)
+
+
+_hyper = partial(Case, build=hyper_adjacency, public=_hyper_adjacency_public)
+register(
+    "hyper_adjacency",
+    _hyper("square", small=True),
+    _hyper("rows", dims=dict(rows=3, scalar_alpha=True), small=True),
+    _hyper("one_row", dims=dict(rows=1, topk=2), small=True),
+    _hyper("all_neighbours", dims=dict(topk=5, rows=4), small=True),
+    _hyper("no_neighbours", dims=dict(topk=1), small=True),
+    _hyper("switched_off", dims=dict(alpha=-0.8), small=True),
+    _hyper("ntu_64", dims=dict(K=8, D=4, W=28, topk=9, rows=25)),
+    _hyper("ntu_128", dims=dict(N=1, K=8, D=8, W=28, topk=9, rows=25)),
+    _hyper("ntu_256", dims=dict(N=1, K=8, D=16, W=28, topk=9, rows=25)),
+    _hyper("ntu_no_virtual", dims=dict(N=1, K=8, D=4, W=25, topk=9)),
+    _hyper("nw_ucla", dims=dict(N=5, K=8, D=8, W=23, topk=9, rows=20)),
+    _hyper("coco", dims=dict(N=1, K=3, D=5, W=17, topk=17)),
+    _hyper("new_virtual", dims=dict(K=8, D=4, W=28, topk=9, rows=25, virtual=3)),
+    _hyper("coincident", dims=dict(K=3, D=4, W=20, topk=9, virtual=20)),
+    _hyper("weightless", dims=dict(K=3, D=4, W=20, topk=5, weightless=True)),
+    _hyper("far_apart", dims=dict(K=3, D=4, W=20, topk=9, scale=200.0)),
+    _hyper("close", dims=dict(K=3, D=4, W=20, topk=9, scale=1e-3)),
+    _hyper("one_vertex", dims=dict(K=3, D=4, W=1, topk=1)),
+    _hyper("one_channel", dims=dict(K=3, D=1, W=25, topk=9)),
+    _hyper("whole_body", dims=dict(N=1, K=3, D=16, W=67, topk=20, rows=64)),
+    _hyper("two_bodies", dims=dict(N=1, K=2, D=64, W=128, topk=9)),
+    _hyper("dense_128", dims=dict(N=1, K=1, D=8, W=128, topk=100, rows=127)),
+    _hyper("transposed", dims=dict(K=3, D=4, W=25, topk=9, layout="transposed")),
+    _hyper("sliced", dims=dict(K=3, D=8, W=28, topk=9, rows=25, layout="sliced")),
+    _hyper("expanded", dims=dict(N=5, K=3, D=4, W=23, topk=9, layout="expanded")),
+)
