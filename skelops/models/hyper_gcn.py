@@ -63,7 +63,7 @@ class HyperGCN(SkeletonNet):
         stages: Sequence[tuple[int, int]] | None = None,
         num_virtual: int = 3,
         heads: int = 8,
-        topk: int = 9,
+        topk: int | None = None,
         graph: str | Tensor = "binary",
         divergence_weight: float = 1.0,
         **net,

@@ -32,7 +32,7 @@ class HyperGraphConv(nn.Module):
         num_virtual: Q; 0 for none.
         heads: K.
         reduction: channels of a head over those of its embedding f.
-        topk: vertices of a neighbourhood, itself included.
+        topk: vertices of a neighbourhood, itself included; 9, or all if there are fewer, if None.
 
     Shape: (N, C, T, V) -> (N, C', T, V).
 
@@ -51,7 +51,7 @@ class HyperGraphConv(nn.Module):
         *,
         heads: int = 8,
         reduction: int = 4,
-        topk: int = 9,
+        topk: int | None = None,
     ) -> None:
         super().__init__()
         name, V = "HyperGraphConv", A.shape[-1]
@@ -61,6 +61,7 @@ class HyperGraphConv(nn.Module):
             raise _check.fail(name, what, f"{in_channels} -> {out_channels}")
         if num_virtual < 0:
             raise _check.fail(name, "num_virtual >= 0", num_virtual)
+        topk = min(9, W) if topk is None else topk
         if not 1 <= topk <= W:
             what = f"topk from 1 to {W}, the joints and the virtual ones"
             raise _check.fail(name, what, topk)
@@ -98,7 +99,10 @@ class HyperGraphConv(nn.Module):
 
     def forward(self, x: Tensor, static: Tensor | None = None) -> Tensor:
         """``static``: see ``adjacency``."""
-        A = self.adjacency(x, static, rows=x.shape[-1])
+        return self.gather(x, self.adjacency(x, static, rows=x.shape[-1]))
+
+    def gather(self, x: Tensor, A: Tensor) -> Tensor:
+        """(N, C', T, V) of x on an adjacency (N, K, V, W)."""
         weight, bias = self.conv_d.weight.flatten(1), self.conv_d.bias
         table = self.hyper_joint if len(self.hyper_joint) else None
         return ops.hypergraph_conv(x, A, weight, bias, table)

@@ -19,6 +19,7 @@ VARIANTS += [("ctr_gcn", {"variant": "pyskl"}), ("ctr_gcn", {"variant": "baselin
 VARIANTS += [("st_gcn", {"topology": "offset", "aggregate_first": True, "unit_residual": True})]
 VARIANTS += [("aagcn", {"adaptive": False, "attention": False, "temporal": "multi"})]
 VARIANTS += [("dg_stgcn", {"mean_joint": False, "joint_wise": False, "graph": "spatial"})]
+VARIANTS += [("hyper_gcn", {"num_virtual": 0, "heads": 4, "topk": 3})]
 IDS = [f"{name}-{'-'.join(map(str, options.values()))}" for name, options in VARIANTS]
 STAGES = [(16, 1), (32, 2)]
 CHAIN = Layout("chain", parents=(0, 0, 1, 2, 2))
@@ -47,6 +48,7 @@ def test_forward_and_backward(name, options, layout):
 @pytest.mark.parametrize("name", list_models())
 def test_published_sizes(name):
     million = {"st_gcn": 3.08, "st_gcn_pp": 1.39, "aagcn": 3.77, "ctr_gcn": 1.45, "dg_stgcn": 1.69}
+    million |= {"hyper_gcn": 1.04}
     model = create_model(name)
     count = sum(p.numel() for p in model.parameters()) / 1e6
     assert count == pytest.approx(million[name], abs=0.02)
