@@ -42,6 +42,19 @@ class Training:
         return ["skelops", "fit", *configs, *where, *self.arguments]
 
 
+# The full network in a short cycle, in batches that fill a GPU.
+_SHORT = ("--model.schedule", "one_cycle", "--model.lr", "0.1", "--model.reference_batch", "64")
+_SHORT += ("--data.batch_size", "64", "--trainer.max_epochs", "40")
+# What Hyper-GCN trains on, and sizes of network: name, words, how recipes for data and model compose.
+_HYPER_DATA = {
+    "nw_ucla": ("NW-UCLA cross-view", ("nw_ucla", "nw_ucla_drop"), ()),
+    "ui_prmd20": (
+        "UI-PRMD odd/even subjects, 20 classes",
+        ("ui_prmd",),
+        ("--data.divide", "correct", "--data.repeat", "2", "--data.window", "40"),
+    ),
+    "synthetic": ("synthetic set, unseen subjects", ("synthetic",), ()),
+}
 _FOUR = "96.5, four streams of the full network (Chen et al., ICCV 2021)"
 TRAININGS = {
     **{

@@ -200,7 +200,7 @@ class HyperUnit(nn.Module):
         super().__init__()
         self.V, self.K, self.topk = V, K, topk
         embed = K * (C // K // reduction)
-        self.hyper_joint = nn.Parameter(torch.randn(1, C).repeat(Q, 1))
+        self.hyper_joint = nn.Parameter(torch.randn(Q, C))
         self.alpha = nn.Parameter(torch.ones(1))
         self.PA = nn.Parameter(torch.ones(K, V + Q, V + Q), requires_grad=False)
         self.edge_importance = nn.Parameter(torch.ones(K, V + Q, V + Q))
