@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skelops import _check
@@ -81,9 +80,7 @@ class HyperGCN(SkeletonNet):
             temporal = MultiScaleTemporalConv(out, out, stride=stride, padding_mode="replicate")
             return STBlock(gcn, temporal, C, out, stride)
 
-        super().__init__(
-            block, num_classes, layout, stages=stages, embed_channels=embed, **net
-        )  # fmt: skip
+        super().__init__(block, num_classes, layout, stages=stages, embed_channels=embed, **net)
         self.divergence_weight = divergence_weight
         self.dense = {
             i
@@ -98,9 +95,10 @@ class HyperGCN(SkeletonNet):
     def embed(self, x: Tensor) -> Tensor:
         N, C, T, V, M = x.shape
         x = x.permute(0, 4, 3, 1, 2).reshape(N * M * V, C, T)
-        y = F.conv1d(x, self.to_joint_embedding.weight[..., None]).view(N, M, V, -1, T)
-        place = self.pos_embedding + self.to_joint_embedding.bias
-        return y.add_(place[..., None]).tanh_()
+        place = (self.pos_embedding + self.to_joint_embedding.bias).repeat(N * M, 1, 1)
+        weight = self.to_joint_embedding.weight.expand(len(x), -1, -1)
+        y = torch.baddbmm(place.flatten(0, 1).unsqueeze(-1), weight, x)
+        return y.tanh_().view(N, M, V, -1, T)
 
     def trunk(self, x: Tensor) -> Tensor:
         units = [block.gcn.graph for block in self.blocks]
@@ -114,6 +112,9 @@ class HyperGCN(SkeletonNet):
             entering = x + before if i in self.dense else x
             before, x = entering, block(entering, A)
         return x
+
+    def shards(self) -> Sequence[nn.Module]:
+        return ()  # trunk and auxiliary_loss take parameters of all blocks together
 
     def auxiliary_loss(self) -> Tensor:
         """Divergence of the virtual joints, a further term of the training loss."""

@@ -110,6 +110,10 @@ class SkeletonNet(nn.Module):
             x = block(x)
         return x
 
+    def shards(self) -> Sequence[nn.Module]:
+        """Parts whose parameters are used in their own forward only (FSDP gathers them there)."""
+        return list(self.blocks)
+
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, T, V, M) -> logits (N, num_classes)."""
         y = ops.temporal_mean(self.features(x)).unflatten(0, (x.shape[0], x.shape[-1]))

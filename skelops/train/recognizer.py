@@ -139,8 +139,8 @@ class Recognizer(lightning.LightningModule):
         if self.hparams["ema"] is not None:
             raise ValueError("Recognizer: expected ema None with sharded weights, got "
                              f"{self.hparams['ema']}")  # fmt: skip
-        for block in getattr(self.model, "blocks", ()):
-            fully_shard(block, mesh=mesh["data_parallel"])
+        for part in getattr(self.model, "shards", tuple)():
+            fully_shard(part, mesh=mesh["data_parallel"])
         fully_shard(self.model, mesh=mesh["data_parallel"])
 
     def setup(self, stage: str) -> None:
