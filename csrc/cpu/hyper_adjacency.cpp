@@ -57,6 +57,10 @@ Vec root(Vec x, int lanes, A) {
   return x;
 }
 
+// Rows that are worked on together, to have several chains of additions. Divides a plane's width.
+template <typename A>
+constexpr int kRows = std::min(4, Simd<A>::kLanes);
+
 // The hyper-graph of one sample and head.
 template <typename A>
 class HyperGraph {
@@ -67,15 +71,15 @@ class HyperGraph {
   explicit HyperGraph(const HyperShape& shape)
       : s(shape),
         width((s.vertices + S::kLanes - 1) / S::kLanes * S::kLanes),
-        features(s.channels * width),
-        distance(s.vertices * width),
+        features((s.channels + kRows<A>)*width),
+        distance(width * width),
         member(s.vertices * width),
         weight(width),
         edge_degree(width),
         edge(width),
         vertex_scale(width),
         nearest_(s.topk) {
-    std::fill_n(features.get(), s.channels * width, A(0));
+    std::fill_n(features.get(), (s.channels + kRows<A>)*width, A(0));
   }
 
   // From embeddings (D, W) and edge weights (W).
@@ -106,16 +110,20 @@ class HyperGraph {
   const Scratch<A> vertex_scale;  // 1 / r_i
 
  private:
-  // Squared distances of a vector of vertices, left in `distance`.
+  // Squared distances of a vector of vertices from all, left in `distance`.
   void squares(int64_t i) {
-    for (int64_t e = 0; e < s.vertices; ++e) {
+    for (int64_t e = 0; e < s.vertices; e += kRows<A>) {
       const A* f = features.get();
-      Vec sum = {};
+      Vec sums[kRows<A>] = {};
       for (int64_t d = 0; d < s.channels; ++d, f += width) {
-        const Vec difference = S::load(f + i) - f[e];
-        sum += difference * difference;
+        const Vec own = S::load(f + i);
+#pragma GCC unroll 4
+        for (int j = 0; j < kRows<A>; ++j) {
+          const Vec difference = own - f[e + j];
+          sums[j] += difference * difference;
+        }
       }
-      S::store(distance.get() + e * width + i, sum);
+      for (int j = 0; j < kRows<A>; ++j) S::store(distance.get() + (e + j) * width + i, sums[j]);
     }
   }
 
@@ -181,15 +189,14 @@ Tensor forward(const HyperTensors& t, int64_t topk, int64_t rows) {
   const Parameter<A> adjacency(t.adjacency);
   const A strength = std::max(parameter<A>(t.alpha)[0], A(0));
   Tensor out = new_tensor<T>(t.embedding, {s.batch, s.heads, s.rows, s.vertices});
-  const int64_t result = s.rows * s.vertices;
   parallel(s.batch, [&](int64_t n) {
     const Scratch<A> f(embeddings.scratch()), w(weights.scratch());
-    const Scratch<A> converted(embeddings.kInPlace ? 0 : result);
+    const Scratch<A> row(embeddings.kInPlace ? 0 : s.vertices);
     const A* f_n = embeddings.get(n, f.get());
     const A* w_n = weights.get(n, w.get());
     HyperGraph<A> graph(s);
     const int64_t width = graph.width;
-    const Scratch<A> scaled(s.vertices * width);
+    const Scratch<A> scaled(s.vertices * width), product(s.rows * width);
     for (int64_t k = 0; k < s.heads; ++k) {
       graph.build(f_n + k * s.embedding(), w_n + k * s.vertices);
       for (int64_t e = 0; e < s.vertices; ++e) {
@@ -199,17 +206,20 @@ Tensor forward(const HyperTensors& t, int64_t topk, int64_t rows) {
           S::store(scaled.get() + e * width + i, h * edge * S::load(graph.vertex_scale.get() + i));
         }
       }
-      T* to = data<T>(out) + (n * s.heads + k) * result;
-      A* y = embeddings.kInPlace ? reinterpret_cast<A*>(to) : converted.get();
-      std::copy_n(adjacency.data() + k * s.graph(), result, y);
       Product<A> p{};
-      p.m = s.rows, p.n = p.k = s.vertices;
+      p.m = s.rows, p.n = width, p.k = s.vertices;
       p.a = scaled.get(), p.a_row = 1, p.a_col = width;
       p.b = graph.member.get(), p.b_row = width;
-      p.c = y, p.c_row = s.vertices;
-      p.accumulate = true;
+      p.c = product.get(), p.c_row = width;
       multiply(p);
-      if (!embeddings.kInPlace) convert(y, to, result);
+      for (int64_t i = 0; i < s.rows; ++i) {
+        const A* of_graph = product.get() + i * width;
+        const A* fixed = adjacency.data() + k * s.graph() + i * s.vertices;
+        T* to = data<T>(out) + ((n * s.heads + k) * s.rows + i) * s.vertices;
+        A* y = embeddings.kInPlace ? reinterpret_cast<A*>(to) : row.get();
+        for (int64_t j = 0; j < s.vertices; ++j) y[j] = fixed[j] + of_graph[j];
+        if (!embeddings.kInPlace) convert(y, to, s.vertices);
+      }
     }
   });
   return out;
@@ -328,14 +338,21 @@ class HyperGradient {
     for (int64_t at = 0; at < W * width_; at += S::kLanes) {
       S::store(by_row_.get() + at, S::load(by_row_.get() + at) + S::load(by_column_.get() + at));
     }
-    for (int64_t i = 0; i < W; i += S::kLanes) {
-      const int lanes = static_cast<int>(std::min<int64_t>(W - i, S::kLanes));
-      for (int64_t d = 0; d < s.channels; ++d) {
-        const A* f = graph.features.get() + d * width_;
-        const Vec own = S::load(f + i);
-        Vec sum = {};
-        for (int64_t e = 0; e < W; ++e) sum += at(by_row_, e, i) * (own - f[e]);
-        S::store(embedding.get() + d * W + i, sum, lanes);
+    for (int64_t d = 0; d < s.channels; d += kRows<A>) {
+      const A* f = graph.features.get() + d * width_;
+      for (int64_t i = 0; i < W; i += S::kLanes) {
+        Vec sums[kRows<A>] = {};
+        for (int64_t e = 0; e < W; ++e) {
+          const Vec pull = at(by_row_, e, i);
+#pragma GCC unroll 4
+          for (int j = 0; j < kRows<A>; ++j) {
+            sums[j] += pull * (S::load(f + j * width_ + i) - f[j * width_ + e]);
+          }
+        }
+        const int lanes = static_cast<int>(std::min<int64_t>(W - i, S::kLanes));
+        for (int64_t j = 0; j < std::min<int64_t>(kRows<A>, s.channels - d); ++j) {
+          S::store(embedding.get() + (d + j) * W + i, sums[j], lanes);
+        }
       }
     }
   }
