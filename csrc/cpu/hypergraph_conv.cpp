@@ -1,6 +1,7 @@
-// hypergraph_conv: a few frames of one head at a time, with the channels last and padded to whole
-// vectors, so that its transform W and its aggregation A are dense products of operands in the
-// first-level cache. Bias and virtual joints come in through a table of Q + 1 columns:
+// hypergraph_conv: a run of frames of one head at a time, in cache, the channels last and padded to
+// whole vectors, so that the transform W and the aggregation A are dense products without tails.
+// They commute: where the transform widens, the aggregation goes first. Bias and virtual joints
+// come in through a table of Q + 1 columns:
 //   y[c, t, u] = (A x[t] W^T)[u, c] + sum_j E[u, j] H[j, c],
 //   E = [columns of A for virtual joints, row sums of A],  H = [virtual W^T, bias].
 #include "common/gemm.h"
@@ -68,10 +69,12 @@ class Heads {
         columns_(s.heads * s.inputs * out_lanes),
         virtuals_(parameter<A>(virtuals)),
         table_(has_table ? s.heads * table_size() : 0) {
-    // A tile of features takes half of a first-level cache of 32 KB.
-    constexpr int64_t kTile = 16 * 1024 / sizeof(A);
-    frames_ = std::clamp<int64_t>(kTile / (s.joints * std::max(in_lanes, out_lanes)), 1,
-                                  std::max<int64_t>(s.frames, 1));
+    // Two tiles of features stay in a second-level cache; shorter runs of frames would read and
+    // write memory in pieces too short for its streams.
+    constexpr int64_t kTile = 128 * 1024 / sizeof(A);
+    const int64_t fit = std::max<int64_t>(kTile / (s.joints * std::max(in_lanes, out_lanes)), 1);
+    const int64_t tiles = std::max<int64_t>((s.frames + fit - 1) / fit, 1);
+    frames_ = (s.frames + tiles - 1) / tiles;
     const std::vector<A> w = parameter<A>(weight), b = parameter<A>(bias);
     for (int64_t k = 0; k < s.heads; ++k) {
       for (int64_t c = 0; c < s.outputs; ++c) {
