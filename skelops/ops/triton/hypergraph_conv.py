@@ -223,6 +223,12 @@ def _blocks(x: Tensor, inputs: int, outputs: int, BLOCK_V: int, values: int) -> 
     return {"BLOCK_I": BLOCK_I, "BLOCK_C": BLOCK_C, "BLOCK_T": BLOCK_T, "BLOCK_V": BLOCK_V}
 
 
+def _warps(x: Tensor, blocks: dict[str, int]) -> int:
+    """Without matrix units a product's operands fill the registers of twice as many threads."""
+    wide = max(blocks["BLOCK_I"], blocks["BLOCK_C"]) > 16
+    return 4 if x.dtype in _tiles.HALF or not wide else 8
+
+
 def _aggregate(x, A, weight, bias, virtual, transposed: bool) -> Tensor:
     K, Q, inputs, outputs, BLOCK_V = _sizes(x, A, weight)
     strides = weight.stride()
@@ -232,13 +238,13 @@ def _aggregate(x, A, weight, bias, virtual, transposed: bool) -> Tensor:
     out = x.new_empty(N, K * outputs, T, V)
     if out.numel() == 0:
         return out
-    blocks = _blocks(x, inputs, outputs, BLOCK_V, 8192 if x.dtype in _tiles.HALF else 4096)
+    blocks = _blocks(x, inputs, outputs, BLOCK_V, 8192 if x.dtype in _tiles.HALF else 2048)
     T_BLOCKS = triton.cdiv(T, blocks["BLOCK_T"])
     _hyper_aggregate_kernel[N * K * T_BLOCKS,](
         x, A, weight, bias, virtual, out,
         inputs, outputs, T, T_BLOCKS, A.stride(0) if A.dim() == 4 else 0, *strides,
         V=V, Q=Q, K=K, TRANSPOSED=transposed, PRECISION=_tiles.precision(x),
-        **blocks, num_warps=4, num_stages=1,
+        **blocks, num_warps=_warps(x, blocks), num_stages=1,
     )  # fmt: skip
     return out
 
@@ -267,13 +273,13 @@ def backward(grad, x, A, weight, bias, virtual, needs):
     parts = x.new_empty(SPLITS, K, outputs, inputs + Q + 1, dtype=torch.float32)
     shape, dtype = ((SPLITS, *A.shape), torch.float32) if shared else (A.shape, A.dtype)
     dA = A.new_empty(shape, dtype=dtype)
+    blocks = _blocks(x, inputs, outputs, BLOCK_V, 2048)
     _hyper_grads_kernel[SPLITS * K,](
         grad, x, A, weight, bias, virtual, dA, parts,
         N, inputs, outputs, T, SPLITS, 0 if shared else A.stride(0),
         V=V, Q=Q, K=K, WANT_A=wants("A"), SHARED=shared, WANT_PARTS=want_parts,
-        PRECISION=_tiles.precision(x),
-        **_blocks(x, inputs, outputs, BLOCK_V, 4096 if x.dtype in _tiles.HALF else 2048),
-        BLOCK_Q=_tiles.pow2(Q + 1), num_warps=4, num_stages=1,
+        PRECISION=_tiles.precision(x), BLOCK_Q=_tiles.pow2(Q + 1),
+        **blocks, num_warps=4 if x.dtype in _tiles.HALF else 8, num_stages=1,
     )  # fmt: skip
     if wants("A"):
         found["A"] = dA.sum(0).to(A.dtype) if shared else dA
