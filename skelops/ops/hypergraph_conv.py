@@ -112,4 +112,5 @@ _op = define(
     _reference,
     fake=_fake,
     grads=("x", "A", "weight", "bias", "virtual"),
+    gpu=("triton",),
 )
