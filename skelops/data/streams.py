@@ -45,9 +45,9 @@ def make_streams(
     names: Sequence[str] | str,
     layout: str | Layout,
     *,
-    parents: Sequence[int] | None = None,
+    parents: Sequence[int] | str | None = None,
     skip_parents: Sequence[int] | None = None,
-    root: int | None = None,
+    root: int | bool | None = None,
     part: Sequence[int] | None = None,
     native_motion: bool = False,
     mean_scores: bool = False,
@@ -60,10 +60,11 @@ def make_streams(
             radians; Song et al., EfficientGCN, TPAMI 2022).
         layout: joint layout.
         parents: (V,) parents of the bones; -1 keeps the joint itself. Default: those of the layout.
+            "graph" for those of its graph, with roots that stay themselves (Hyper-GCN).
         skip_parents: (V,) joints that "skip" subtracts. Default: the parent of the parent, none
             next to the root (ACLNet, BRL).
         root: "joint" becomes relative to this joint, which itself stays as it is (Hyper-GCN);
-            "joint_motion" does not.
+            "joint_motion" does not. True for the root of the layout's graph.
         part: joints to return.
         native_motion: take motion between neighbouring frames of the clip, before it is resampled
             (PYSKL, BRL, ACLNet).
@@ -79,6 +80,10 @@ def make_streams(
             raise _check.fail("make_streams", f"streams of {STREAMS}", repr(name))
     layout = get_layout(layout)
     V = layout.num_joints
+    roots = [v for v, parent in enumerate(layout.graph_parents) if v == parent]
+    if parents == "graph":
+        parents = [-1 if v in roots else parent for v, parent in enumerate(layout.graph_parents)]
+    root = roots[0] if root is True else root
     bone = _table("parents", layout.parents if parents is None else parents, V)
     skip = [v if p < 0 or bone[p] in (p, -1) else bone[p] for v, p in enumerate(bone)]
     skip = _table("skip_parents", skip if skip_parents is None else skip_parents, V)

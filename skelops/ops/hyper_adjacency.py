@@ -91,16 +91,21 @@ def hyper_adjacency(
 def _reference(embedding, edge_weight, adjacency, alpha, topk, rows):
     full = torch.promote_types(embedding.dtype, torch.float32)
     f, w, A, alpha = (t.to(full) for t in (embedding, edge_weight, adjacency, alpha))
-    square = (f.unsqueeze(-1) - f.unsqueeze(-2)).square().sum(-3)
-    apart = square != 0  # sqrt has no derivative at 0
-    D = square.where(apart, 1).sqrt().where(apart, 0)
-    nearest = D.detach().sort(stable=True).indices[..., :topk]
-    H = torch.zeros_like(D).scatter(-1, nearest, torch.softmax(-D.gather(-1, nearest), -1))
+    H = incidence(f, topk)
     edges = w.square() / (H.sum(-2) + EPS)
     degrees = (H * w.abs().unsqueeze(-2)).sum(-1, keepdim=True) + EPS
     with torch.autocast(f.device.type, enabled=False):
         G = (H / degrees * edges.unsqueeze(-2))[..., :rows, :] @ H.mT
     return (A[:, :rows] + torch.relu(alpha) * G).to(embedding.dtype).contiguous()
+
+
+def incidence(f: Tensor, topk: int) -> Tensor:
+    """H (..., W, W) of embeddings (..., D, W): vertices by the edges that they belong to."""
+    square = (f.unsqueeze(-1) - f.unsqueeze(-2)).square().sum(-3)
+    apart = square != 0  # sqrt has no derivative at 0
+    D = square.where(apart, 1).sqrt().where(apart, 0)
+    nearest = D.detach().sort(stable=True).indices[..., :topk]
+    return torch.zeros_like(D).scatter(-1, nearest, torch.softmax(-D.gather(-1, nearest), -1))
 
 
 def _fake(embedding, edge_weight, adjacency, alpha, topk, rows):

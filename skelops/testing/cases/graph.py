@@ -158,6 +158,48 @@ register(
 )
 
 
+def hypergraph_conv(
+    draw, N=2, C=4, D=6, T=2, V=3, Q=2, K=2, bias=True, per_sample=True, layout="contiguous",
+    absent=False,
+):  # fmt: skip
+    x = draw.normal(N, C, T, V)
+    if absent:
+        x[::2] = 0
+    A = draw.normal(*((N,) if per_sample else ()), K, V, V + Q, scale=(V + Q) ** -0.5)
+    w = draw.normal(D, C // K, scale=(C // K) ** -0.5)
+    b = draw.normal(D) if bias else None
+    virtual = draw.normal(Q, C) if Q else None
+    return _arranged(layout, x, A, w, b, virtual)
+
+
+_hyper = partial(Case, build=hypergraph_conv, public=ops.hypergraph_conv)
+for bias, Q, per_sample in product((True, False), (2, 0), (True, False)):
+    name = f"{'' if bias else 'no_'}bias-{Q}_virtual-{'per_sample' if per_sample else 'shared'}"
+    dims = {"bias": bias, "Q": Q, "per_sample": per_sample}
+    register("hypergraph_conv", _hyper(name, dims=dims, small=True))
+register(
+    "hypergraph_conv",
+    _hyper("narrower", dims=dict(C=6, D=4, V=2, Q=1), small=True),
+    _hyper("hypergcn", dims=dict(N=1, C=128, D=128, T=64, V=25, Q=3, K=8)),
+    _hyper("hypergcn_wider", dims=dict(N=2, C=128, D=256, T=13, V=25, Q=3, K=8)),
+    _hyper("hypergcn_256", dims=dict(N=2, C=256, D=256, T=13, V=25, Q=3, K=8)),
+    _hyper("nw_ucla", dims=dict(N=2, C=128, D=128, T=13, V=20, Q=3, K=8)),
+    _hyper("no_virtual", dims=dict(N=2, C=128, D=128, T=13, V=25, Q=0, K=8, bias=False)),
+    _hyper("shared", dims=dict(N=5, C=64, D=128, T=13, V=20, Q=3, K=8, per_sample=False)),
+    _hyper("one_head", dims=dict(N=2, C=5, D=7, T=13, V=17, Q=3, K=1)),
+    _hyper("uneven_heads", dims=dict(N=2, C=15, D=51, T=13, V=25, Q=2, K=3)),
+    _hyper("narrow_result", dims=dict(N=2, C=128, D=16, T=13, V=20, Q=3, K=4)),
+    _hyper("one_joint", dims=dict(N=2, C=6, D=4, T=13, V=1, Q=1, K=2)),
+    _hyper("one_frame", dims=dict(N=5, C=128, D=128, T=1, V=25, Q=3, K=8)),
+    _hyper("whole_body", dims=dict(N=1, C=16, D=32, T=13, V=67, Q=5, K=2)),
+    _hyper("two_bodies", dims=dict(N=1, C=16, D=16, T=13, V=125, Q=3, K=1)),
+    _hyper("absent_person", dims=dict(N=2, C=16, D=32, T=13, V=25, Q=3, K=2, absent=True)),
+    _hyper("transposed", dims=dict(N=2, C=16, D=32, T=13, V=20, Q=3, K=2, layout="transposed")),
+    _hyper("sliced", dims=dict(N=2, C=16, D=8, T=13, V=25, Q=3, K=2, layout="sliced")),
+    _hyper("expanded", dims=dict(N=5, C=16, D=32, T=13, V=25, Q=3, K=2, layout="expanded")),
+)
+
+
 def bn_act_add(
     draw, N=2, C=3, T=3, V=4, training=True, relu=True, residual=None, running=True, mean=0.0,
     scale=1.0, layout="contiguous", absent=False, norm_dtype="float32",
