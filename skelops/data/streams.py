@@ -10,12 +10,13 @@ from torch import Tensor
 
 from skelops import _check
 from skelops.graph import Layout, get_layout
+from skelops.ops import skeleton_streams
 from skelops.ops.sample_clips import ANGLE, MOTION, NATIVE, SCORE_MEAN
 
 
 @dataclass(frozen=True)
 class Streams:
-    """Streams as :func:`skelops.sample_clips` takes them.
+    """Streams as :func:`skelops.sample_clips` and :func:`skelops.skeleton_streams` take them.
 
     Args:
         parent: (S, V") int64, per stream the joint to subtract; -1 for none.
@@ -31,6 +32,10 @@ class Streams:
 
     def __len__(self) -> int:
         return len(self.kinds)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """These streams of clips (N, C, T, V, M), see :func:`skelops.skeleton_streams`."""
+        return skeleton_streams(x, self.parent, self.kinds, part=self.part)
 
     def to(self, device: torch.device | str) -> Streams:
         """The tables on another device."""
