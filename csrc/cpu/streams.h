@@ -22,6 +22,7 @@ class Differences {
   // `part` (W,) is null for all joints, `parent` (W,) has -1 where nothing is subtracted.
   Differences(const int64_t* parent, const int64_t* part, int64_t parts, int64_t persons)
       : all_(part == nullptr),
+        unlinked_(std::all_of(parent, parent + parts, [](int64_t v) { return v < 0; })),
         here_(parts * persons + S::kLanes),
         there_(parts * persons + S::kLanes),
         linked_(parts * persons + S::kLanes) {
@@ -36,13 +37,14 @@ class Differences {
   // Of the places j, j + 1, ... of the result; `joints` is the row z.
   Vec at(const A* z, const Row<A>& joints, int64_t j, bool mean = false) const {
     const Vec here = all_ ? S::load(z + j) : joints.pick(&here_[j]);
+    if (unlinked_) return here;
     const Vec there = joints.pick(&there_[j]);
     const auto linked = S::load(&linked_[j]) != Vec{};
     return here + (linked ? (mean ? (there - here) * A(0.5) : -there) : Vec{});
   }
 
  private:
-  bool all_;
+  bool all_, unlinked_;
   std::vector<int32_t> here_, there_;
   std::vector<A> linked_;
 };
