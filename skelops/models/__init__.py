@@ -5,6 +5,7 @@ from skelops.models._registry import create_model, list_models, register_model
 from skelops.models.aagcn import AAGCN
 from skelops.models.ctr_gcn import CTRGCN
 from skelops.models.dg_stgcn import DGSTGCN
+from skelops.models.psumnet import PSUMNet, PSUMNetPart
 from skelops.models.st_gcn import STGCN
 from skelops.models.st_gcn_pp import st_gcn_pp
 
@@ -12,6 +13,8 @@ __all__ = [
     "AAGCN",
     "CTRGCN",
     "DGSTGCN",
+    "PSUMNet",
+    "PSUMNetPart",
     "STGCN",
     "LoadReport",
     "create_model",

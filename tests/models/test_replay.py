@@ -10,7 +10,7 @@ from skelops.testing import replay
 from skelops.testing.rule import rule_value
 
 CASES = Path(__file__).parents[3] / "shared" / "golden" / "cases"
-KINDS = ("ctrgcn_*", "pyskl_*", "brl_mstcn*", "brl_stgcnpp*", "brl_unit*")
+KINDS = ("ctrgcn_*", "pyskl_*", "brl_mstcn*", "brl_stgcnpp*", "brl_unit*", "psumnet_*")
 DATA = (
     "feeder_*",
     "hiclr_aug*",
@@ -29,7 +29,6 @@ DATA = (
     "epamnet_uniform*",
     "hypergcn_modality*",
     "mamp_feeder*",
-    "psumnet_features*",
     "msclr_flip_orders",
 )
 FILES = sorted(path for pattern in (*KINDS, *DATA) for path in CASES.glob(f"{pattern}.npz"))

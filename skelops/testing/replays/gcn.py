@@ -24,6 +24,7 @@ from skelops.nn import (
 from skelops.testing.replay import Case, NotUnderstood, Replay, replays
 
 OFFICIAL, PYSKL, BRL = "Uason-Chen/CTR-GCN", "kennymckormick/pyskl", "firework8/BRL"
+PSUMNET = "skelemoa/psumnet"
 OFFICIAL_KEYS: KeyPairs = (
     (r"\btopology\.A$", "PA"),
     *UNIT_KEYS,
@@ -184,6 +185,7 @@ def unit_replay(unit: nn.Module, options: Options, keys: KeyPairs = UNIT_KEYS) -
 
 
 @replays(OFFICIAL, "CTRGC")
+@replays(PSUMNET, "SAMG")
 @replays(PYSKL, "CTRGC")
 def relation_conv(case: Case) -> Replay:
     options = Options(case.kwargs)
@@ -213,6 +215,7 @@ def baseline_unit(case: Case) -> Replay:
 
 
 @replays(OFFICIAL, "unit_gcn")
+@replays(PSUMNET, "unit_gcn")
 def official_unit(case: Case) -> Replay:
     options = Options(case.kwargs)
     unit = ctr_unit(case.shapes, bool(options.take("residual", True)))
@@ -259,6 +262,7 @@ def temporal_replay(
 
 
 @replays(OFFICIAL, "MultiScale_TemporalConv")
+@replays(PSUMNET, "TRM")
 @replays(PYSKL, "MSTCN")
 def scales(case: Case) -> Replay:
     options = Options(case.kwargs)
@@ -277,6 +281,8 @@ def scales_and_transform(case: Case) -> Replay:
 
 @replays(OFFICIAL, "TemporalConv")
 @replays(OFFICIAL, "unit_tcn")
+@replays(PSUMNET, "TemporalConv")
+@replays(PSUMNET, "unit_tcn")
 @replays(PYSKL, "unit_tcn")
 @replays(BRL, "unit_tcn")
 def single_scale(case: Case) -> Replay:
@@ -317,6 +323,7 @@ def baseline_block(case: Case) -> Replay:
 
 
 @replays(OFFICIAL, "TCN_GCN_unit")
+@replays(PSUMNET, "STRB")
 @replays(PYSKL, "CTRGCNBlock")
 def ctr_block(case: Case) -> Replay:
     options, pyskl = Options(case.kwargs), case.repository == PYSKL
