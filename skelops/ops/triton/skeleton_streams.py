@@ -66,9 +66,7 @@ def _skeleton_streams_bwd_kernel(
         before = tl.load(at - W * M, mask=used & moving & (t > 0), other=0.0).to(ACC)
         term = tl.where(moving, before - here, here)
         total += tl.where(entry % 2 == 1, -term, term)
-    tl.store(
-        dx_ptr + plane * T * V * M + i, total.to(dx_ptr.dtype.element_ty), mask=inside
-    )
+    tl.store(dx_ptr + plane * T * V * M + i, total.to(dx_ptr.dtype.element_ty), mask=inside)
 
 
 @lru_cache(maxsize=64)

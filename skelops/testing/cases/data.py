@@ -165,7 +165,9 @@ def skeleton_streams(
 def _skeleton_streams_public(x, parent, part, kinds, dtype):
     rows = [parent[i : i + len(part)] for i in range(0, len(parent), len(part))]
     # The default dtype is x's or that of an autocast region, which a case leaves open.
-    return ops.skeleton_streams(x, rows, kinds, part=part, dtype=None if dtype == x.dtype else dtype)
+    return ops.skeleton_streams(
+        x, rows, kinds, part=part, dtype=None if dtype == x.dtype else dtype
+    )
 
 
 _derive = partial(Case, build=skeleton_streams, public=_skeleton_streams_public)
@@ -173,7 +175,9 @@ register(
     "skeleton_streams",
     _derive("small", small=True),
     _derive("small_streams", dims=dict(part=7, **_streams), small=True),
-    _derive("small_motion", dims=dict(T=3, M=1, kinds=(MOTION, MOTION), parents=(0, 0)), small=True),
+    _derive(
+        "small_motion", dims=dict(T=3, M=1, kinds=(MOTION, MOTION), parents=(0, 0)), small=True
+    ),
     _derive("four_streams", dims=dict(N=3, C=3, T=64, V=25, **_streams)),
     _derive("hand", dims=dict(C=3, T=13, V=25, part=13, **_streams)),
     _derive("leg", dims=dict(N=5, C=3, T=13, V=25, part=9, M=1, **_streams)),
