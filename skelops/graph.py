@@ -703,10 +703,10 @@ _register_links(
     left_right=((1, 2), (3, 6), (7, 10), *((v, v + 8) for v in (*range(11, 19), *range(27, 35)))),
 )
 
-# Parts as published with PSUMNet. The legs of ntu25 are shifted by one from the foot of the left one
-# on, in the bones as in the graph, which keeps both links of that foot. In the body of NTU-X hands
-# hang on elbows, and a finger on another. Bones of SHREC point towards the tips of the fingers; of the five that join
-# in the wrist the last one is its bone, and all are in the graph.
+# Parts as published with PSUMNet. The legs of ntu25 are shifted by one from the left foot
+# on, in the bones as in the graph, which keeps both links of that foot. In the body of NTU-X, hands
+# hang on elbows and a finger on another. Bones of SHREC point towards the tips of the fingers; of
+# the five that join in the wrist the last one is its bone, and all are in the graph.
 _PUBLISHED_PARTS = {
     ("ntu25", "leg"): _cut(
         _LAYOUTS["ntu25"],

@@ -228,11 +228,11 @@ def test_conversion_of_a_recorded_pose():
 # Published bones (child, parent) of parts, counted from 1 but for SHREC, whose code takes 1 off all
 # the same: a later pair replaces the bone of an earlier one, and all are edges of the graph.
 NTU_X = {
-    "body": """1,2 3,2 4,3 5,4 6,2 7,6 8,7 9,2 10,9 11,10 12,11 13,9 14,13 15,14 16,1 17,1 18,16 19,17
-    20,15 21,20 22,15 23,12 24,23 25,12 26,4 27,26 28,27 29,26 30,26 31,26 32,7 33,32 34,32 35,32
+    "body": """1,2 3,2 4,3 5,4 6,2 7,6 8,7 9,2 10,9 11,10 12,11 13,9 14,13 15,14 16,1 17,1 18,16
+    19,17 20,15 21,20 22,15 23,12 24,23 25,12 26,4 27,26 28,27 29,26 30,26 31,26 32,7 33,32 34,32 35,32
     36,32 37,32""",
-    "hand": """2,1 3,2 7,3 5,4 6,5 28,6 4,1 8,7 9,8 10,9 11,10 12,7 13,12 14,13 15,14 16,7 17,16 18,17
-    19,18 20,7 21,20 22,21 23,22 24,7 25,24 26,25 27,26 29,28 30,29 31,30 32,31 33,28 34,33 35,34
+    "hand": """2,1 3,2 7,3 5,4 6,5 28,6 4,1 8,7 9,8 10,9 11,10 12,7 13,12 14,13 15,14 16,7 17,16
+    18,17 19,18 20,7 21,20 22,21 23,22 24,7 25,24 26,25 27,26 29,28 30,29 31,30 32,31 33,28 34,33 35,34
     36,35 37,28 38,37 39,38 40,39 41,28 42,41 43,42 44,43 45,28 46,45 47,46 48,47""",
     "leg": "2,1 3,2 4,3 5,4 6,4 7,6 8,1 9,8 10,9 11,10 12,10 13,12",
 }
@@ -295,8 +295,8 @@ def test_what_has_no_such_part():
         body_part("hand21", "leg")
     with pytest.raises(ValueError, match=r"with the part body, got smplx42 \(no parts\)"):
         body_part("smplx42", "body")
-    with pytest.raises(ValueError, match="expected part in .*, got 'foot'"):
+    with pytest.raises(ValueError, match=r"expected part in .*, got 'foot'"):
         body_part("ntu25", "foot")
-    with pytest.raises(ValueError, match="get_layout: expected one of .*, got 'ntu25_foot'"):
+    with pytest.raises(ValueError, match=r"get_layout: expected one of .*, got 'ntu25_foot'"):
         get_layout("ntu25_foot")
     assert set(BODY_PARTS) == {"body", "hand", "leg"}

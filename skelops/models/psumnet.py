@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from skelops import _check, ops
 from skelops.graph import BODY_PARTS, Layout, body_part, get_layout
 from skelops.models._registry import register_model
-from skelops.models.ctr_gcn import PUBLISHED_KEYS, CTRGCN
+from skelops.models.ctr_gcn import CTRGCN, PUBLISHED_KEYS
 from skelops.nn import make_stages
 from skelops.ops.sample_clips import MOTION
 

@@ -134,7 +134,7 @@ def test_the_rate_halves_on_a_plateau(tmp_path):
 
     run.callbacks.append(Note())
     run.fit(module, data())
-    # Such a rate changes next to nothing: six epochs without progress after the first, then six more.
+    # Such a rate changes next to nothing: six epochs without progress, twice, after the first.
     np.testing.assert_allclose(rates, [1e-7] * 7 + [5e-8] * 6 + [2.5e-8])
 
 

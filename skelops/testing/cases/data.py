@@ -1,4 +1,4 @@
-"""Cases of the input pipeline: counter-based random numbers, batches from a store of clips, streams."""
+"""Cases of the input pipeline: random numbers, batches from a store of clips, streams of clips."""
 
 from __future__ import annotations
 
@@ -165,9 +165,8 @@ def skeleton_streams(
 def _skeleton_streams_public(x, parent, part, kinds, dtype):
     rows = [parent[i : i + len(part)] for i in range(0, len(parent), len(part))]
     # The default dtype is x's or that of an autocast region, which a case leaves open.
-    return ops.skeleton_streams(
-        x, rows, kinds, part=part, dtype=None if dtype == x.dtype else dtype
-    )
+    wanted = None if dtype == x.dtype else dtype
+    return ops.skeleton_streams(x, rows, kinds, part=part, dtype=wanted)
 
 
 _derive = partial(Case, build=skeleton_streams, public=_skeleton_streams_public)
