@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -38,9 +38,9 @@ class Refinement(nn.Module):
 
 
 class GraphUnit(nn.Module):
-    def __init__(self, inputs: int, outputs: int):
+    def __init__(self, inputs: int, outputs: int, graph: Tensor | None = None):
         super().__init__()
-        self.PA = nn.Parameter(peers.skeleton_graph())
+        self.PA = nn.Parameter(peers.skeleton_graph() if graph is None else graph.clone())
         self.alpha = nn.Parameter(torch.full((1,), 0.5))
         self.convs = nn.ModuleList(Refinement(inputs, outputs) for _ in self.PA)
         self.bn = nn.BatchNorm2d(outputs)
@@ -91,9 +91,11 @@ class MultiScaleTemporal(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, inputs: int, outputs: int, stride: int, first: bool):
+    def __init__(
+        self, inputs: int, outputs: int, stride: int, first: bool, graph: Tensor | None = None
+    ):
         super().__init__()
-        self.gcn1 = GraphUnit(inputs, outputs)
+        self.gcn1 = GraphUnit(inputs, outputs, graph)
         self.tcn1 = MultiScaleTemporal(outputs, stride)
         self.first = first
         same = first or (inputs == outputs and stride == 1)
@@ -188,6 +190,7 @@ class ModelCase:
     slack: float = 100.0
     peers = ("eager", "compile")
     slow_to_compile = True
+    channels: ClassVar[int] = 3
 
     @property
     def directions(self) -> tuple[str, ...]:
@@ -203,22 +206,34 @@ class ModelCase:
     def small(self) -> ModelCase:
         return self.resized(N=2, T=8)
 
+    def published(self) -> nn.Module:
+        return EagerCTRGCN(self.sizes["M"])
+
+    def ours(self) -> nn.Module:
+        from skelops.models import create_model
+
+        return create_model("ctr_gcn", num_classes=CLASSES)
+
+    def networks(self) -> Sequence[tuple[Sequence[tuple[int, int, int]], int]]:
+        """(in, out, stride) of the blocks and joints of every network."""
+        return [(BLOCKS, V)]
+
     def _draw(self, device: str, dtype: torch.dtype) -> tuple[nn.Module, Tensor, Tensor]:
         N, M, T = (self.sizes[name] for name in "NMT")
         generator = torch.Generator().manual_seed(0)
-        x = torch.randn(N, 3, T, V, M, generator=generator).to(device, dtype)
+        x = torch.randn(N, self.channels, T, V, M, generator=generator).to(device, dtype)
         y = torch.randint(CLASSES, (N,), generator=generator).to(device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return EagerCTRGCN(M).to(device), x, y
+            return self.published().to(device), x, y
 
     def variants(
         self, direction: str, against: Sequence[str], device: str, dtype: torch.dtype
     ) -> dict[str, Variant]:
-        from skelops.models import create_model, load_published
+        from skelops.models import load_published
 
         published, x, y = self._draw(device, dtype)
-        ours = create_model("ctr_gcn", num_classes=CLASSES).to(device)
+        ours = self.ours().to(device)
         load_published(ours, published.state_dict())
         made: dict[str, Variant] = {"ours": ModelVariant(ours, direction, x, y, None)}
         for name in against:
@@ -234,16 +249,19 @@ class ModelCase:
 
     def work(self, direction: str, ours: ModelVariant) -> tuple[float, float]:
         """Multiplications of the published equations, the temporal mean taken before W1 and W2."""
-        B, T, flops = self.sizes["N"] * self.sizes["M"], self.sizes["T"], 0.0
-        for i, (inputs, outputs, stride) in enumerate(BLOCKS):
-            graph = 3 * outputs * (inputs + V) + (inputs * outputs if inputs != outputs else 0)
-            after = outputs**2 // 4 + 2 * 5 * (outputs // 4) ** 2
-            after += inputs * outputs if i and (inputs != outputs or stride > 1) else 0
-            relations = 8 if inputs == 3 else inputs // 8
-            topology = 3 * relations * (outputs * V * V + 2 * inputs * V)
-            frames = T * (graph + outputs**2 * 3 // 4) + T // stride * after
-            flops += 2 * B * (frames * V + topology)
-            T //= stride
+        B, flops = self.sizes["N"] * self.sizes["M"], 0.0
+        for blocks, joints in self.networks():
+            T = self.sizes["T"]
+            for i, (inputs, outputs, stride) in enumerate(blocks):
+                changes = inputs != outputs
+                graph = 3 * outputs * (inputs + joints) + (inputs * outputs if changes else 0)
+                after = outputs**2 // 4 + 2 * 5 * (outputs // 4) ** 2
+                after += inputs * outputs if i and (changes or stride > 1) else 0
+                relations = 8 if inputs == 3 else inputs // 8
+                topology = 3 * relations * (outputs * joints**2 + 2 * inputs * joints)
+                frames = T * (graph + outputs**2 * 3 // 4) + T // stride * after
+                flops += 2 * B * (frames * joints + topology)
+                T //= stride
         moved = total_bytes([ours.x, list(ours.parameters)])
         return (3 * flops, 3 * moved) if direction == STEP else (flops, moved)
 
