@@ -2,6 +2,7 @@
 
 python -m benchmarks.training run nw_ucla-ctr_gcn_small-joint --source path/to/nw_ucla.npz
 python -m benchmarks.training fuse nw_ucla-ctr_gcn_small
+python -m benchmarks.training fuse nw_ucla-psumnet_small
 python -m benchmarks.training report
 """
 
@@ -25,6 +26,7 @@ from benchmarks.report import between, markdown
 RESULTS = Path(__file__).resolve().parent / "trainings"
 PAGE = records.ROOT / "docs" / "training.md"
 STREAMS = ("joint", "bone", "joint_motion", "bone_motion")
+PARTS = ("body", "hand", "leg")
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,20 @@ TRAININGS = {
         ("ui_prmd", "ctr_gcn_small", "joint"),
         _CORRECT,
     ),
+    **{
+        f"{data}-{method}-{part}": Training(
+            f"{title}, PSUMNet{' of half width' if method == 'psumnet_small' else ''}, {part}",
+            (data.rstrip("0123456789"), recipe, f"psumnet_{part}"),
+            arguments,
+        )
+        for data, title, arguments in (
+            ("nw_ucla", "NW-UCLA cross-view", ()),
+            ("ui_prmd20", "UI-PRMD odd/even subjects, 20 classes", _CORRECT),
+            ("synthetic", "synthetic set, unseen subjects", ()),
+        )
+        for method, recipe in (("psumnet_small", "ctr_gcn_small"), ("psumnet", "psumnet"))
+        for part in PARTS
+    },
     **{
         f"nw_ucla-ctr_gcn-{stream}": Training(
             f"NW-UCLA cross-view, CTR-GCN, {stream}",
@@ -147,20 +163,23 @@ def _curve(path: Path) -> list[dict[str, float]]:
 
 
 def fuse(group: str) -> Path:
-    """Fuse the four streams of a group with the published weights."""
+    """Fuse the four streams, or the three parts, of a group with the published weights."""
     from skelops.train.ensemble import fuse as fused
     from skelops.train.ensemble import load_predictions
     from skelops.train.metrics import accuracies
 
-    names = [f"{group}-{stream}" for stream in STREAMS]
+    parts = f"{group}-{PARTS[0]}" in TRAININGS
+    members, weights = (PARTS, "psumnet_ntu60_xsub") if parts else (STREAMS, "ctr_gcn")
+    names = [f"{group}-{member}" for member in members]
     files = [f"runs/{name}/predictions.npz" for name in names]
     predictions = [load_predictions(file) for file in files]
-    score = torch.from_numpy(fused(predictions, "ctr_gcn")[0])
+    score = torch.from_numpy(fused(predictions, weights)[0])
     found = accuracies(score, torch.from_numpy(predictions[0].label))
     singles = [json.loads((RESULTS / f"{name}.json").read_text()) for name in names]
+    what = "three parts" if parts else "four streams"
     record = {
-        "title": singles[0]["title"].rsplit(",", 1)[0] + ", four streams",
-        "command": f"skelops ensemble {' '.join(files)} --weights ctr_gcn",
+        "title": f"{singles[0]['title'].rpartition(',')[0]}, {what}",
+        "command": f"skelops ensemble {' '.join(files)} --weights {weights}",
         "published": singles[0]["published"],
         "seconds": sum(single["seconds"] for single in singles),
         "threads": singles[0]["threads"],
@@ -168,7 +187,7 @@ def fuse(group: str) -> Path:
         **{key: float(value) for key, value in found.items()},
         "environment": singles[0]["environment"],
     }
-    return _write(f"{group}-four", record)
+    return _write(f"{group}-{what.split()[0]}", record)
 
 
 def _write(name: str, record: dict) -> Path:
@@ -205,7 +224,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     command = commands.add_parser("run", help="train and keep the result")
     command.add_argument("name", choices=TRAININGS)
     command.add_argument("--source", required=True, help="the recorded clips")
-    command = commands.add_parser("fuse", help="fuse the four streams of a group")
+    command = commands.add_parser("fuse", help="fuse the streams or parts of a group")
     command.add_argument("group", choices=sorted({n.rpartition("-")[0] for n in TRAININGS}))
     commands.add_parser("report", help="render the table of docs/training.md")
     options = parser.parse_args(argv)

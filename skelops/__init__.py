@@ -11,6 +11,7 @@ from skelops.ops import (
     ms_temporal_conv,
     random_uniform,
     sample_clips,
+    skeleton_streams,
     temporal_mean,
 )
 
@@ -25,6 +26,7 @@ __all__ = [
     "ms_temporal_conv",
     "random_uniform",
     "sample_clips",
+    "skeleton_streams",
     "temporal_mean",
     "use_backend",
 ]

@@ -8,6 +8,7 @@ from skelops.ops.hypergraph_conv import hypergraph_conv
 from skelops.ops.ms_temporal_conv import ms_temporal_conv
 from skelops.ops.random_uniform import random_uniform
 from skelops.ops.sample_clips import sample_clips
+from skelops.ops.skeleton_streams import skeleton_streams
 from skelops.ops.temporal_mean import temporal_mean
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "ms_temporal_conv",
     "random_uniform",
     "sample_clips",
+    "skeleton_streams",
     "temporal_mean",
 ]

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.functional import cross_entropy
-from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
@@ -22,7 +22,7 @@ from skelops.models import create_model
 from skelops.train.cuda_graph import CudaGraphed
 from skelops.train.metrics import ClipScores, accuracies
 
-SCHEDULES = ("multistep", "cosine", "one_cycle", "constant")
+SCHEDULES = ("multistep", "cosine", "one_cycle", "plateau", "constant")
 OPTIMIZERS = ("sgd", "adamw")
 IDENTITY = ("model", "num_classes", "layout", "num_persons", "in_channels")
 
@@ -59,7 +59,8 @@ class Recognizer(lightning.LightningModule):
         batch_size: clips per batch and process, for ``reference_batch``.
         schedule: "multistep" (by epoch, as published), "cosine" (by step, to zero), "one_cycle"
             (by step: rise over a quarter, then cosine, momentum against it; for short trainings,
-            Smith and Topin, 2018) or "constant".
+            Smith and Topin, 2018), "plateau" (halved when the validation loss has not fallen for
+            more than five epochs, as PSUMNet) or "constant".
         milestones: epochs at which "multistep" divides by ten.
         warmup_epochs: linear warm-up: (e + 1) / warmup_epochs in epoch e of "multistep", by step
             with "cosine" and "constant".
@@ -92,7 +93,7 @@ class Recognizer(lightning.LightningModule):
         decay_norms: bool = True,
         reference_batch: int | None = None,
         batch_size: int | None = None,
-        schedule: Literal["multistep", "cosine", "one_cycle", "constant"] = "multistep",
+        schedule: Literal["multistep", "cosine", "one_cycle", "plateau", "constant"] = "multistep",
         milestones: Sequence[int] = (35, 55),
         warmup_epochs: float = 5,
         label_smoothing: float = 0.0,
@@ -234,6 +235,9 @@ class Recognizer(lightning.LightningModule):
             )
         else:
             optimizer = torch.optim.AdamW(groups, lr=lr, betas=tuple(h.betas))
+        if h.schedule == "plateau":
+            plateau = ReduceLROnPlateau(optimizer, factor=0.5, patience=5)
+            return [optimizer], [{"scheduler": plateau, "monitor": "val_loss"}]
         self.trainer.fit_loop.setup_data()  # the schedule goes by the batches of an epoch
         total = max(self.trainer.estimated_stepping_batches, 1)
         if h.schedule == "one_cycle":

@@ -91,6 +91,12 @@ CASES = {
         "tiny": dict(N=1, K=1, D=1, W=1, topk=1),
     },
     "random_uniform": {"noise": dict(N=8, count=9600), "tiny": dict(N=1, count=1)},
+    "skeleton_streams": {
+        "ntu": dict(N=8, C=3, T=64, V=25, kinds=(0, 0, 1, 1), parents=(-1, 0, -1, 0)),
+        "hand": dict(N=8, C=3, T=64, V=25, part=13, kinds=(0, 0, 1, 1), parents=(-1, 0, -1, 0)),
+        "still": dict(N=8, C=3, T=13, V=67, kinds=(0,), parents=(0,)),
+        "tiny": dict(N=1, C=1, T=1, V=1, M=1, kinds=(1,), parents=(0,)),
+    },
     "temporal_mean": {"ntu": dict(N=8, C=64, T=64, V=25), "tiny": dict(N=1, C=1, T=1, V=1)},
 }
 

@@ -10,7 +10,8 @@ from skelops.testing import replay
 from skelops.testing.rule import rule_value
 
 CASES = Path(__file__).parents[3] / "shared" / "golden" / "cases"
-KINDS = ("ctrgcn_*", "pyskl_*", "hypergcn_*", "brl_mstcn*", "brl_stgcnpp*", "brl_unit*")
+KINDS = ("ctrgcn_*", "pyskl_*", "hypergcn_*", "psumnet_*")
+KINDS += ("brl_mstcn*", "brl_stgcnpp*", "brl_unit*")
 DATA = (
     "feeder_*",
     "hiclr_aug*",
@@ -28,7 +29,6 @@ DATA = (
     "brl_uniform*",
     "epamnet_uniform*",
     "mamp_feeder*",
-    "psumnet_features*",
     "msclr_flip_orders",
 )
 FILES = sorted(path for pattern in (*KINDS, *DATA) for path in CASES.glob(f"{pattern}.npz"))
