@@ -3,6 +3,7 @@
 from skelops.ops.bn_act_add import bn_act_add
 from skelops.ops.ctr_graph_conv import ctr_graph_conv
 from skelops.ops.graph_conv import graph_conv
+from skelops.ops.mixup_cross_entropy import mixup_cross_entropy
 from skelops.ops.ms_temporal_conv import ms_temporal_conv
 from skelops.ops.random_uniform import random_uniform
 from skelops.ops.sample_clips import sample_clips
@@ -12,6 +13,7 @@ __all__ = [
     "bn_act_add",
     "ctr_graph_conv",
     "graph_conv",
+    "mixup_cross_entropy",
     "ms_temporal_conv",
     "random_uniform",
     "sample_clips",

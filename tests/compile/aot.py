@@ -78,6 +78,13 @@ CASES = {
         "tiny": dict(N=1, C=1, T=1, V=1),
         "eval": dict(N=8, C=64, T=13, V=25, residual="norm", training=False),
     },
+    "mixup_cross_entropy": {
+        "ntu120": dict(N=64, K=120),
+        "kinetics": dict(N=4096, K=400, mix="sample"),
+        "one_label": dict(N=16, K=60, mix=None, weight=False, smoothing=0.0),
+        "tiny": dict(N=1, K=1),
+        "vocabulary": dict(N=64, K=16384),
+    },
     "random_uniform": {"noise": dict(N=8, count=9600), "tiny": dict(N=1, count=1)},
     "temporal_mean": {"ntu": dict(N=8, C=64, T=64, V=25), "tiny": dict(N=1, C=1, T=1, V=1)},
 }
