@@ -102,10 +102,11 @@ class Targets {
 };
 
 struct Sums {
-  double loss[2] = {}, weight[2] = {};
+  double loss[2] = {}, weight[2] = {}, outside = 0;
 
   void add(const Sums& other) {
     for (int s = 0; s < 2; ++s) loss[s] += other.loss[s], weight[s] += other.weight[s];
+    outside += other.outside;
   }
   double mean(int side) const { return weight[side] > 0 ? loss[side] / weight[side] : 0; }
 };
@@ -140,7 +141,10 @@ std::tuple<Tensor, Tensor, Tensor> forward(const Tensor& logits,
       data<A>(lse)[n] = top + log_sum;
       for (int s = 0; s < targets.sides(); ++s) {
         const int64_t y = targets.label(s, n);
-        if (y < 0) continue;
+        if (y < 0) {
+          ++parts[task].outside;
+          continue;
+        }
         const A w = targets.weight()[y], share = targets.per_sample ? targets.share(s, n) : A(1);
         const A nll = top + log_sum - z[y];
         parts[task].loss[s] += static_cast<double>(share * (targets.sharp * w * nll + smoothed));
@@ -154,18 +158,18 @@ std::tuple<Tensor, Tensor, Tensor> forward(const Tensor& logits,
   if (targets.pair && !targets.per_sample) {
     loss = targets.share(0, 0) * all.mean(0) + targets.share(1, 0) * all.mean(1);
   }
-  Tensor out = new_tensor<A>(logits, {}), sides = new_tensor<A>(logits, {4});
+  Tensor out = new_tensor<A>(logits, {}), notes = new_tensor<A>(logits, {5});
   *data<A>(out) = static_cast<A>(loss);
-  const double values[] = {all.mean(0), all.mean(1), all.weight[0], all.weight[1]};
-  convert(values, data<A>(sides), 4);
-  return {out, lse, sides};
+  const double values[] = {all.mean(0), all.mean(1), all.weight[0], all.weight[1], all.outside};
+  convert(values, data<A>(notes), 5);
+  return {out, lse, notes};
 }
 
 template <typename T>
 std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& logits,
                                     const OptionalTensor& mix,
                                     const Targets<Accumulate<T>>& targets, const Tensor& lse,
-                                    const Tensor& sides, int64_t needs) {
+                                    const Tensor& notes, int64_t needs) {
   using A = Accumulate<T>;
   using S = Simd<A>;
   const int64_t rows = logits.size(0), classes = logits.size(1);
@@ -174,9 +178,9 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& logits,
   Tensor dz = want_z ? new_tensor<T>(logits, {rows, classes}) : no_gradient(logits);
   std::vector<A> dmix(want_mix ? (targets.per_sample ? rows : 1) : 0);
   const A g = parameter<A>(grad)[0];
-  const std::vector<A> side = parameter<A>(sides);
-  if (want_mix && !targets.per_sample) dmix[0] = g * (side[0] - side[1]);
-  const A scale[] = {side[2] > 0 ? g / side[2] : A(0), side[3] > 0 ? g / side[3] : A(0)};
+  const std::vector<A> note = parameter<A>(notes);
+  if (want_mix && !targets.per_sample) dmix[0] = g * (note[0] - note[1]);
+  const A scale[] = {note[2] > 0 ? g / note[2] : A(0), note[3] > 0 ? g / note[3] : A(0)};
   const A* lse_of = data<A>(lse);
   parallel_rows(rows, classes, [&](int64_t, int64_t begin, int64_t end) {
     const Scratch<A> row(samples.scratch()), dz_row(samples.kInPlace ? 0 : classes);
@@ -255,12 +259,12 @@ std::tuple<Tensor, Tensor, Tensor> mixup_cross_entropy(Tensor logits, Tensor lab
 std::tuple<Tensor, Tensor> mixup_cross_entropy_backward(Tensor grad, Tensor logits, Tensor label,
                                                         OptionalTensor label_b, OptionalTensor mix,
                                                         OptionalTensor weight, double smoothing,
-                                                        Tensor lse, Tensor sides, int64_t needs) {
+                                                        Tensor lse, Tensor notes, int64_t needs) {
   check(logits, label, label_b, mix, weight);
   return dispatch(logits, kOp, [&](auto type) {
     using T = decltype(type);
     return backward<T>(grad, logits, mix, {logits, label, label_b, mix, weight, smoothing},
-                       torch::stable::contiguous(lse), sides, needs);
+                       torch::stable::contiguous(lse), notes, needs);
   });
 }
 

@@ -77,7 +77,12 @@ def mixup_cross_entropy(
         _check.shape(op, "weight", weight, "K", K=K)
     for name, value in (("label", label), ("label_b", label_b)):
         _check_label(op, name, value, logits)
-    return _op(logits, label, label_b, mix, weight, float(label_smoothing))[0]
+    loss, _, notes = _op(logits, label, label_b, mix, weight, float(label_smoothing))
+    if loss.device.type == "cpu" and not torch.compiler.is_compiling() and notes.tolist()[4]:
+        for name, value in (("label", label), ("label_b", label_b)):
+            for wrong in [] if value is None else value[(value < 0) | (value >= K)][:1].tolist():
+                raise _check.fail(op, f"{name} in 0..{K - 1}", wrong)
+    return loss
 
 
 def _check_label(op: str, name: str, label: Tensor | None, logits: Tensor) -> None:
@@ -86,14 +91,9 @@ def _check_label(op: str, name: str, label: Tensor | None, logits: Tensor) -> No
     if not isinstance(label, Tensor) or label.dtype != torch.int64:
         got = label.dtype if isinstance(label, Tensor) else type(label).__name__
         raise TypeError(f"{op}: expected {name} of dtype torch.int64, got {got}")
-    N, K = logits.shape
-    _check.shape(op, name, label, "N", N=N)
+    _check.shape(op, name, label, "N", N=logits.shape[0])
     if label.device != logits.device:
         raise _check.fail(op, f"{name} on the device {logits.device} of the logits", label.device)
-    if N and label.device.type == "cpu" and not torch.compiler.is_compiling():
-        low, high = (int(x) for x in label.aminmax())
-        if low < 0 or high >= K:
-            raise _check.fail(op, f"{name} in 0..{K - 1}", low if low < 0 else high)
 
 
 def _precision(x: Tensor) -> torch.dtype:
@@ -102,8 +102,8 @@ def _precision(x: Tensor) -> torch.dtype:
 
 def _side(
     z: Tensor, lse: Tensor, label: Tensor, w: Tensor, share: Tensor | None, smoothing: float
-) -> tuple[Tensor, Tensor]:
-    """Weighted mean over the samples for one of the labels, and the sum of the weights."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of one of the labels: weighted mean over the samples, sum of weights, labels outside."""
     K = z.shape[1]
     valid = (label >= 0) & (label < K)
     at = label.where(valid, 0)
@@ -114,7 +114,7 @@ def _side(
         loss = loss * share
     total = (w[at] * valid).sum()
     mean = (loss * valid).sum() / total.where(total > 0, 1)
-    return mean.where(total > 0, 0), total
+    return mean.where(total > 0, 0), total, (~valid).sum()
 
 
 def _reference(logits, label, label_b, mix, weight, smoothing):
@@ -123,31 +123,32 @@ def _reference(logits, label, label_b, mix, weight, smoothing):
     w = z.new_ones(z.shape[1]) if weight is None else weight.to(z.dtype)
     share = None if mix is None else mix.to(z.dtype)
     each = share if share is not None and share.dim() else None
-    loss, total = _side(z, lse, label, w, each, smoothing)
-    first, second, total_b = loss, torch.zeros_like(loss), torch.zeros_like(total)
+    first, total, outside = _side(z, lse, label, w, each, smoothing)
+    loss, second, total_b = first.clone(), torch.zeros_like(first), torch.zeros_like(total)
     if share is not None:
         rest = None if each is None else 1 - each
-        second, total_b = _side(z, lse, label_b, w, rest, smoothing)
+        second, total_b, others = _side(z, lse, label_b, w, rest, smoothing)
         loss = first + second if each is not None else share * first + (1 - share) * second
-    sides = torch.stack([first, second, total, total_b]).detach()
-    return loss.clone(), lse.detach().clone(), sides
+        outside = outside + others
+    notes = torch.stack([first, second, total, total_b, outside.to(z.dtype)])
+    return loss, lse.detach().clone(), notes.detach()
 
 
 def _fake(logits, label, label_b, mix, weight, smoothing):
     def empty(*shape):
         return logits.new_empty(shape, dtype=_precision(logits))
 
-    return empty(), empty(logits.shape[0]), empty(4)
+    return empty(), empty(logits.shape[0]), empty(5)
 
 
 _op = define(
     "mixup_cross_entropy",
     "(Tensor logits, Tensor label, Tensor? label_b, Tensor? mix, Tensor? weight, float smoothing) "
-    "-> (Tensor loss, Tensor lse, Tensor sides)",
+    "-> (Tensor loss, Tensor lse, Tensor notes)",
     _reference,
     fake=_fake,
     grads=("logits", "mix"),
-    saved=("lse", "sides"),  # per label: mean loss, then sum of weights
+    saved=("lse", "notes"),  # notes: mean loss of either label, sums of weights, labels outside
     gpu=("triton",),
     full_precision=True,
 )

@@ -48,8 +48,10 @@ def _mean(loss, weight):
 
 
 @triton.jit
-def _finish(a, b, weight_a, weight_b, mix_ptr, loss_ptr, sides_ptr, PER_SAMPLE: tl.constexpr,
-            ACC: tl.constexpr):  # fmt: skip
+def _finish(
+    a, b, weight_a, weight_b, outside, mix_ptr, loss_ptr, notes_ptr,
+    PER_SAMPLE: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
     first = _mean(a, weight_a)
     second = _mean(b, weight_b)
     if PER_SAMPLE:
@@ -60,19 +62,20 @@ def _finish(a, b, weight_a, weight_b, mix_ptr, loss_ptr, sides_ptr, PER_SAMPLE: 
     else:
         loss = first
     tl.store(loss_ptr, loss)
-    tl.store(sides_ptr, first)
-    tl.store(sides_ptr + 1, second)
-    tl.store(sides_ptr + 2, weight_a)
-    tl.store(sides_ptr + 3, weight_b)
+    tl.store(notes_ptr, first)
+    tl.store(notes_ptr + 1, second)
+    tl.store(notes_ptr + 2, weight_a)
+    tl.store(notes_ptr + 3, weight_b)
+    tl.store(notes_ptr + 4, outside)
 
 
 @triton.jit(do_not_specialize=_tiles.VARYING)
 def _mixup_cross_entropy_fwd_kernel(
-    z_ptr, a_ptr, b_ptr, mix_ptr, w_ptr, lse_ptr, loss_ptr, sides_ptr, part_ptr, N, K, SPLITS,
+    z_ptr, a_ptr, b_ptr, mix_ptr, w_ptr, lse_ptr, loss_ptr, notes_ptr, part_ptr, N, K, SPLITS,
     PER_SAMPLE: tl.constexpr, SHARP: tl.constexpr, SMOOTH: tl.constexpr, ACC: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """A single program also finishes; else part[0..3, split] = losses and weights of some rows."""
+    """A single program also finishes; else part[0..4, split] = sums over some rows."""
     split = tl.program_id(0)
     k = tl.arange(0, BLOCK_K)
     weights = _weights(w_ptr, k, K, ACC)
@@ -81,10 +84,11 @@ def _mixup_cross_entropy_fwd_kernel(
     loss_b = tl.zeros((BLOCK_N,), dtype=ACC)
     weight_a = tl.zeros((BLOCK_N,), dtype=ACC)
     weight_b = tl.zeros((BLOCK_N,), dtype=ACC)
+    outside = tl.zeros((BLOCK_N,), dtype=ACC)
     for n0 in range(split * BLOCK_N, N, SPLITS * BLOCK_N):
         n = n0 + tl.arange(0, BLOCK_N)
-        inside = (n < N)[:, None] & (k < K)
-        z = tl.load(z_ptr + n.to(tl.int64)[:, None] * K + k, mask=inside, other=0.0).to(ACC)
+        tile = (n < N)[:, None] & (k < K)
+        z = tl.load(z_ptr + n.to(tl.int64)[:, None] * K + k, mask=tile, other=0.0).to(ACC)
         z = tl.where(k < K, z, float("-inf"))
         top = tl.max(z, axis=1)
         log_sum = tl.log(tl.sum(tl.exp(z - top[:, None]), axis=1))
@@ -97,10 +101,12 @@ def _mixup_cross_entropy_fwd_kernel(
         label, valid, w = _label(a_ptr, w_ptr, n, N, K, ACC)
         loss = _row_loss(z_ptr, label, valid, w, n, lse, smoothed, K, SHARP, ACC)
         weight_a += w
+        outside += (~valid & (n < N)).to(ACC)
         if mix_ptr is not None:
             label, valid, w = _label(b_ptr, w_ptr, n, N, K, ACC)
             other = _row_loss(z_ptr, label, valid, w, n, lse, smoothed, K, SHARP, ACC)
             weight_b += w
+            outside += (~valid & (n < N)).to(ACC)
             if PER_SAMPLE:
                 mix = tl.load(mix_ptr + n, mask=n < N, other=0.0).to(ACC)
                 loss *= mix
@@ -110,13 +116,16 @@ def _mixup_cross_entropy_fwd_kernel(
     a = tl.sum(loss_a)
     b = tl.sum(loss_b)
     if part_ptr is None:
-        _finish(a, b, tl.sum(weight_a), tl.sum(weight_b), mix_ptr, loss_ptr, sides_ptr,
-                PER_SAMPLE, ACC)  # fmt: skip
+        _finish(
+            a, b, tl.sum(weight_a), tl.sum(weight_b), tl.sum(outside), mix_ptr, loss_ptr,
+            notes_ptr, PER_SAMPLE, ACC,
+        )  # fmt: skip
     else:
         tl.store(part_ptr + split, a)
         tl.store(part_ptr + SPLITS + split, b)
         tl.store(part_ptr + 2 * SPLITS + split, tl.sum(weight_a))
         tl.store(part_ptr + 3 * SPLITS + split, tl.sum(weight_b))
+        tl.store(part_ptr + 4 * SPLITS + split, tl.sum(outside))
 
 
 @triton.jit
@@ -127,7 +136,7 @@ def _sum_of_parts(part_ptr, SPLITS, BLOCK: tl.constexpr):
 
 @triton.jit(do_not_specialize=_tiles.VARYING)
 def _mixup_cross_entropy_merge_kernel(
-    part_ptr, mix_ptr, loss_ptr, sides_ptr, SPLITS,
+    part_ptr, mix_ptr, loss_ptr, notes_ptr, SPLITS,
     PER_SAMPLE: tl.constexpr, ACC: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     _finish(
@@ -135,7 +144,8 @@ def _mixup_cross_entropy_merge_kernel(
         _sum_of_parts(part_ptr + SPLITS, SPLITS, BLOCK),
         _sum_of_parts(part_ptr + 2 * SPLITS, SPLITS, BLOCK),
         _sum_of_parts(part_ptr + 3 * SPLITS, SPLITS, BLOCK),
-        mix_ptr, loss_ptr, sides_ptr, PER_SAMPLE, ACC,
+        _sum_of_parts(part_ptr + 4 * SPLITS, SPLITS, BLOCK),
+        mix_ptr, loss_ptr, notes_ptr, PER_SAMPLE, ACC,
     )  # fmt: skip
 
 
@@ -147,14 +157,14 @@ def _scale(g, weight_ptr, ACC: tl.constexpr):
 
 @triton.jit(do_not_specialize=_tiles.VARYING)
 def _mixup_cross_entropy_bwd_kernel(
-    g_ptr, z_ptr, a_ptr, b_ptr, mix_ptr, w_ptr, lse_ptr, sides_ptr, dz_ptr, dmix_ptr, N, K,
+    g_ptr, z_ptr, a_ptr, b_ptr, mix_ptr, w_ptr, lse_ptr, notes_ptr, dz_ptr, dmix_ptr, N, K,
     PER_SAMPLE: tl.constexpr, SHARP: tl.constexpr, SMOOTH: tl.constexpr, ACC: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     k = tl.arange(0, BLOCK_K)
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     g = tl.load(g_ptr).to(ACC)
-    scale_a = _scale(g, sides_ptr + 2, ACC)
+    scale_a = _scale(g, notes_ptr + 2, ACC)
     weights = _weights(w_ptr, k, K, ACC)
     at = n.to(tl.int64)[:, None] * K + k
     inside = (n < N)[:, None] & (k < K)
@@ -164,7 +174,7 @@ def _mixup_cross_entropy_bwd_kernel(
     share_a = tl.where(valid_a, scale_a, 0.0)
     share_b = tl.zeros((BLOCK_N,), dtype=ACC)
     if mix_ptr is not None:
-        scale_b = _scale(g, sides_ptr + 3, ACC)
+        scale_b = _scale(g, notes_ptr + 3, ACC)
         b, valid_b, weight_b = _label(b_ptr, w_ptr, n, N, K, ACC)
         if PER_SAMPLE:
             mix = tl.load(mix_ptr + n, mask=n < N, other=0.0).to(ACC)
@@ -183,7 +193,7 @@ def _mixup_cross_entropy_bwd_kernel(
                 dmix = scale_a * of_a - scale_b * of_b
                 tl.store(dmix_ptr + n, dmix.to(dmix_ptr.dtype.element_ty), mask=n < N)
             elif tl.program_id(0) == 0:
-                dmix = g * (tl.load(sides_ptr) - tl.load(sides_ptr + 1))
+                dmix = g * (tl.load(notes_ptr) - tl.load(notes_ptr + 1))
                 tl.store(dmix_ptr, dmix.to(dmix_ptr.dtype.element_ty))
     if dz_ptr is not None:
         along_a = share_a * SHARP * weight_a
@@ -224,26 +234,26 @@ def forward(logits, label, label_b, mix, weight, smoothing):
     tensors = _tiles.contiguous(logits, label, label_b, mix, weight)
     N, K = logits.shape
     acc = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    loss, sides = logits.new_empty((), dtype=acc), logits.new_empty(4, dtype=acc)
+    loss, notes = logits.new_empty((), dtype=acc), logits.new_empty(5, dtype=acc)
     lse = logits.new_empty(N, dtype=acc)
     tile = _tile(logits, mix, smoothing)
     SPLITS = 1
     if N * K > ONE_PROGRAM:
         SPLITS = _tiles.splits(logits, 1, triton.cdiv(N, tile["BLOCK_N"]))
-    parts = None if SPLITS == 1 else logits.new_empty(4, SPLITS, dtype=acc)
+    parts = None if SPLITS == 1 else logits.new_empty(5, SPLITS, dtype=acc)
     _mixup_cross_entropy_fwd_kernel[SPLITS,](
-        *tensors, lse, loss, sides, parts, N, K, SPLITS, **tile
+        *tensors, lse, loss, notes, parts, N, K, SPLITS, **tile
     )
     if parts is not None:
         _mixup_cross_entropy_merge_kernel[1,](
-            parts, tensors[3], loss, sides, SPLITS, PER_SAMPLE=tile["PER_SAMPLE"],
+            parts, tensors[3], loss, notes, SPLITS, PER_SAMPLE=tile["PER_SAMPLE"],
             ACC=tile["ACC"], BLOCK=_tiles.pow2(SPLITS),
         )  # fmt: skip
-    return loss, lse, sides
+    return loss, lse, notes
 
 
 @_tiles.on_device
-def backward(grad, logits, label, label_b, mix, weight, smoothing, lse, sides, needs):
+def backward(grad, logits, label, label_b, mix, weight, smoothing, lse, notes, needs):
     tensors = _tiles.contiguous(logits, label, label_b, mix, weight)
     N, K = logits.shape
     wants = _tiles.wants(GRADS, needs)
@@ -251,6 +261,6 @@ def backward(grad, logits, label, label_b, mix, weight, smoothing, lse, sides, n
     dmix = torch.empty_like(tensors[3]) if wants("mix") else None
     tile = _tile(logits, mix, smoothing)
     _mixup_cross_entropy_bwd_kernel[max(triton.cdiv(N, tile["BLOCK_N"]), 1),](
-        grad, *tensors, lse, sides, dz, dmix, N, K, **tile
+        grad, *tensors, lse, notes, dz, dmix, N, K, **tile
     )
     return tuple(grad.new_empty(0) if d is None else d for d in (dz, dmix))
