@@ -51,6 +51,7 @@ CASES = [
         f"N={B} K={C}", {"B": B, "C": C}, _draw, _ours, _peer, _flops,
         targets={direction: {"eager": 2, "compile": 1} for direction in (FORWARD, TRAINING)},
         activations=("logits", "label", "label_b"),
+        headline="cross-entropy of label pairs, N=256, K=120" if B == 256 else "",
         gpu={}, quick={},
     )
     for B, C in SIZES

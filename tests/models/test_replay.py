@@ -10,7 +10,7 @@ from skelops.testing import replay
 from skelops.testing.rule import rule_value
 
 CASES = Path(__file__).parents[3] / "shared" / "golden" / "cases"
-KINDS = ("ctrgcn_*", "pyskl_*", "brl_mstcn*", "brl_stgcnpp*", "brl_unit*")
+KINDS = ("ctrgcn_*", "pyskl_*", "brl_*")
 DATA = (
     "feeder_*",
     "hiclr_aug*",
@@ -23,9 +23,6 @@ DATA = (
     "aclnet_random*",
     "aclnet_spatial*",
     "aclnet_uniform*",
-    "brl_modalities",
-    "brl_prenormalize3d",
-    "brl_uniform*",
     "epamnet_uniform*",
     "hypergcn_modality*",
     "mamp_feeder*",
