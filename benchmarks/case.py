@@ -65,6 +65,8 @@ def copied(args: Arguments, dtype: torch.dtype | None = None) -> Arguments:
         if not isinstance(value, Tensor):
             return value
         fresh = value.detach().clone(memory_format=torch.contiguous_format)
+        if not value.is_floating_point():
+            return fresh
         return fresh.to(dtype or value.dtype).requires_grad_(value.requires_grad)
 
     return tree_map(copy, args)
@@ -177,7 +179,8 @@ class Case:
 
     def small(self) -> Case:
         """The same work at a size for tests."""
-        return self.resized(B=2, C=16, T=6)
+        few = {"B": 2, "C": 16, "T": 6}
+        return self.resized(**{name: few[name] for name in self.sizes if name in few})
 
     def variants(
         self, direction: str, against: Sequence[str], device: str, dtype: torch.dtype

@@ -65,6 +65,7 @@ class Op:
     saved: tuple[str, ...]
     gpu: tuple[str, ...]
     composite_backward: Callable | None
+    full_precision: bool
     library: torch.library.Library
 
     @cached_property
@@ -176,6 +177,7 @@ def define(
     saved: Sequence[str] = (),
     gpu: Sequence[str] = (),
     backward: Callable | None = None,
+    full_precision: bool = False,
     library: torch.library.Library = LIBRARY,
 ) -> Op:
     """Declare an op.
@@ -191,10 +193,13 @@ def define(
         gpu: backends that have a GPU kernel, best first; modules ``skelops.ops.<backend>.<name>``.
         backward: ``backward(inputs, *grad_outputs) -> gradients`` in plain PyTorch for ops whose
             gradient needs no kernel; there is then no ``_backward`` op.
+        full_precision: the results are in float32 for half types, in autocast regions too; as
+            losses are.
     """
     op = Op(
-        name, schema, reference, fake, tuple(grads), tuple(saved), tuple(gpu), backward, library
-    )
+        name, schema, reference, fake, tuple(grads), tuple(saved), tuple(gpu), backward,
+        full_precision, library,
+    )  # fmt: skip
     library.define(f"{name}{schema}")
     library.impl(name, reference, "CompositeExplicitAutograd")
     if fake is not None:

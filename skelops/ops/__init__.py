@@ -5,6 +5,7 @@ from skelops.ops.ctr_graph_conv import ctr_graph_conv
 from skelops.ops.graph_conv import graph_conv
 from skelops.ops.hyper_adjacency import hyper_adjacency
 from skelops.ops.hypergraph_conv import hypergraph_conv
+from skelops.ops.mixup_cross_entropy import mixup_cross_entropy
 from skelops.ops.ms_temporal_conv import ms_temporal_conv
 from skelops.ops.random_uniform import random_uniform
 from skelops.ops.sample_clips import sample_clips
@@ -17,6 +18,7 @@ __all__ = [
     "graph_conv",
     "hyper_adjacency",
     "hypergraph_conv",
+    "mixup_cross_entropy",
     "ms_temporal_conv",
     "random_uniform",
     "sample_clips",

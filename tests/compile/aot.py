@@ -90,6 +90,13 @@ CASES = {
         "two_bodies": dict(N=8, K=8, D=64, W=53, topk=9, rows=50),
         "tiny": dict(N=1, K=1, D=1, W=1, topk=1),
     },
+    "mixup_cross_entropy": {
+        "ntu120": dict(N=64, K=120),
+        "kinetics": dict(N=4096, K=400, mix="sample"),
+        "one_label": dict(N=16, K=60, mix=None, weight=False, smoothing=0.0),
+        "tiny": dict(N=1, K=1),
+        "vocabulary": dict(N=64, K=16384),
+    },
     "random_uniform": {"noise": dict(N=8, count=9600), "tiny": dict(N=1, count=1)},
     "skeleton_streams": {
         "ntu": dict(N=8, C=3, T=64, V=25, kinds=(0, 0, 1, 1), parents=(-1, 0, -1, 0)),

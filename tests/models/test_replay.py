@@ -10,8 +10,7 @@ from skelops.testing import replay
 from skelops.testing.rule import rule_value
 
 CASES = Path(__file__).parents[3] / "shared" / "golden" / "cases"
-KINDS = ("ctrgcn_*", "pyskl_*", "hypergcn_*", "psumnet_*")
-KINDS += ("brl_mstcn*", "brl_stgcnpp*", "brl_unit*")
+KINDS = ("ctrgcn_*", "pyskl_*", "hypergcn_*", "psumnet_*", "brl_*")
 DATA = (
     "feeder_*",
     "hiclr_aug*",
@@ -24,9 +23,6 @@ DATA = (
     "aclnet_random*",
     "aclnet_spatial*",
     "aclnet_uniform*",
-    "brl_modalities",
-    "brl_prenormalize3d",
-    "brl_uniform*",
     "epamnet_uniform*",
     "mamp_feeder*",
     "msclr_flip_orders",
