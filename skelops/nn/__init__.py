@@ -5,6 +5,7 @@ from skelops.nn.backbone import SkeletonNet, make_stages
 from skelops.nn.blocks import GraphUnit, Shortcut, STBlock, TemporalUnit
 from skelops.nn.ctr_graph_conv import CTRGraphConv, DynamicGraphConv
 from skelops.nn.graph_conv import GraphConv
+from skelops.nn.hypergraph_conv import HypergraphConv
 from skelops.nn.norm import bn_act_add
 from skelops.nn.packed import Packed, Part, kaiming_, published_parts
 from skelops.nn.temporal_conv import MultiScaleTemporalConv, TemporalConv
@@ -17,6 +18,7 @@ __all__ = [
     "Gates",
     "GraphConv",
     "GraphUnit",
+    "HypergraphConv",
     "MultiScaleTemporalConv",
     "Packed",
     "Part",

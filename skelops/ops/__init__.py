@@ -4,6 +4,7 @@ from skelops.ops.bn_act_add import bn_act_add
 from skelops.ops.ctr_graph_conv import ctr_graph_conv
 from skelops.ops.graph_conv import graph_conv
 from skelops.ops.hypergraph_conv import hypergraph_conv
+from skelops.ops.hypergraph_propagate import hypergraph_operator, hypergraph_propagate
 from skelops.ops.ms_temporal_conv import ms_temporal_conv
 from skelops.ops.random_uniform import random_uniform
 from skelops.ops.sample_clips import sample_clips
@@ -14,6 +15,8 @@ __all__ = [
     "ctr_graph_conv",
     "graph_conv",
     "hypergraph_conv",
+    "hypergraph_operator",
+    "hypergraph_propagate",
     "ms_temporal_conv",
     "random_uniform",
     "sample_clips",
