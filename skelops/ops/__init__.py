@@ -5,6 +5,7 @@ from skelops.ops.ctr_graph_conv import ctr_graph_conv
 from skelops.ops.graph_conv import graph_conv
 from skelops.ops.hyper_adjacency import hyper_adjacency
 from skelops.ops.hypergraph_conv import hypergraph_conv
+from skelops.ops.hypergraph_propagate import hypergraph_operator, hypergraph_propagate
 from skelops.ops.mixup_cross_entropy import mixup_cross_entropy
 from skelops.ops.ms_temporal_conv import ms_temporal_conv
 from skelops.ops.random_uniform import random_uniform
@@ -18,6 +19,8 @@ __all__ = [
     "graph_conv",
     "hyper_adjacency",
     "hypergraph_conv",
+    "hypergraph_operator",
+    "hypergraph_propagate",
     "mixup_cross_entropy",
     "ms_temporal_conv",
     "random_uniform",
