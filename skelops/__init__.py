@@ -6,10 +6,17 @@ from skelops.ops import (
     bn_act_add,
     ctr_graph_conv,
     graph_conv,
+    masked_motion_loss,
+    masked_patch_embed,
+    motion_mask,
+    motion_target,
     ms_temporal_conv,
+    part_mask,
     random_uniform,
     sample_clips,
+    slot_mask,
     temporal_mean,
+    token_restore,
 )
 
 __version__ = "0.1.0"
@@ -18,10 +25,17 @@ __all__ = [
     "ctr_graph_conv",
     "graph",
     "graph_conv",
+    "masked_motion_loss",
+    "masked_patch_embed",
+    "motion_mask",
+    "motion_target",
     "ms_temporal_conv",
+    "part_mask",
     "random_uniform",
     "sample_clips",
+    "slot_mask",
     "temporal_mean",
+    "token_restore",
     "use_backend",
 ]
 

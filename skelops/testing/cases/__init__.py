@@ -72,6 +72,7 @@ class Case:
         small: small enough for finite differences and for tracing.
         backward: the arguments allow a backward.
         public: the public function, called with the torch op's arguments.
+        stays_float32: the result is float32 in an autocast region, as losses are.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Case:
     small: bool = False
     backward: bool = True
     public: Callable | None = None
+    stays_float32: bool = False
 
     def make(
         self,
