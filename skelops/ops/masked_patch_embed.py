@@ -1,4 +1,4 @@
-"""Embedding of chosen tokens: y[n, k] = W patch(x, l) + b + pos[l % V] + temp[l / V], l = ids[n, k]."""
+"""Embedding of chosen tokens l = ids[n, k]: y[n, k] = W patch(x, l) + b + pos[v] + temp[t']."""
 
 from __future__ import annotations
 

@@ -42,7 +42,8 @@ def token_restore(
     Backends: cpu, triton, reference.
 
     Example:
-        >>> ids_keep, mask, ids_restore = motion_mask(torch.randn(2, 120, 25, 3), torch.rand(2, 750))
+        >>> x = torch.randn(2, 120, 25, 3)
+        >>> ids_keep, mask, ids_restore = motion_mask(x, torch.rand(2, 750))
         >>> z, token = torch.randn(2, 74, 256), torch.zeros(256)
         >>> token_restore(z, token, ids_restore, torch.zeros(25, 256), torch.zeros(30, 256)).shape
         torch.Size([2, 750, 256])

@@ -1,4 +1,4 @@
-"""Cases of masked pre-training: selections of tokens, their embedding and return, targets, losses."""
+"""Cases of masked pre-training: selections, embedding and return of tokens, targets, losses."""
 
 from __future__ import annotations
 
