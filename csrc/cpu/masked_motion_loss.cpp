@@ -1,10 +1,12 @@
-// masked_motion_loss: the target of a token lives in registers between x and the prediction.
+// masked_motion_loss: the target of a segment lives in the cache between x and the prediction.
+#include <algorithm>
 #include <numeric>
 #include <tuple>
 
 #include "common/parallel.h"
 #include "common/tensor.h"
 #include "cpu/motion_tokens.h"
+#include "math/moments.h"
 
 namespace skelops {
 namespace {
@@ -20,44 +22,50 @@ TokenSizes sizes_of(const Tensor& x, const Tensor& pred, const Tensor& mask, int
   return s;
 }
 
+// error = pred - target in a segment, zero for kept tokens; returns the number of the others.
+template <typename A>
+int64_t errors(const A* pred, const A* target, const bool* kept, const TokenSizes& s, A* error) {
+  const int64_t values = s.values();
+  for (int64_t i = 0; i < s.joints * values; ++i) error[i] = pred[i] - target[i];
+  int64_t masked = s.joints;
+  for (int64_t v = 0; v < s.joints; ++v) {
+    if (!kept[v]) continue;
+    std::fill_n(error + v * values, values, A(0));
+    --masked;
+  }
+  return masked;
+}
+
 template <typename T>
 std::tuple<Tensor, Tensor> forward(const Tensor& x, const Tensor& pred, const Tensor& mask,
                                    const TokenSizes& s) {
   using A = Accumulate<T>;
-  using S = Simd<A>;
   const Parameter<A> clips{x};
   const Samples<T> preds(pred);
   const Tensor kept = torch::stable::contiguous(mask);
-  const int64_t batch = x.size(0);
+  const int64_t batch = x.size(0), block = s.joints * s.values();
   std::vector<double> sums(batch);
   std::vector<int64_t> counts(batch);
   parallel(batch, [&](int64_t n) {
-    const Scratch<A> scratch(preds.scratch());
+    const Scratch<A> scratch(preds.scratch()), error(block);
     const A* p = preds.get(n, scratch.get());
     const bool* keep = data<bool>(kept) + n * s.tokens();
     MotionTokens<A> tokens(s);
-    for (int64_t t = 0; t < s.segments(); ++t) {
-      tokens.enter(clips.data() + n * s.clip(), t);
-      typename S::Vec total = {};
-      for (int64_t v = 0; v < s.joints; ++v, p += s.values()) {
-        if (*keep++) continue;
-        ++counts[n];
-        const A* y = tokens(v);
-        for (int64_t i = 0; i < tokens.vectors(); ++i) {
-          const auto error =
-              S::load(p + i * S::kLanes, tokens.lanes(i)) - S::load(y + i * S::kLanes);
-          total += error * error;
-        }
-      }
-      sums[n] += S::sum(total);
+    for (int64_t t = 0; t < s.segments(); ++t, p += block, keep += s.joints) {
+      const A* y = tokens(clips.data() + n * s.clip(), t);
+      counts[n] += errors(p, y, keep, s, error.get());
+      sums[n] += reduce<A>(block, [&](int64_t i, int lanes) {
+        const auto e = load_some(error.get() + i, lanes);
+        return e * e;
+      });
     }
   });
   const double sum = std::accumulate(sums.begin(), sums.end(), 0.0);
   const int64_t count = std::accumulate(counts.begin(), counts.end(), int64_t(0));
   const std::vector<int64_t> scalar;
   Tensor loss = new_tensor<A>(pred, scalar), masked = new_tensor<A>(pred, scalar);
-  *data<A>(loss) =
-      static_cast<A>(sum / static_cast<double>(s.values() * std::max<int64_t>(count, 1)));
+  const int64_t terms = s.values() * std::max<int64_t>(count, 1);
+  *data<A>(loss) = static_cast<A>(sum / static_cast<double>(terms));
   *data<A>(masked) = static_cast<A>(count);
   return {loss, masked};
 }
@@ -67,57 +75,35 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& x, const T
                                     const Tensor& mask, const TokenSizes& s, const Tensor& count,
                                     int64_t needs) {
   using A = Accumulate<T>;
-  using S = Simd<A>;
   const bool want_x = wants(needs, 0), want_pred = wants(needs, 1);
-  const int64_t batch = x.size(0), values = s.values();
+  const int64_t batch = x.size(0), block = s.joints * s.values();
   const Parameter<A> clips{x};
   const Samples<T> preds(pred);
   const Tensor kept = torch::stable::contiguous(mask);
-  const A scale =
-      2 * parameter<A>(grad)[0] / (static_cast<A>(values) * std::max(parameter<A>(count)[0], A(1)));
-  Tensor dpred = want_pred ? new_tensor<T>(pred, {batch, s.tokens(), values}) : no_gradient(pred);
+  const A scale = 2 * parameter<A>(grad)[0] /
+                  (static_cast<A>(s.values()) * std::max(parameter<A>(count)[0], A(1)));
+  Tensor dpred =
+      want_pred ? new_tensor<T>(pred, {batch, s.tokens(), s.values()}) : no_gradient(pred);
   Tensor dx = want_x ? torch::stable::new_empty(x, {batch, s.frames, s.joints, s.channels})
                      : no_gradient(x);
   parallel(batch, [&](int64_t n) {
-    const Scratch<A> scratch(preds.scratch()), dclip(want_x ? s.clip() : 0);
-    const Scratch<A> row(values + S::kLanes);
+    const Scratch<A> scratch(preds.scratch()), error(block);
+    std::vector<A> dclip(want_x ? s.clip() : 0);
     const A* p = preds.get(n, scratch.get());
-    const A* clip = clips.data() + n * s.clip();
     const bool* keep = data<bool>(kept) + n * s.tokens();
-    T* to = want_pred ? data<T>(dpred) + n * s.tokens() * values : nullptr;
-    if (want_x) std::fill_n(dclip.get(), s.clip(), A(0));
     MotionTokens<A> tokens(s);
-    for (int64_t t = 0; t < s.segments(); ++t) {
-      tokens.enter(clip, t);
-      for (int64_t v = 0; v < s.joints; ++v, p += values) {
-        const bool masked = !*keep++;
-        T* out = want_pred ? to : nullptr;
-        if (want_pred) to += values;
-        if (!masked) {
-          if (want_pred) std::fill_n(out, values, T(0));
-          continue;
-        }
-        const A* y = tokens(v);
-        for (int64_t i = 0; i < tokens.vectors(); ++i) {
-          const int64_t at = i * S::kLanes;
-          const int lanes = tokens.lanes(i);
-          const auto g = (S::load(p + at, lanes) - S::load(y + at)) * scale;
-          if constexpr (std::is_same_v<T, A>) {
-            if (want_pred) S::store(out + at, g, lanes);
-          }
-          if (want_x || !std::is_same_v<T, A>) S::store(row.get() + at, g);
-        }
-        if constexpr (!std::is_same_v<T, A>) {
-          if (want_pred) convert(row.get(), out, values);
-        }
-        if (!want_x) continue;
-        for (int64_t i = 0; i < values; ++i) row[i] = -row[i];
-        add_to_clip(tokens, s, y, row.get(), v, clip, dclip.get());
-      }
+    for (int64_t t = 0; t < s.segments(); ++t, p += block, keep += s.joints) {
+      A* g = error.get();
+      errors(p, tokens(clips.data() + n * s.clip(), t), keep, s, g);
+      for (int64_t i = 0; i < block; ++i) g[i] *= scale;
+      if (want_pred) convert(g, data<T>(dpred) + n * s.clip() + t * block, block);
+      if (!want_x) continue;
+      for (int64_t i = 0; i < block; ++i) g[i] = -g[i];
+      tokens.add_gradient(g, dclip.data());
     }
     if (!want_x) return;
     dispatch(x, "masked_motion_loss_backward", [&](auto type) {
-      convert(dclip.get(), data<decltype(type)>(dx) + n * s.clip(), s.clip());
+      convert(dclip.data(), data<decltype(type)>(dx) + n * s.clip(), s.clip());
     });
   });
   return {dx, dpred};

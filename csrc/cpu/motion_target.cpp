@@ -18,17 +18,13 @@ Tensor motion_target(Tensor x, int64_t segment, int64_t stride, bool normalise) 
     using A = Accumulate<T>;
     const Samples<T> clips(x);
     Tensor out = new_tensor<T>(x, {x.size(0), s.tokens(), s.values()});
+    const int64_t block = s.joints * s.values();
     parallel(x.size(0), [&](int64_t n) {
       const Scratch<A> scratch(clips.scratch());
       const A* clip = clips.get(n, scratch.get());
-      T* to = data<T>(out) + n * s.tokens() * s.values();
+      T* to = data<T>(out) + n * s.clip();
       MotionTokens<A> tokens(s);
-      for (int64_t t = 0; t < s.segments(); ++t) {
-        tokens.enter(clip, t);
-        for (int64_t v = 0; v < s.joints; ++v, to += s.values()) {
-          convert(tokens(v), to, s.values());
-        }
-      }
+      for (int64_t t = 0; t < s.segments(); ++t) convert(tokens(clip, t), to + t * block, block);
     });
     return out;
   });
@@ -44,21 +40,18 @@ Tensor motion_target_backward(Tensor grad, Tensor x, int64_t segment, int64_t st
     using A = Accumulate<T>;
     const Samples<T> clips(x), grads(grad);
     Tensor out = new_tensor<T>(x, {x.size(0), s.frames, s.joints, s.channels});
+    const int64_t block = s.joints * s.values();
     parallel(x.size(0), [&](int64_t n) {
-      const Scratch<A> scratch(clips.scratch()), dx(s.clip()), g(s.values());
+      const Scratch<A> scratch(clips.scratch()), g(block);
+      std::vector<A> dx(s.clip());
       const A* clip = clips.get(n, scratch.get());
-      const T* from = grads.raw(n);
-      std::fill_n(dx.get(), s.clip(), A(0));
       MotionTokens<A> tokens(s);
       for (int64_t t = 0; t < s.segments(); ++t) {
-        tokens.enter(clip, t);
-        for (int64_t v = 0; v < s.joints; ++v, from += s.values()) {
-          const A* value = tokens(v);
-          convert(from, g.get(), s.values());
-          add_to_clip(tokens, s, value, g.get(), v, clip, dx.get());
-        }
+        tokens(clip, t);
+        convert(grads.raw(n) + t * block, g.get(), block);
+        tokens.add_gradient(g.get(), dx.data());
       }
-      convert(dx.get(), data<T>(out) + n * s.clip(), s.clip());
+      convert(dx.data(), data<T>(out) + n * s.clip(), s.clip());
     });
     return out;
   });

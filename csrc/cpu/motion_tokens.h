@@ -1,23 +1,23 @@
-// Target values of tokens, a token at a time in vector registers: motion or coordinates of a
-// joint in a segment, standardised or not.
+// Target values of the tokens of a segment: motion or coordinates, standardised or not.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 #include <vector>
 
 #include "common/check.h"
-#include "common/simd.h"
 
 namespace skelops {
 
 struct TokenSizes {
   int64_t frames, joints, channels, segment, stride;
   bool normalise;
-  int64_t values() const { return segment * channels; }
+  int64_t values() const { return segment * channels; }  // of a token
   int64_t segments() const { return frames / segment; }
   int64_t tokens() const { return segments() * joints; }
-  int64_t clip() const { return frames * joints * channels; }
+  int64_t row() const { return joints * channels; }
+  int64_t clip() const { return frames * row(); }
 };
 
 inline TokenSizes token_sizes(const char* op, int64_t frames, int64_t joints, int64_t channels,
@@ -27,109 +27,132 @@ inline TokenSizes token_sizes(const char* op, int64_t frames, int64_t joints, in
   return {frames, joints, channels, segment, stride, normalise};
 }
 
+// Statistics are taken along the rows of frames, a vector of joints and channels at a time; only
+// the finished values are brought into the order of tokens.
 template <typename A>
 class MotionTokens {
  public:
-  using S = Simd<A>;
-  using Vec = typename S::Vec;
-
   explicit MotionTokens(const TokenSizes& sizes)
       : s_(sizes),
-        count_((sizes.values() + S::kLanes - 1) / S::kLanes),
-        values_(count_ * S::kLanes),
-        offset_(count_ * S::kLanes),
-        frame_(count_ * S::kLanes),
-        inside_(count_ * S::kLanes) {
-    for (int64_t p = 0; p < s_.values(); ++p) {
-      frame_[p] = static_cast<int32_t>(p / s_.channels);
-      offset_[p] = static_cast<int32_t>(frame_[p] * s_.joints * s_.channels + p % s_.channels);
-    }
-  }
+        motion_(sizes.segment * sizes.row()),
+        sum_(sizes.row()),
+        scale_(sizes.joints, A(1)),
+        values_(sizes.joints * sizes.values()) {}
 
-  // From here on tokens of segment t of clip x.
-  void enter(const A* x, int64_t t) {
-    const int64_t row = s_.joints * s_.channels;
-    now_ = x + t * s_.segment * row;
-    lag_ = s_.stride * row;
-    // Frames whose partner is past the end have no motion.
-    const int64_t moving = s_.frames - s_.stride - t * s_.segment;
-    for (int64_t p = 0; p < s_.values(); ++p) inside_[p] = s_.stride == 0 || frame_[p] < moving;
-    any_ = s_.stride == 0 || moving > 0;
-  }
-
-  // Values of joint v of the segment, zeros up to whole vectors; they last until the next call.
-  const A* operator()(int64_t v) {
-    for (int64_t i = 0; i < count_; ++i) {
-      S::store(values_.data() + i * S::kLanes, any_ ? raw(now(v), i) : Vec{});
-    }
-    scale_ = A(1);
-    if (s_.normalise) standardise();
+  // Values (V, segment * C) of segment t of clip x; they last until the next call.
+  const A* operator()(const A* x, int64_t t) {
+    segment_ = t;
+    with_channels([&](auto channels) { compute(x, channels); });
     return values_.data();
   }
 
-  // 1 / sqrt(var + eps) of the last token.
-  A scale() const { return scale_; }
-  int64_t vectors() const { return count_; }
-  int lanes(int64_t i) const {
-    return static_cast<int>(std::min<int64_t>(s_.values() - i * S::kLanes, S::kLanes));
-  }
-  bool inside(int64_t p) const { return inside_[p] != 0; }
-  int64_t offset(int64_t p) const { return offset_[p]; }
-  const A* now(int64_t v) const { return now_ + v * s_.channels; }
-  int64_t lag() const { return lag_; }
-
- private:
-  Vec raw(const A* now, int64_t i) const {
-    const int32_t* offset = offset_.data() + i * S::kLanes;
-    const Vec inside = S::load(inside_.data() + i * S::kLanes);
-    if (s_.stride == 0) return inside != A(0) ? S::gather(now, offset) : Vec{};
-    Vec y = {};
-    if (inside_[std::min(s_.values(), (i + 1) * S::kLanes) - 1] != 0) {
-      y = S::gather(now + lag_, offset) - S::gather(now, offset);
-    } else {  // nothing past the end of the clip may be read
-      for (int l = 0; l < lanes(i); ++l) {
-        if (inside_[i * S::kLanes + l] != 0) y[l] = now[lag_ + offset[l]] - now[offset[l]];
+  // From the gradient of the last values, which is overwritten, to that of their clip.
+  void add_gradient(A* grad, A* dx) const {
+    const int64_t count = s_.values(), row = s_.row(), lag = s_.stride * row;
+    for (int64_t v = 0; v < s_.joints; ++v, grad += count) {
+      if (s_.normalise) through_statistics(v, grad);
+      for (int64_t j = 0; j < s_.segment && moves(j); ++j) {
+        A* to = dx + (segment_ * s_.segment + j) * row + v * s_.channels;
+        for (int64_t c = 0; c < s_.channels; ++c) {
+          const A g = grad[j * s_.channels + c];
+          to[lag + c] += g;
+          if (lag > 0) to[c] -= g;
+        }
       }
     }
-    return inside != A(0) ? y : Vec{};
   }
 
-  void standardise() {
-    A* value = values_.data();
-    const int64_t padded = count_ * S::kLanes;
-    Vec sum = {};
-    for (int64_t i = 0; i < padded; i += S::kLanes) sum += S::load(value + i);
-    const A mean = S::sum(sum) / static_cast<A>(s_.values());
-    Vec squares = {};
-    for (int64_t i = 0; i < count_; ++i) {
-      S::store(value + i * S::kLanes, S::load(value + i * S::kLanes) - mean, lanes(i));
-      const Vec centred = S::load(value + i * S::kLanes);
-      squares += centred * centred;
-    }
-    scale_ = A(1) / std::sqrt(S::sum(squares) / static_cast<A>(s_.values() - 1) + A(1e-6));
-    for (int64_t i = 0; i < padded; i += S::kLanes) {
-      S::store(value + i, S::load(value + i) * scale_);
+ private:
+  // Frames whose partner is past the end have no motion.
+  bool moves(int64_t j) const {
+    return s_.stride == 0 || segment_ * s_.segment + j + s_.stride < s_.frames;
+  }
+
+  // Most skeletons have two or three channels: loops of known length.
+  template <typename F>
+  void with_channels(const F& function) const {
+    switch (s_.channels) {
+      case 2:
+        return function(std::integral_constant<int64_t, 2>());
+      case 3:
+        return function(std::integral_constant<int64_t, 3>());
+      default:
+        return function(s_.channels);
     }
   }
 
-  TokenSizes s_;
-  int64_t count_;
-  std::vector<A> values_;
-  std::vector<int32_t> offset_, frame_;
-  std::vector<A> inside_;
-  const A* now_ = nullptr;
-  int64_t lag_ = 0;
-  bool any_ = false;
-  A scale_ = 1;
-};
+  template <typename Channels>
+  void compute(const A* x, Channels channels) {
+    const int64_t row = s_.row(), lag = s_.stride * row;
+    const A* now = x + segment_ * s_.segment * row;
+    for (int64_t j = 0; j < s_.segment; ++j, now += row) {
+      A* m = motion_.data() + j * row;
+      if (!moves(j)) {
+        std::fill_n(m, row, A(0));
+      } else if (lag == 0) {
+        std::copy_n(now, row, m);
+      } else {
+        for (int64_t i = 0; i < row; ++i) m[i] = now[lag + i] - now[i];
+      }
+    }
+    if (s_.normalise) {
+      centre(channels);
+      measure(channels);
+    }
+    A* to = values_.data();
+    for (int64_t v = 0; v < s_.joints; ++v) {
+      const A* from = motion_.data() + v * channels;
+      const A scale = scale_[v];
+      for (int64_t j = 0; j < s_.segment; ++j, from += row, to += channels) {
+        for (int64_t c = 0; c < channels; ++c) to[c] = from[c] * scale;
+      }
+    }
+  }
 
-// The gradient of the values of joint v, turned in place from that of what `tokens` returned last,
-// then added to that of its clip, which starts at `dx` where x starts at `x`.
-template <typename A>
-void add_to_clip(const MotionTokens<A>& tokens, const TokenSizes& s, const A* value, A* grad,
-                 int64_t v, const A* x, A* dx) {
-  const int64_t count = s.values();
-  if (s.normalise) {
+  // motion -= its mean over the values of a token
+  template <typename Channels>
+  void centre(Channels channels) {
+    const int64_t row = s_.row();
+    const A share = A(1) / static_cast<A>(s_.values());
+    A* sum = sum_.data();
+    std::copy_n(motion_.data(), row, sum);
+    for (int64_t j = 1; j < s_.segment; ++j) {
+      const A* m = motion_.data() + j * row;
+      for (int64_t i = 0; i < row; ++i) sum[i] += m[i];
+    }
+    for (int64_t v = 0; v < s_.joints; ++v, sum += channels) {
+      A mean = 0;
+      for (int64_t c = 0; c < channels; ++c) mean += sum[c];
+      mean *= share;
+      for (int64_t c = 0; c < channels; ++c) sum[c] = mean;
+    }
+    for (int64_t j = 0; j < s_.segment; ++j) {
+      A* m = motion_.data() + j * row;
+      for (int64_t i = 0; i < row; ++i) m[i] -= sum_[i];
+    }
+  }
+
+  // 1 / sqrt(var + eps) of every token
+  template <typename Channels>
+  void measure(Channels channels) {
+    const int64_t row = s_.row();
+    const A share = A(1) / static_cast<A>(s_.values() - 1);
+    A* sum = sum_.data();
+    std::fill_n(sum, row, A(0));
+    for (int64_t j = 0; j < s_.segment; ++j) {
+      const A* m = motion_.data() + j * row;
+      for (int64_t i = 0; i < row; ++i) sum[i] += m[i] * m[i];
+    }
+    for (int64_t v = 0; v < s_.joints; ++v, sum += channels) {
+      A total = 0;
+      for (int64_t c = 0; c < channels; ++c) total += sum[c];
+      scale_[v] = A(1) / std::sqrt(total * share + A(1e-6));
+    }
+  }
+
+  void through_statistics(int64_t v, A* grad) const {
+    const int64_t count = s_.values();
+    const A* value = values_.data() + v * count;
     A mean = 0, along = 0;
     for (int64_t p = 0; p < count; ++p) {
       mean += grad[p];
@@ -138,19 +161,13 @@ void add_to_clip(const MotionTokens<A>& tokens, const TokenSizes& s, const A* va
     mean /= static_cast<A>(count);
     along /= static_cast<A>(count - 1);
     for (int64_t p = 0; p < count; ++p) {
-      grad[p] = (grad[p] - mean - value[p] * along) * tokens.scale();
+      grad[p] = (grad[p] - mean - value[p] * along) * scale_[v];
     }
   }
-  A* now = dx + (tokens.now(v) - x);
-  for (int64_t p = 0; p < count; ++p) {
-    if (!tokens.inside(p)) continue;
-    if (s.stride == 0) {
-      now[tokens.offset(p)] += grad[p];
-    } else {
-      now[tokens.offset(p)] -= grad[p];
-      now[tokens.lag() + tokens.offset(p)] += grad[p];
-    }
-  }
-}
+
+  TokenSizes s_;
+  std::vector<A> motion_, sum_, scale_, values_;
+  int64_t segment_ = 0;
+};
 
 }  // namespace skelops
