@@ -7,6 +7,8 @@ from torch import Tensor
 
 from skelops import _check
 
+EPS = 1e-10  # of the keys of motion-guided masking
+
 
 def count_tokens(op: str, x: Tensor, segment: int) -> int:
     """Tokens of clips x (N, T, V, C), whose frames have to fill whole segments."""
@@ -25,6 +27,16 @@ def count_tokens(op: str, x: Tensor, segment: int) -> int:
 def patches(x: Tensor, segment: int) -> Tensor:
     """Clips (N, T, V, C) -> the values of every token, (N, L, segment, C)."""
     return x.unflatten(1, (-1, segment)).transpose(2, 3).flatten(1, 2)
+
+
+def scaled_motion(x: Tensor, segment: int, tau: float) -> Tensor:
+    """Mean absolute motion of every token over tau times the largest of its clip, (N, L)."""
+    s = x.unflatten(1, (-1, segment))
+    motion = (s[:, 1:] - s[:, :-1]).abs().mean((2, 4))
+    first = motion[:, :1] if s.shape[1] > 1 else s.new_zeros(s.shape[0], 1, s.shape[3])
+    motion = torch.cat([first, motion], dim=1).flatten(1)
+    motion = motion.where(motion.isfinite(), 0)
+    return motion / (motion.amax(1, keepdim=True) * tau + EPS)
 
 
 def check_ratio(op: str, mask_ratio: float) -> None:

@@ -8,8 +8,7 @@ from torch import Tensor
 from skelops import _check
 from skelops._library import define
 from skelops.ops import _tokens
-
-EPS = 1e-10
+from skelops.ops._tokens import EPS
 
 
 def motion_mask(
@@ -80,21 +79,11 @@ def motion_mask(
     return _op(x, noise, int(L * (1 - mask_ratio)), segment, float(tau), exact)
 
 
-def _intensity(x: Tensor, segment: int) -> Tensor:
-    """Mean absolute motion of every token, (N, L)."""
-    s = x.unflatten(1, (-1, segment))
-    motion = (s[:, 1:] - s[:, :-1]).abs().mean((2, 4))
-    first = motion[:, :1] if s.shape[1] > 1 else s.new_zeros(s.shape[0], 1, s.shape[3])
-    motion = torch.cat([first, motion], dim=1).flatten(1)
-    return motion.where(motion.isfinite(), 0)
-
-
 def _reference(x, noise, keep, segment, tau, exact):
     double = torch.float64 in (x.dtype, noise.dtype)
     key = noise.double() if double else noise.float()
     if tau > 0:
-        motion = _intensity(x.to(key.dtype), segment)
-        scaled = motion / (motion.amax(1, keepdim=True) * tau + EPS)
+        scaled = _tokens.scaled_motion(x.to(key.dtype), segment, tau)
         key = scaled - (EPS - (key + EPS).log()).log()
     shuffle = key.argsort(dim=1, stable=True)
     if not exact:
