@@ -28,6 +28,7 @@ ARCHITECTURES = (80, 90, 100)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 SHARED_BYTES = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 _GRAPH = dict(N=8, T=64, V=25, K=3)
+_MAMP = dict(T=120, V=25, C=3)
 CASES = {
     "graph_conv": {
         "fused": dict(**_GRAPH, C=64, D=64),
@@ -105,6 +106,31 @@ CASES = {
         "tiny": dict(N=1, C=1, T=1, V=1, M=1, kinds=(1,), parents=(0,)),
     },
     "temporal_mean": {"ntu": dict(N=8, C=64, T=64, V=25), "tiny": dict(N=1, C=1, T=1, V=1)},
+    "motion_mask": {
+        "mamp": dict(N=8, segment=4, **_MAMP),
+        "exact": dict(N=8, segment=4, exact=True, **_MAMP),
+        "tiny": dict(N=1, T=1, V=1, C=1, segment=1, keep=1),
+    },
+    "slot_mask": {"ntu": dict(N=8, T=64, V=25, C=3), "tiny": dict(N=1, T=1, V=1, C=1)},
+    "part_mask": {"coco": dict(N=8, T=64, V=17, C=64), "tiny": dict(N=1, T=1, V=1, C=1)},
+    "masked_patch_embed": {
+        "mamp": dict(N=8, segment=4, K=74, D=256, **_MAMP),
+        "all": dict(N=8, segment=4, D=256, ids=False, **_MAMP),
+        "tiny": dict(N=1, T=1, V=1, C=1, segment=1, K=1, D=1),
+    },
+    "token_restore": {
+        "mamp": dict(N=8, T=30, V=25, K=74, D=256),
+        "tiny": dict(N=1, T=1, V=1, K=1, D=1),
+    },
+    "motion_target": {
+        "mamp": dict(N=8, segment=4, **_MAMP),
+        "tiny": dict(N=1, T=1, V=1, C=1, segment=1, normalise=False),
+    },
+    "masked_motion_loss": {
+        "mamp": dict(N=8, segment=4, **_MAMP),
+        "mae": dict(N=8, segment=4, stride=0, normalise=False, **_MAMP),
+        "tiny": dict(N=1, T=1, V=1, C=1, segment=1, normalise=False),
+    },
 }
 
 

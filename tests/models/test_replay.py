@@ -27,7 +27,10 @@ DATA = (
     "mamp_feeder*",
     "msclr_flip_orders",
 )
-FILES = sorted(path for pattern in (*KINDS, *DATA) for path in CASES.glob(f"{pattern}.npz"))
+MASKING = ("mamp_embed", "mamp_motion*", "cascadeformer_masking*")
+FILES = sorted(
+    path for pattern in (*KINDS, *DATA, *MASKING) for path in CASES.glob(f"{pattern}.npz")
+)
 golden = pytest.mark.skipif(not FILES, reason="golden cases are not at hand")
 
 
