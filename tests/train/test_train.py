@@ -352,7 +352,7 @@ def test_long_tails_compose(tail, largest, monkeypatch):
     monkeypatch.setattr("sys.argv", ["skelops"])
     names = [f"--config={name}" for name in ("brl", "synthetic", tail, "skip_motion")]
     cli = commands.main([*names, *SMALL], run=False)
-    assert cli.datamodule.hparams.long_tail == (largest, 0.01)
+    assert cli.datamodule.hparams.long_tail == [largest, 0.01]
     assert cli.model.hparams.class_counts == cli.datamodule.class_counts
     assert cli.model.hparams.mix_up == {} and cli.datamodule.hparams.rebalance
 
@@ -373,7 +373,7 @@ def test_recipes_state_what_was_published(model):
 def test_unknown_recipes(tmp_path, monkeypatch):
     from skelops.__main__ import main
 
-    with pytest.raises(SystemExit, match=r"model/ctr_gcn, .*stream/joint_motion; got 'ctrgcn'"):
+    with pytest.raises(SystemExit, match=r"model/ctr_gcn, .*tail/nw_ucla_lt; got 'ctrgcn'"):
         main(["fit", "--config", "ctrgcn"])
     monkeypatch.setattr(commands, "RECIPES", tmp_path)
     for kind in ("model", "data"):
