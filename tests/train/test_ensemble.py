@@ -88,14 +88,11 @@ def test_command(tmp_path, capsys):
 
 def test_groups_of_a_long_tail(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    found = make("joint")
-    classes = found.logits.shape[1]
-    count = np.arange(classes, 0, -1) * 3
-    save("joint.npz", make("joint", class_counts=count))
-    save("old.npz", found)
-    assert "tail" in ensemble.load_predictions("joint.npz").accuracies()
-    assert "tail" not in ensemble.load_predictions("old.npz").accuracies()
-    rows = ensemble.main(["joint.npz", "old.npz", "--weights", "1", "1"])
+    save("tailed.npz", predictions("joint", class_counts=np.arange(8, 0, -1) * 3))
+    save("unknown.npz", predictions("bone"))
+    assert "tail" in load_predictions("tailed.npz").accuracies()
+    assert "tail" not in load_predictions("unknown.npz").accuracies()
+    rows = ensemble.main(["tailed.npz", "unknown.npz", "--weights", "1", "1"])
     assert all("tail" in row for row in rows)
 
 
