@@ -411,6 +411,7 @@ def test_fit_test_predict_from_the_command_line(tmp_path, monkeypatch):
     assert main(["predict", *common, "--ckpt_path", "last"]) == 0
     found = ensemble.load_predictions(run / "predictions.npz")
     assert found.stream == "bone" and found.run == run.name and len(set(found.name)) == 16
+    assert found.class_counts.tolist() == [2] * 16
     np.testing.assert_allclose(found.softmax.sum(1), 1, atol=1e-5)
     accuracy = (found.softmax.argmax(1) == found.label).mean()
     assert accuracy == pytest.approx(np.trace(matrix) / 16)
