@@ -19,13 +19,13 @@ NTU25_PARENTS = (
 # fmt: on
 
 
-def skeleton_graph() -> Tensor:
-    """Spatial graph of the 25 Kinect joints: self, inward, outward; columns of sum one."""
-    inward = torch.zeros(25, 25)
-    for child, parent in enumerate(NTU25_PARENTS):
-        if child != 20:
+def skeleton_graph(parents: Sequence[int] = NTU25_PARENTS) -> Tensor:
+    """Spatial graph of a tree of joints: self, inward, outward; columns of sum one."""
+    inward = torch.zeros(len(parents), len(parents))
+    for child, parent in enumerate(parents):
+        if child != parent:
             inward[parent, child] = 1
-    links = torch.stack([torch.eye(25), inward, inward.T])
+    links = torch.stack([torch.eye(len(parents)), inward, inward.T])
     return links / links.sum(1, keepdim=True).clamp(min=1)
 
 
@@ -99,3 +99,18 @@ def ctr_unit(
         y = torch.einsum("ncuv,nctv->nctu", graph, f)
         z = y if z is None else z + y
     return z
+
+
+def with_virtual(x: Tensor, virtual: Tensor) -> Tensor:
+    """Hyper-GCN: features (N, C, T, V + Q), the table of virtual joints behind every frame."""
+    table = virtual.T[None, :, None].expand(x.shape[0], -1, x.shape[2], -1)
+    return torch.cat([x, table], dim=-1)
+
+
+def aggregate_heads(x: Tensor, A: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Hyper-GCN: every head transforms its channels and mixes their joints by its graph."""
+    N, _, T, V = x.shape
+    heads = A.shape[1]
+    f = F.conv2d(x, weight[:, :, None, None], bias, groups=heads)
+    y = torch.einsum("nkuv,nkctv->nkctu", A, f.view(N, heads, -1, T, V))
+    return y.reshape(N, -1, T, V)

@@ -2,6 +2,7 @@
 
 python -m benchmarks.training run nw_ucla-ctr_gcn_small-joint --source path/to/nw_ucla.npz
 python -m benchmarks.training fuse nw_ucla-ctr_gcn_small
+python -m benchmarks.training fuse nw_ucla-psumnet_small
 python -m benchmarks.training report
 """
 
@@ -25,6 +26,7 @@ from benchmarks.report import between, markdown
 RESULTS = Path(__file__).resolve().parent / "trainings"
 PAGE = records.ROOT / "docs" / "training.md"
 STREAMS = ("joint", "bone", "joint_motion", "bone_motion")
+PARTS = ("body", "hand", "leg")
 SIX = ("joint", "bone", "skip", "joint_motion", "bone_motion", "skip_motion")
 GROUPS = ("head", "medium", "tail")
 
@@ -45,7 +47,23 @@ class Training:
         return ["skelops", "fit", *configs, *where, *self.arguments]
 
 
+# The full network in a short cycle, in batches that fill a GPU.
+_SHORT = ("--model.schedule", "one_cycle", "--model.lr", "0.1", "--model.reference_batch", "64")
+_SHORT += ("--data.batch_size", "64", "--trainer.max_epochs", "40")
 _FOUR = "96.5, four streams of the full network (Chen et al., ICCV 2021)"
+_CORRECT = ("--data.divide", "correct", "--data.repeat", "2", "--data.window", "40")
+_ROOTED = ("--data.transform", "hyper_gcn")
+# What Hyper-GCN trains on: title, recipes, arguments and streams.
+_HYPER = {
+    "nw_ucla": ("NW-UCLA cross-view", ("nw_ucla", "nw_ucla_drop"), (), STREAMS),
+    "ui_prmd20": (
+        "UI-PRMD odd/even subjects, 20 classes: movement x correctness",
+        ("ui_prmd",),
+        (*_CORRECT, *_ROOTED),
+        ("joint",),
+    ),
+    "synthetic": ("Synthetic set, unseen subjects", ("synthetic",), _ROOTED, ("joint",)),
+}
 _PLAIN = (
     *("--data.rebalance", "false", "--model.mix_up", "null"),
     *("--model.action_aware", "null"),
@@ -89,8 +107,23 @@ TRAININGS = {
     "ui_prmd20-ctr_gcn_small-joint": Training(
         "UI-PRMD odd/even subjects, 20 classes: movement x correctness, CTR-GCN of half width",
         ("ui_prmd", "ctr_gcn_small", "joint"),
-        ("--data.divide", "correct", "--data.repeat", "2", "--data.window", "40"),
+        _CORRECT,
     ),
+    **{
+        f"{data}-{method}-{part}": Training(
+            f"{title}, PSUMNet{' of half width' if method == 'psumnet_small' else ''}, {part}",
+            (data.rstrip("0123456789"), recipe, f"psumnet_{part}"),
+            arguments,
+            fusion="psumnet_ntu60_xsub",
+        )
+        for data, title, arguments in (
+            ("nw_ucla", "NW-UCLA cross-view", ()),
+            ("ui_prmd20", "UI-PRMD odd/even subjects, 20 classes", _CORRECT),
+            ("synthetic", "synthetic set, unseen subjects", ()),
+        )
+        for method, recipe in (("psumnet_small", "ctr_gcn_small"), ("psumnet", "psumnet"))
+        for part in PARTS
+    },
     **{
         f"nw_ucla-ctr_gcn-{stream}": Training(
             f"NW-UCLA cross-view, CTR-GCN, {stream}",
@@ -98,6 +131,24 @@ TRAININGS = {
             published=_FOUR,
         )
         for stream in STREAMS
+    },
+    **{
+        f"{data}-hyper_gcn_small-{stream}": Training(
+            f"{title}, Hyper-GCN of half width, {stream}",
+            (*recipes, "hyper_gcn_small", stream),
+            arguments,
+        )
+        for data, (title, recipes, arguments, streams) in _HYPER.items()
+        for stream in streams
+    },
+    **{
+        f"{data}-hyper_gcn-{stream}": Training(
+            f"{title}, Hyper-GCN, {stream}",
+            ("hyper_gcn", *recipes, stream),
+            (*arguments, *_SHORT),
+        )
+        for data, (title, recipes, arguments, streams) in _HYPER.items()
+        for stream in streams
     },
     **_long_tailed(
         "nw_ucla_lt", "NW-UCLA-LT cross-view", ("nw_ucla", "nw_ucla_lt", "brl_small"), streams=SIX
@@ -163,19 +214,20 @@ def _curve(path: Path) -> list[dict[str, float]]:
 
 
 def fuse(group: str) -> Path:
-    """Fuse the streams of a group with the published weights."""
+    """Fuse the streams, or the parts, of a group with the published weights."""
     from skelops.train.ensemble import PRESETS, load_predictions
     from skelops.train.ensemble import fuse as fused
 
-    fusion = TRAININGS[f"{group}-joint"].fusion
+    fusion = next(t.fusion for n, t in TRAININGS.items() if n.rpartition("-")[0] == group)
     names = [f"{group}-{stream}" for stream in PRESETS[fusion][1]]
     files = [f"runs/{name}/predictions.npz" for name in names]
     predictions = [load_predictions(file) for file in files]
     found = predictions[0].accuracies(fused(predictions, fusion)[0])
     singles = [json.loads((RESULTS / f"{name}.json").read_text()) for name in names]
-    number = {4: "four", 6: "six"}[len(names)]
+    number = {3: "three", 4: "four", 6: "six"}[len(names)]
+    what = "parts" if set(PRESETS[fusion][1]) == set(PARTS) else "streams"
     record = {
-        "title": singles[0]["title"].rsplit(",", 1)[0] + f", {number} streams",
+        "title": singles[0]["title"].rsplit(",", 1)[0] + f", {number} {what}",
         "command": f"skelops ensemble {' '.join(files)} --weights {fusion}",
         "published": singles[0]["published"],
         "seconds": sum(single["seconds"] for single in singles),
@@ -229,10 +281,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     command = commands.add_parser("run", help="train and keep the result")
     command.add_argument("name", choices=TRAININGS)
     command.add_argument("--source", required=True, help="the recorded clips")
-    command = commands.add_parser("fuse", help="fuse the streams of a group")
-    command.add_argument(
-        "group", choices=sorted({n.rpartition("-")[0] for n in TRAININGS if n.endswith("_motion")})
-    )
+    command = commands.add_parser("fuse", help="fuse the streams or parts of a group")
+    command.add_argument("group", choices=sorted({n.rpartition("-")[0] for n in TRAININGS}))
     commands.add_parser("report", help="render the table of docs/training.md")
     options = parser.parse_args(argv)
     if options.command == "run":

@@ -45,7 +45,7 @@ class ClipDataset(Dataset):
         views: samples of each draw with independent augmentation, in training; x is then
             (N, views, C, T, V, M).
         layout: convert the joints to this layout.
-        part: joints to keep.
+        part: joints to keep, or a part of the body, see :func:`skelops.data.make_streams`.
         seed: key of all random numbers.
         device: where to build batches.
         dtype: of x.
@@ -74,7 +74,7 @@ class ClipDataset(Dataset):
         repeat: int = 1,
         views: int = 1,
         layout: str | None = None,
-        part: Sequence[int] | None = None,
+        part: Sequence[int] | str | None = None,
         seed: int = 0,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,

@@ -53,6 +53,8 @@ class SkeletonDataModule(lightning.LightningDataModule):
         window: frames T per sample. Default: those of the transform.
         streams: streams that the network sees, see :func:`skelops.data.make_streams`.
         layout: convert the joints to this layout.
+        part: show the body, hand or leg only, see :func:`skelops.graph.body_part`; the layout that
+            a network sees then is that of the part.
         batch_size: clips per batch and process.
         repeat: passes over the training clips per epoch.
         num_clips: size of the synthetic set.
@@ -78,6 +80,7 @@ class SkeletonDataModule(lightning.LightningDataModule):
         window: int | None = None,
         streams: Sequence[str] = ("joint",),
         layout: str | None = None,
+        part: str | None = None,
         batch_size: int = 64,
         repeat: int = 1,
         num_clips: int = 1536,
@@ -137,7 +140,8 @@ class SkeletonDataModule(lightning.LightningDataModule):
     @property
     def layout(self) -> str:
         h: Any = self.hparams
-        return h.layout or self.clips.layout
+        whole = h.layout or self.clips.layout
+        return whole if h.part is None else f"{whole}_{h.part}"
 
     @property
     def num_persons(self) -> int:
@@ -162,6 +166,7 @@ class SkeletonDataModule(lightning.LightningDataModule):
             train=train,
             repeat=h.repeat,
             layout=h.layout,
+            part=h.part,
             seed=h.seed,
             device=device,
         )

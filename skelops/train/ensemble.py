@@ -15,10 +15,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from skelops.graph import BODY_PARTS
+from skelops.models.psumnet import ALPHAS
+
 SCORES = ("logits", "softmax")
 FOUR = ("joint", "bone", "joint_motion", "bone_motion")
 SIX = ("joint", "bone", "skip", "joint_motion", "bone_motion", "skip_motion")
-PARTS = ("body", "hand", "leg")
 
 # Published fusions: what is summed, over which streams, with which weights.
 PRESETS: dict[str, tuple[str, tuple[str, ...], tuple[float, ...]]] = {
@@ -36,11 +38,8 @@ PRESETS: dict[str, tuple[str, tuple[str, ...], tuple[float, ...]]] = {
     "hyper_gcn_large_ntu60": ("logits", FOUR, (1, 1.4, 1, 0.5)),
     "hyper_gcn_large_ntu120_xsub": ("logits", FOUR, (1, 1.5, 0.7, 0.3)),
     "hyper_gcn_large_ntu120_xset": ("logits", FOUR, (1, 1.5, 0.6, 0.6)),
-    # PSUMNet, WACV 2023: parts of the body
-    "psumnet_ntu60_xsub": ("logits", PARTS, (2, 1.8, 0.7)),
-    "psumnet_ntu60_xview": ("logits", PARTS, (2.1, 1.6, 0.7)),
-    "psumnet_ntu120_xsub": ("logits", PARTS, (2.2, 1.5, 0.7)),
-    "psumnet_ntu120_xset": ("logits", PARTS, (2.1, 2, 0.8)),
+    # Trivedi and Sarvadevabhatla, ECCVW 2022: parts of the body
+    **{f"psumnet_{data}": ("logits", BODY_PARTS, alphas) for data, alphas in ALPHAS.items()},
     # AimCLR, HiCLR and MS-CLR
     "hiclr": ("logits", FOUR[:3], (0.6, 0.6, 0.4)),
 }

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
@@ -20,15 +20,18 @@ from torchmetrics.classification import MulticlassAccuracy
 from skelops import mixup_cross_entropy, random_uniform
 from skelops.data import PartialMixUp, action_aware_weights
 from skelops.models import create_model
+from skelops.train.cuda_graph import CudaGraphed
 from skelops.train.metrics import ClipScores, accuracies
 
-SCHEDULES = ("multistep", "cosine", "one_cycle", "constant")
+SCHEDULES = ("multistep", "cosine", "one_cycle", "plateau", "constant")
 OPTIMIZERS = ("sgd", "adamw")
 IDENTITY = ("model", "num_classes", "layout", "num_persons", "in_channels")
 
 
 class Recognizer(lightning.LightningModule):
     """A network (N, C, T, V, M) -> logits (N, num_classes), trained with cross-entropy.
+
+    A network that has an ``auxiliary_loss() -> ()`` (Hyper-GCN) is trained with the sum of both.
 
     The defaults are the published NTU RGB+D recipe of CTR-GCN (ICCV 2021): Nesterov momentum 0.9,
     learning rate 0.1 divided by 10 at epochs 35 and 55, five warm-up epochs, weight decay 4e-4.
@@ -58,7 +61,8 @@ class Recognizer(lightning.LightningModule):
         batch_size: clips per batch and process, for ``reference_batch``.
         schedule: "multistep" (by epoch, as published), "cosine" (by step, to zero), "one_cycle"
             (by step: rise over a quarter, then cosine, momentum against it; for short trainings,
-            Smith and Topin, 2018) or "constant".
+            Smith and Topin, 2018), "plateau" (halved when the validation loss has not fallen for
+            more than five epochs, as PSUMNet) or "constant".
         milestones: epochs at which "multistep" divides by ten.
         warmup_epochs: linear warm-up: (e + 1) / warmup_epochs in epoch e of "multistep", by step
             with "cosine" and "constant".
@@ -71,11 +75,14 @@ class Recognizer(lightning.LightningModule):
         ema: decay of a moving average of weights and statistics, by which validation, checkpoints
             and the finished network then go. Default: none.
         compile: compile the network with ``torch.compile``.
+        cuda_graph: replay forward and backward of the network as CUDA graphs, see ``CudaGraphed``;
+            for one GPU.
 
     Raises:
         ValueError: unknown schedule, optimiser or model; a ``reference_batch`` without
-            ``batch_size``; ``mix_up`` or ``action_aware`` without ``class_counts`` or with a class
-            that has none; on resuming, a checkpoint of other classes or another skeleton.
+            ``batch_size``; ``cuda_graph`` without a GPU or with several processes; ``mix_up`` or
+            ``action_aware`` without ``class_counts`` or with a class that has none; on resuming, a
+            checkpoint of other classes or another skeleton.
     """
 
     def __init__(
@@ -94,7 +101,7 @@ class Recognizer(lightning.LightningModule):
         decay_norms: bool = True,
         reference_batch: int | None = None,
         batch_size: int | None = None,
-        schedule: Literal["multistep", "cosine", "one_cycle", "constant"] = "multistep",
+        schedule: Literal["multistep", "cosine", "one_cycle", "plateau", "constant"] = "multistep",
         milestones: Sequence[int] = (35, 55),
         warmup_epochs: float = 5,
         label_smoothing: float = 0.0,
@@ -103,6 +110,7 @@ class Recognizer(lightning.LightningModule):
         action_aware: dict[str, Any] | None = None,
         ema: float | None = None,
         compile: bool = False,
+        cuda_graph: bool = False,
     ) -> None:
         super().__init__()
         for name, value, known in (
@@ -128,6 +136,7 @@ class Recognizer(lightning.LightningModule):
                 **(model_kwargs or {}),
             )
         self.model = model
+        self.graphed: CudaGraphed | None = None
         if mix_up is not None:
             self.mix_up = PartialMixUp(class_counts or (), layout, **mix_up)
         if action_aware is not None:
@@ -156,13 +165,19 @@ class Recognizer(lightning.LightningModule):
         if self.hparams["ema"] is not None:
             raise ValueError("Recognizer: expected ema None with sharded weights, got "
                              f"{self.hparams['ema']}")  # fmt: skip
-        for block in getattr(self.model, "blocks", ()):
-            fully_shard(block, mesh=mesh["data_parallel"])
+        for part in getattr(self.model, "shards", tuple)():
+            fully_shard(part, mesh=mesh["data_parallel"])
         fully_shard(self.model, mesh=mesh["data_parallel"])
 
     def setup(self, stage: str) -> None:
         if self.hparams["compile"]:
             self.model.compile()  # in place: names of parameters stay as they are
+        if stage == "fit" and self.hparams["cuda_graph"]:
+            device, processes = self.trainer.strategy.root_device, self.trainer.world_size
+            if device.type != "cuda" or processes > 1:
+                raise ValueError(f"Recognizer: expected one CUDA device with cuda_graph, got "
+                                 f"{processes} of type {device.type}")  # fmt: skip
+            self.graphed = CudaGraphed(self.model)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.model(x)
@@ -192,11 +207,13 @@ class Recognizer(lightning.LightningModule):
     def training_step(self, batch: Sequence[Tensor], i: int) -> Tensor:
         x, y = batch[:2]
         x, a, b, mix = self._mixed(x, y, i)
-        logits = self(x)
+        logits = self(x) if self.graphed is None else self.graphed(x)
         loss = mixup_cross_entropy(
             logits, a, b, mix,
             weight=self._class_weight(), label_smoothing=self.hparams["label_smoothing"],
         )  # fmt: skip
+        if hasattr(self.model, "auxiliary_loss"):
+            loss = loss + self.model.auxiliary_loss()
         self.train_loss.update(loss.detach(), len(y))
         self.train_top1.update(logits, y)
         self.log("loss", loss.detach(), prog_bar=True)
@@ -264,6 +281,9 @@ class Recognizer(lightning.LightningModule):
             )
         else:
             optimizer = torch.optim.AdamW(groups, lr=lr, betas=tuple(h.betas))
+        if h.schedule == "plateau":
+            plateau = ReduceLROnPlateau(optimizer, factor=0.5, patience=5)
+            return [optimizer], [{"scheduler": plateau, "monitor": "val_loss"}]
         self.trainer.fit_loop.setup_data()  # the schedule goes by the batches of an epoch
         total = max(self.trainer.estimated_stepping_batches, 1)
         if h.schedule == "one_cycle":

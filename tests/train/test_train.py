@@ -53,6 +53,19 @@ def test_two_steps(tmp_path):
     assert 0 <= result["test_top1"] <= 1 and np.isfinite(result["test_loss"])
 
 
+def test_a_further_term_of_the_loss(tmp_path):
+    class Drawn(Tiny):
+        def auxiliary_loss(self):
+            return 3 * self.fc.bias.sum() + 100
+
+    module = Recognizer(Drawn(), num_classes=16)
+    nn.init.zeros_(module.model.fc.bias)
+    run = trainer(tmp_path, max_steps=1)
+    run.fit(module, data())
+    assert 90 < run.callback_metrics["loss"] < 110
+    assert (module.model.fc.bias < 0).all()
+
+
 def test_the_named_model_is_built_for_the_data(tmp_path):
     source = data(num_clips=48, train_groups=[1, 2])
     module = Recognizer(
@@ -121,6 +134,21 @@ def test_one_cycle_rises_and_falls(tmp_path):
     trainer(tmp_path, max_steps=8, callbacks=[Note()]).fit(module, data())
     assert len(rates) == 8 and np.argmax(rates) in (1, 2)
     assert max(rates) == pytest.approx(0.1, rel=0.1) and rates[-1] < rates[0] < 0.01
+
+
+def test_the_rate_halves_on_a_plateau(tmp_path):
+    module = Recognizer(Tiny(), num_classes=16, schedule="plateau", lr=1e-7)
+    run = trainer(tmp_path, max_steps=-1, max_epochs=14, limit_train_batches=1)
+    rates = []
+
+    class Note(lightning.Callback):
+        def on_train_epoch_start(self, trainer, _):
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    run.callbacks.append(Note())
+    run.fit(module, data())
+    # Such a rate changes next to nothing: six epochs without progress, twice, after the first.
+    np.testing.assert_allclose(rates, [1e-7] * 7 + [5e-8] * 6 + [2.5e-8])
 
 
 @pytest.mark.parametrize("world, accumulate", [(1, 1), (4, 1), (2, 8)])
@@ -347,6 +375,18 @@ def test_recipes_compose(i, model, monkeypatch):
         assert cli.trainer.default_root_dir == f"runs/{model}-{source}-{stream}"
 
 
+@pytest.mark.parametrize("part, V", [("body", 25), ("hand", 13), ("leg", 9)])
+def test_recipes_of_parts(part, V, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["skelops"])
+    for model in ("psumnet", "ctr_gcn_small"):
+        names = ("ui_prmd", model, f"psumnet_{part}")
+        options = [word for name in names for word in ("--config", name)]
+        cli = commands.main([*options, *SMALL], run=False)
+        assert cli.datamodule.layout == cli.model.hparams.layout == f"ntu25_{part}"
+        x = next(iter(cli.datamodule.train_dataloader())).x
+        assert x.shape[1::2] == (12, V) and cli.model(x).shape == (len(x), 16)
+
+
 @pytest.mark.parametrize("tail, largest", [("ntu_lt", 600), ("ntu120_xset_lt", 400)])
 def test_long_tails_compose(tail, largest, monkeypatch):
     monkeypatch.setattr("sys.argv", ["skelops"])
@@ -415,6 +455,28 @@ def test_fit_test_predict_from_the_command_line(tmp_path, monkeypatch):
     np.testing.assert_allclose(found.softmax.sum(1), 1, atol=1e-5)
     accuracy = (found.softmax.argmax(1) == found.label).mean()
     assert accuracy == pytest.approx(np.trace(matrix) / 16)
+
+
+def test_parts_are_fused_by_their_names(tmp_path, monkeypatch, capsys):
+    from skelops.__main__ import main
+
+    monkeypatch.setattr("sys.argv", ["skelops"])
+    monkeypatch.chdir(tmp_path)
+    files = []
+    for part in ("leg", "body", "hand"):
+        names = ["synthetic", "ctr_gcn_small", f"psumnet_{part}"]
+        common = [word for name in names for word in ("--config", name)]
+        common += [*SMALL, "--data.window", "8", "--data.batch_size", "8"]
+        common += ["--trainer.enable_progress_bar", "false"]
+        assert main(["fit", *common, "--trainer.max_steps", "1"]) == 0
+        assert main(["predict", *common, "--ckpt_path", "last"]) == 0
+        files.append(f"runs/{'-'.join(names)}/predictions.npz")
+        assert ensemble.load_predictions(files[-1]).stream == part
+    rows = ensemble.main([*files, "--weights", "psumnet_ntu60_xsub"])
+    assert [(r["stream"], r["weight"]) for r in rows[:-1]] == [
+        ("leg", 0.7), ("body", 2.0), ("hand", 1.8),
+    ]  # fmt: skip
+    assert rows[-1]["stream"] == "leg+body+hand" and 0 <= rows[-1]["top1"] <= 1
 
 
 def test_commands(capsys):
