@@ -99,3 +99,18 @@ def ctr_unit(
         y = torch.einsum("ncuv,nctv->nctu", graph, f)
         z = y if z is None else z + y
     return z
+
+
+def with_virtual(x: Tensor, virtual: Tensor) -> Tensor:
+    """Hyper-GCN: features (N, C, T, V + Q), the table of virtual joints behind every frame."""
+    table = virtual.T[None, :, None].expand(x.shape[0], -1, x.shape[2], -1)
+    return torch.cat([x, table], dim=-1)
+
+
+def aggregate_heads(x: Tensor, A: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Hyper-GCN: every head transforms its channels and mixes their joints by its graph."""
+    N, _, T, V = x.shape
+    heads = A.shape[1]
+    f = F.conv2d(x, weight[:, :, None, None], bias, groups=heads)
+    y = torch.einsum("nkuv,nkctv->nkctu", A, f.view(N, heads, -1, T, V))
+    return y.reshape(N, -1, T, V)

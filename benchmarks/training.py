@@ -44,8 +44,24 @@ class Training:
         return ["skelops", "fit", *configs, *where, *self.arguments]
 
 
-_MOVEMENTS = ("--data.divide", "correct", "--data.repeat", "2", "--data.window", "40")
+# The full network in a short cycle, in batches that fill a GPU.
+_SHORT = ("--model.schedule", "one_cycle", "--model.lr", "0.1", "--model.reference_batch", "64")
+_SHORT += ("--data.batch_size", "64", "--trainer.max_epochs", "40")
 _FOUR = "96.5, four streams of the full network (Chen et al., ICCV 2021)"
+_PRMD = "UI-PRMD odd/even subjects, 20 classes: movement x correctness"
+_CORRECT = ("--data.divide", "correct", "--data.repeat", "2", "--data.window", "40")
+_ROOTED = ("--data.transform", "hyper_gcn")
+# What Hyper-GCN trains on: title, recipes, arguments and streams.
+_HYPER = {
+    "nw_ucla": ("NW-UCLA cross-view", ("nw_ucla", "nw_ucla_drop"), (), STREAMS),
+    "ui_prmd20": (
+        _PRMD,
+        ("ui_prmd",),
+        (*_CORRECT, *_ROOTED),
+        ("joint",),
+    ),
+    "synthetic": ("Synthetic set, unseen subjects", ("synthetic",), _ROOTED, ("joint",)),
+}
 TRAININGS = {
     **{
         f"nw_ucla-ctr_gcn_small-{stream}": Training(
@@ -61,9 +77,9 @@ TRAININGS = {
         ("--model.model", "st_gcn_pp"),
     ),
     "ui_prmd20-ctr_gcn_small-joint": Training(
-        "UI-PRMD odd/even subjects, 20 classes: movement x correctness, CTR-GCN of half width",
+        f"{_PRMD}, CTR-GCN of half width",
         ("ui_prmd", "ctr_gcn_small", "joint"),
-        _MOVEMENTS,
+        _CORRECT,
     ),
     **{
         f"{data}-{method}-{part}": Training(
@@ -73,8 +89,8 @@ TRAININGS = {
         )
         for data, title, arguments in (
             ("nw_ucla", "NW-UCLA cross-view", ()),
-            ("ui_prmd20", "UI-PRMD odd/even subjects, 20 classes", _MOVEMENTS),
-            ("synthetic", "synthetic set, unseen subjects", ()),
+            ("ui_prmd20", _PRMD, _CORRECT),
+            ("synthetic", "Synthetic set, unseen subjects", ()),
         )
         for method, recipe in (("psumnet_small", "ctr_gcn_small"), ("psumnet", "psumnet"))
         for part in PARTS
@@ -86,6 +102,24 @@ TRAININGS = {
             published=_FOUR,
         )
         for stream in STREAMS
+    },
+    **{
+        f"{data}-hyper_gcn_small-{stream}": Training(
+            f"{title}, Hyper-GCN of half width, {stream}",
+            (*recipes, "hyper_gcn_small", stream),
+            arguments,
+        )
+        for data, (title, recipes, arguments, streams) in _HYPER.items()
+        for stream in streams
+    },
+    **{
+        f"{data}-hyper_gcn-{stream}": Training(
+            f"{title}, Hyper-GCN, {stream}",
+            ("hyper_gcn", *recipes, stream),
+            (*arguments, *_SHORT),
+        )
+        for data, (title, recipes, arguments, streams) in _HYPER.items()
+        for stream in streams
     },
 }
 

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks import peers
-from benchmarks.case import COMPILE, Variant, total_bytes
+from benchmarks.network import CLASSES, INFERENCE, STEP, NetworkCase, V
+from skelops.models import create_model
 
-CLASSES, V = 60, 25
-STEP, INFERENCE = "training step", "inference"
 # (in, out, stride) of the ten blocks
 BLOCKS = [(3, 64, 1), *[(64, 64, 1)] * 3, (64, 128, 2), *[(128, 128, 1)] * 2]
 BLOCKS += [(128, 256, 2), *[(256, 256, 1)] * 2]
@@ -125,161 +121,38 @@ class EagerCTRGCN(nn.Module):
         return self.fc(x.view(N, M, 256, -1).mean(3).mean(1))
 
 
-class ModelVariant(Variant):
-    """A training step or the inference of one batch."""
-
-    def __init__(self, model: nn.Module, direction: str, x: Tensor, y: Tensor, compiled: Any):
-        self.training = direction == STEP
-        self.model = model.train(self.training)
-        self.forward = model if compiled is None else torch.compile(model, options=compiled)
-        self.initial = {name: t.clone() for name, t in model.state_dict().items()}
-        self.parameters = list(model.parameters())
-        self.optimizer = torch.optim.SGD(
-            self.parameters, lr=1e-3, momentum=0.9, nesterov=True, weight_decay=4e-4
-        )
-        half = x.dtype in (torch.bfloat16, torch.float16)
-        self.dtype = x.dtype if half else None
-        self.x, self.y = x.float() if half else x, y
-
-    def _logits(self) -> Tensor:
-        mixed = torch.autocast(self.x.device.type, self.dtype) if self.dtype else nullcontext()
-        with mixed:
-            return self.forward(self.x)
-
-    def graph(self) -> Tensor:
-        return F.cross_entropy(self._logits(), self.y)
-
-    def run(self) -> Any:
-        if not self.training:
-            with torch.no_grad():
-                return self._logits()
-        self.graph().backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return None
-
-    def outcome(self) -> dict[str, Tensor]:
-        self.model.load_state_dict(self.initial)
-        if not self.training:
-            return {"logits": self.run()}
-        logits = self._logits()
-        F.cross_entropy(logits, self.y).backward()
-        norms = [p.grad.double().norm() for p in self.parameters if p.grad is not None]
-        # The first parameters of the network, so the gradient has come through all of it.
-        first = [self.model.data_bn.weight.grad, self.model.data_bn.bias.grad]
-        self.optimizer.zero_grad()
-        self.model.load_state_dict(self.initial)
-        return {
-            "logits": logits.detach(),
-            "gradient of data_bn": torch.cat(first),
-            "norm of the gradient": torch.stack(norms).norm(),
-        }
+def multiplications(
+    sizes: Mapping[str, int], blocks: Sequence[tuple[int, int, int]] = BLOCKS, joints: int = V
+) -> float:
+    """Of the published equations, the temporal mean taken before W1 and W2."""
+    B, T, total = sizes["N"] * sizes["M"], sizes["T"], 0.0
+    for i, (inputs, outputs, stride) in enumerate(blocks):
+        graph = 3 * outputs * (inputs + joints) + (inputs * outputs if inputs != outputs else 0)
+        after = outputs**2 // 4 + 2 * 5 * (outputs // 4) ** 2
+        after += inputs * outputs if i and (inputs != outputs or stride > 1) else 0
+        relations = 8 if inputs == 3 else inputs // 8
+        topology = 3 * relations * (outputs * joints**2 + 2 * inputs * joints)
+        frames = T * (graph + outputs**2 * 3 // 4) + T // stride * after
+        total += B * (frames * joints + topology)
+        T //= stride
+    return total
 
 
-@dataclass(frozen=True)
-class ModelCase:
-    """A whole model; same interface as a case of an op."""
-
-    name: str
-    direction: str
-    sizes: Mapping[str, int]
-    targets: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    headline: str = ""
-    gpu: Mapping[str, int] = field(default_factory=dict)
-    quick: Mapping[str, int] = field(default_factory=lambda: {"N": 1})
-    slack: float = 100.0
-    peers = ("eager", "compile")
-    slow_to_compile = True
-    channels: ClassVar[int] = 3
-
-    @property
-    def directions(self) -> tuple[str, ...]:
-        return (self.direction,)
-
-    @property
-    def saving(self) -> tuple[str, ...]:
-        return (STEP,)
-
-    def resized(self, **sizes: int) -> ModelCase:
-        return replace(self, sizes={**self.sizes, **sizes})
-
-    def small(self) -> ModelCase:
-        return self.resized(N=2, T=8)
-
-    def published(self) -> nn.Module:
-        return EagerCTRGCN(self.sizes["M"])
-
-    def ours(self) -> nn.Module:
-        from skelops.models import create_model
-
-        return create_model("ctr_gcn", num_classes=CLASSES)
-
-    def networks(self) -> Sequence[tuple[Sequence[tuple[int, int, int]], int]]:
-        """(in, out, stride) of the blocks and joints of every network."""
-        return [(BLOCKS, V)]
-
-    def _draw(self, device: str, dtype: torch.dtype) -> tuple[nn.Module, Tensor, Tensor]:
-        N, M, T = (self.sizes[name] for name in "NMT")
-        generator = torch.Generator().manual_seed(0)
-        x = torch.randn(N, self.channels, T, V, M, generator=generator).to(device, dtype)
-        y = torch.randint(CLASSES, (N,), generator=generator).to(device)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            return self.published().to(device), x, y
-
-    def variants(
-        self, direction: str, against: Sequence[str], device: str, dtype: torch.dtype
-    ) -> dict[str, Variant]:
-        from skelops.models import load_published
-
-        published, x, y = self._draw(device, dtype)
-        ours = self.ours().to(device)
-        load_published(ours, published.state_dict())
-        made: dict[str, Variant] = {"ours": ModelVariant(ours, direction, x, y, None)}
-        for name in against:
-            if name in COMPILE:
-                torch._dynamo.reset()
-            model, *batch = self._draw(device, dtype)
-            made[name] = ModelVariant(model, direction, *batch, COMPILE.get(name))
-        return made
-
-    def truth(self, direction: str, device: str, dtype: torch.dtype) -> dict[str, Tensor]:
-        model, x, y = self._draw(device, dtype)
-        return ModelVariant(model.double(), direction, x.double(), y, None).outcome()
-
-    def work(self, direction: str, ours: ModelVariant) -> tuple[float, float]:
-        """Multiplications of the published equations, the temporal mean taken before W1 and W2."""
-        B, flops = self.sizes["N"] * self.sizes["M"], 0.0
-        for blocks, joints in self.networks():
-            T = self.sizes["T"]
-            for i, (inputs, outputs, stride) in enumerate(blocks):
-                changes = inputs != outputs
-                graph = 3 * outputs * (inputs + joints) + (inputs * outputs if changes else 0)
-                after = outputs**2 // 4 + 2 * 5 * (outputs // 4) ** 2
-                after += inputs * outputs if i and (changes or stride > 1) else 0
-                relations = 8 if inputs == 3 else inputs // 8
-                topology = 3 * relations * (outputs * joints**2 + 2 * inputs * joints)
-                frames = T * (graph + outputs**2 * 3 // 4) + T // stride * after
-                flops += 2 * B * (frames * joints + topology)
-                T //= stride
-        moved = total_bytes([ours.x, list(ours.parameters)])
-        return (3 * flops, 3 * moved) if direction == STEP else (flops, moved)
-
-
+NETWORK = {
+    "published": lambda sizes: EagerCTRGCN(sizes["M"]),
+    "ours": lambda sizes: create_model("ctr_gcn", num_classes=CLASSES),
+    "multiplications": multiplications,
+}
 CASES = [
-    ModelCase(
-        "training step",
-        STEP,
-        {"N": 8, "M": 2, "T": 64},
-        {STEP: {"eager": 2.2, "compile": 1.8, "saved": 0.4}},
-        "CTR-GCN, training step",
+    NetworkCase(
+        "training step", STEP, {"N": 8, "M": 2, "T": 64}, **NETWORK,
+        targets={STEP: {"eager": 2.2, "compile": 1.8, "saved": 0.4}},
+        headline="CTR-GCN, training step",
         gpu={"N": 64},
     ),
-    ModelCase(
-        "inference",
-        INFERENCE,
-        {"N": 1, "M": 2, "T": 64},
-        {INFERENCE: {"eager": 2, "compile": 1.5}},
-        "CTR-GCN, inference of one clip",
+    NetworkCase(
+        "inference", INFERENCE, {"N": 1, "M": 2, "T": 64}, **NETWORK,
+        targets={INFERENCE: {"eager": 2, "compile": 1.5}},
+        headline="CTR-GCN, inference of one clip",
     ),
-]
+]  # fmt: skip

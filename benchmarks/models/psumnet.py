@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 
 from benchmarks import peers
-from benchmarks.models.ctr_gcn import BLOCKS, CLASSES, INFERENCE, STEP, Block, ModelCase
+from benchmarks.models.ctr_gcn import BLOCKS, Block, multiplications
+from benchmarks.network import CLASSES, INFERENCE, STEP, NetworkCase
 from benchmarks.ops.skeleton_streams import PARTS, plain_streams
+from skelops.models import create_model
 
 ALPHAS = {"body": 2, "hand": 1.8, "leg": 0.7}
 KEPT = {"body": range(10), "hand": (0, 4, 5, 6, 7, 8), "leg": (0, 4, 5, 7)}
@@ -63,52 +64,29 @@ class EagerPSUMNet(nn.Module):
         return scores[0] + scores[1] + scores[2]
 
 
-class BodyCase(ModelCase):
-    """One part, on its streams."""
+def _multiplications(*parts: str):
+    def total(sizes: Mapping[str, int]) -> float:
+        return sum(multiplications(sizes, blocks_of(p), len(PARTS[p][0])) for p in parts)
 
-    channels: ClassVar[int] = CHANNELS
-
-    def published(self) -> nn.Module:
-        return EagerPart("body", self.sizes["M"])
-
-    def ours(self) -> nn.Module:
-        from skelops.models import create_model
-
-        return create_model("psumnet_body", num_classes=CLASSES)
-
-    def networks(self) -> Sequence[tuple[Sequence[tuple[int, int, int]], int]]:
-        return [(blocks_of("body"), len(PARTS["body"][0]))]
-
-
-class FusedCase(ModelCase):
-    """All parts, from the joints of a clip to the fused score."""
-
-    def published(self) -> nn.Module:
-        return EagerPSUMNet(self.sizes["M"])
-
-    def ours(self) -> nn.Module:
-        from skelops.models import create_model
-
-        return create_model("psumnet", num_classes=CLASSES)
-
-    def networks(self) -> Sequence[tuple[Sequence[tuple[int, int, int]], int]]:
-        return [(blocks_of(part), len(joints)) for part, (joints, _) in PARTS.items()]
+    return total
 
 
 CASES = [
-    BodyCase(
-        "training step, body",
-        STEP,
-        {"N": 8, "M": 2, "T": 64},
-        {STEP: {"eager": 2.2, "compile": 1.8, "saved": 0.4}},
-        "PSUMNet, training step of the body",
+    NetworkCase(
+        "training step, body", STEP, {"N": 8, "C": CHANNELS, "M": 2, "T": 64},
+        published=lambda sizes: EagerPart("body", sizes["M"]),
+        ours=lambda sizes: create_model("psumnet_body", num_classes=CLASSES),
+        multiplications=_multiplications("body"),
+        targets={STEP: {"eager": 2.2, "compile": 1.8, "saved": 0.4}},
+        headline="PSUMNet, training step of the body",
         gpu={"N": 64},
     ),
-    FusedCase(
-        "inference, three parts",
-        INFERENCE,
-        {"N": 1, "M": 2, "T": 64},
-        {INFERENCE: {"eager": 2, "compile": 1.5}},
-        "PSUMNet, inference of one clip",
+    NetworkCase(
+        "inference, three parts", INFERENCE, {"N": 1, "M": 2, "T": 64},
+        published=lambda sizes: EagerPSUMNet(sizes["M"]),
+        ours=lambda sizes: create_model("psumnet", num_classes=CLASSES),
+        multiplications=_multiplications(*ALPHAS),
+        targets={INFERENCE: {"eager": 2, "compile": 1.5}},
+        headline="PSUMNet, inference of one clip",
     ),
-]
+]  # fmt: skip

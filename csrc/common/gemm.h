@@ -23,6 +23,8 @@ struct Product {
   T* c;
   int64_t c_row;
   bool accumulate = false;
+  const T* init = nullptr;  // added to the sum: rows dense along n; instead of accumulate
+  int64_t init_row = 0;
   int64_t parts = 1, a_part = 0, b_part = 0;
   int64_t groups = 1, a_group = 0, c_group = 0;
 };
@@ -35,6 +37,8 @@ void tile(const Product<T>& p, int64_t row, int64_t column, int tail) {
   using S = Simd<T>;
   typename S::Vec acc[M][NV];
   T* c = p.c + row * p.c_row + column;
+  const T* init = p.accumulate ? c : p.init ? p.init + row * p.init_row + column : nullptr;
+  const int64_t init_row = p.accumulate ? p.c_row : p.init_row;
   const auto load = [tail](const T* q, int j) {
     return kTail && j == NV - 1 ? S::load(q + j * S::kLanes, tail) : S::load(q + j * S::kLanes);
   };
@@ -42,7 +46,7 @@ void tile(const Product<T>& p, int64_t row, int64_t column, int tail) {
   for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 2
     for (int j = 0; j < NV; ++j) {
-      acc[m][j] = p.accumulate ? load(c + m * p.c_row, j) : typename S::Vec{};
+      acc[m][j] = init ? load(init + m * init_row, j) : typename S::Vec{};
     }
   }
   const int64_t row1 = p.a_row, row3 = 3 * p.a_row;

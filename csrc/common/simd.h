@@ -38,6 +38,12 @@ struct Simd {
     } else {
       return Vec(_mm512_maskz_loadu_pd(static_cast<uint8_t>(mask), p));
     }
+#elif defined(__AVX__)
+    if constexpr (sizeof(T) == 4) {
+      return Vec(_mm256_maskload_ps(p, first(count)));
+    } else {
+      return Vec(_mm256_maskload_pd(p, first(count)));
+    }
 #else
     Vec v = {};
     std::memcpy(&v, p, count * sizeof(T));
@@ -53,6 +59,21 @@ struct Simd {
     } else {
       _mm512_mask_storeu_pd(p, static_cast<uint8_t>(mask), __m512d(v));
     }
+#elif defined(__AVX__)
+    // Some processors take ten times as long for a masked store.
+    const int bytes = count * static_cast<int>(sizeof(T));
+    if (bytes == kVectorBytes) return store(p, v);
+    __m128 part = _mm256_castps256_ps128(__m256(v));
+    float* to = reinterpret_cast<float*>(p);
+    if (bytes & 16) {
+      _mm_storeu_ps(to, part);
+      part = _mm256_extractf128_ps(__m256(v), 1), to += 4;
+    }
+    if (bytes & 8) {
+      _mm_storel_pi(reinterpret_cast<__m64*>(to), part);
+      part = _mm_movehl_ps(part, part), to += 2;
+    }
+    if (bytes & 4) _mm_store_ss(to, part);
 #else
     std::memcpy(p, &v, count * sizeof(T));
 #endif
@@ -80,6 +101,16 @@ struct Simd {
     for (int i = 0; i < kLanes; ++i) total += v[i];
     return total;
   }
+
+ private:
+#if defined(__AVX__) && !defined(__AVX512F__)
+  // A mask of the first `count` lanes.
+  static __m256i first(int count) {
+    alignas(32) static constexpr int32_t kOnes[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
+    const int32_t* from = kOnes + 8 - count * static_cast<int>(sizeof(T) / 4);
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+  }
+#endif
 };
 
 // A row of values that lanes are picked from by index: out of registers where it fits into four of

@@ -41,22 +41,31 @@ inline void transpose_tile(const T* from, int64_t from_row, T* to, int64_t to_ro
 }
 #endif
 
-// transposed[j][i] = matrix[i][j].
+// transposed[j][i] = matrix[i][j]; strides of both in elements.
 template <typename T>
-void transpose(const T* matrix, int64_t rows, int64_t columns, T* transposed) {
+void transpose(const T* matrix, int64_t rows, int64_t columns, int64_t row_stride, T* transposed,
+               int64_t transposed_stride) {
   constexpr int64_t kBlock = Simd<T>::kLanes;
   for (int64_t i0 = 0; i0 < rows; i0 += kBlock) {
     const int64_t i1 = std::min(i0 + kBlock, rows);
     int64_t j = 0;
 #if defined(__GNUC__) && !defined(__clang__)
     for (; i1 - i0 == kBlock && j + kBlock <= columns; j += kBlock) {
-      transpose_tile(matrix + i0 * columns + j, columns, transposed + j * rows + i0, rows);
+      transpose_tile(matrix + i0 * row_stride + j, row_stride,
+                     transposed + j * transposed_stride + i0, transposed_stride);
     }
 #endif
     for (; j < columns; ++j) {
-      for (int64_t i = i0; i < i1; ++i) transposed[j * rows + i] = matrix[i * columns + j];
+      for (int64_t i = i0; i < i1; ++i) {
+        transposed[j * transposed_stride + i] = matrix[i * row_stride + j];
+      }
     }
   }
+}
+
+template <typename T>
+void transpose(const T* matrix, int64_t rows, int64_t columns, T* transposed) {
+  transpose(matrix, rows, columns, columns, transposed, rows);
 }
 
 }  // namespace skelops

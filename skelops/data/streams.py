@@ -50,9 +50,9 @@ def make_streams(
     names: Sequence[str] | str,
     layout: str | Layout,
     *,
-    parents: Sequence[int] | None = None,
+    parents: Sequence[int] | str | None = None,
     skip_parents: Sequence[int] | None = None,
-    root: int | None = None,
+    root: int | bool | None = None,
     part: Sequence[int] | str | None = None,
     native_motion: bool = False,
     mean_scores: bool = False,
@@ -65,10 +65,11 @@ def make_streams(
             radians; Song et al., EfficientGCN, TPAMI 2022).
         layout: joint layout.
         parents: (V,) parents of the bones; -1 keeps the joint itself. Default: those of the layout.
+            "graph" for those of its graph, with roots that stay themselves (Hyper-GCN).
         skip_parents: (V,) joints that "skip" subtracts. Default: the parent of the parent, none
             next to the root (ACLNet, BRL).
         root: "joint" becomes relative to this joint, which itself stays as it is (Hyper-GCN);
-            "joint_motion" does not.
+            "joint_motion" does not. True for the root of the layout's graph.
         part: joints to return, or "body", "hand" or "leg": the joints and bones of that part, see
             :func:`skelops.graph.body_part` (PSUMNet).
         native_motion: take motion between neighbouring frames of the clip, before it is resampled
@@ -90,6 +91,10 @@ def make_streams(
         part = cut.joints
         for v, p in zip(part, cut.layout.parents, strict=True):
             own[v] = part[p]
+    roots = [v for v, parent in enumerate(layout.graph_parents) if v == parent]
+    if parents == "graph":
+        parents = [-1 if v in roots else parent for v, parent in enumerate(layout.graph_parents)]
+    root = roots[0] if root is True else root
     bone = _table("parents", own if parents is None else parents, V)
     skip = [v if p < 0 or bone[p] in (p, -1) else bone[p] for v, p in enumerate(bone)]
     skip = _table("skip_parents", skip if skip_parents is None else skip_parents, V)

@@ -129,8 +129,8 @@ class ClipTransform:
     joint_drop: float = 0.0
     native_motion: bool = False
     mean_scores: bool = False
-    root: int | None = None
-    parents: tuple[int, ...] | None = None
+    root: int | bool | None = None
+    parents: tuple[int, ...] | str | None = None
     keep_missing: bool = True
     persons: int | None = None
     repeat_person: bool = False
@@ -604,7 +604,6 @@ def turn_onto(vector: Tensor, axis: int) -> Tensor:
 
 # ---- Published transforms -----------------------------------------------------------------------
 
-_GRAPH = get_layout("ntu25").graph_parents
 _HICLR = ClipTransform(frames=50, sampling="reflect", center=False, shear=0.5)
 TRANSFORMS = {
     "none": ClipTransform(),
@@ -614,9 +613,9 @@ TRANSFORMS = {
     "nw_ucla": ClipTransform(
         frames=52, sampling="sorted", rotation=(torch.pi / 3, torch.pi / 3, 0.0), unit_box=True
     ),
-    # 6UOOON9/Hyper-GCN, NTU RGB+D; joints relative to the spine at the shoulders, which as joint
-    # and as bone is itself
-    "hyper_gcn": ClipTransform(rotation=0.3, root=20, parents=(*_GRAPH[:20], -1, *_GRAPH[21:])),
+    # 6UOOON9/Hyper-GCN, NTU RGB+D; joints relative to the root (the spine at the shoulders), which
+    # as joint and as bone is itself
+    "hyper_gcn": ClipTransform(rotation=0.3, root=True, parents="graph"),
     # kennymckormick/pyskl
     "pyskl": ClipTransform(
         frames=100, sampling="uniform", align=True, native_motion=True, num_clips=10

@@ -25,6 +25,14 @@ UNIT_KEYS: KeyPairs = (
 )
 
 
+def _from_one(match: re.Match) -> str:
+    return f"l{int(match[1]) + 1}."
+
+
+# Blocks l1, l2, ... with units gcn1 and tcn1, as in CTR-GCN and what follows it.
+OFFICIAL_BLOCKS: KeyPairs = ((r"^blocks\.(\d+)\.", _from_one), (r"\.(gcn|tcn)\.", r".\g<1>1."))
+
+
 class LoadReport(NamedTuple):
     """What ``load_published`` found.
 

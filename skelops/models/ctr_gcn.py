@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 from skelops import _check
 from skelops.graph import Layout
-from skelops.models._published import UNIT_KEYS, KeyPairs
+from skelops.models._published import OFFICIAL_BLOCKS, UNIT_KEYS, KeyPairs
 from skelops.models._registry import graph_of, register_model
 from skelops.nn import (
     AdaptiveGraphConv,
@@ -22,17 +21,11 @@ from skelops.nn import (
     kaiming_,
 )
 
-
-def _from_one(match: re.Match) -> str:
-    return f"l{int(match[1]) + 1}."
-
-
 # As in Uason-Chen/CTR-GCN, and as in PYSKL.
 _OFFICIAL: KeyPairs = (
     (r"\btopology\.A$", "PA"),
     *UNIT_KEYS,
-    (r"^blocks\.(\d+)\.", _from_one),
-    (r"\.(gcn|tcn)\.", r".\g<1>1."),
+    *OFFICIAL_BLOCKS,
 )
 _PYSKL: KeyPairs = (
     *UNIT_KEYS,

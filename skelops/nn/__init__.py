@@ -5,6 +5,7 @@ from skelops.nn.backbone import SkeletonNet, make_stages
 from skelops.nn.blocks import GraphUnit, Shortcut, STBlock, TemporalUnit
 from skelops.nn.ctr_graph_conv import CTRGraphConv, DynamicGraphConv
 from skelops.nn.graph_conv import GraphConv
+from skelops.nn.hyper_graph_conv import HyperGraphConv, divergence_loss, static_adjacency
 from skelops.nn.norm import bn_act_add
 from skelops.nn.packed import Packed, Part, kaiming_, published_parts
 from skelops.nn.temporal_conv import MultiScaleTemporalConv, TemporalConv
@@ -17,6 +18,7 @@ __all__ = [
     "Gates",
     "GraphConv",
     "GraphUnit",
+    "HyperGraphConv",
     "MultiScaleTemporalConv",
     "Packed",
     "Part",
@@ -27,7 +29,9 @@ __all__ = [
     "TemporalUnit",
     "Topology",
     "bn_act_add",
+    "divergence_loss",
     "kaiming_",
     "make_stages",
     "published_parts",
+    "static_adjacency",
 ]

@@ -40,6 +40,7 @@ class SkeletonNet(nn.Module):
         num_classes: of the head.
         layout: name of a registered layout, or a ``Layout``.
         in_channels: C of the input.
+        embed_channels: C' of what ``embed`` makes of it; C if None.
         num_persons: M of the input.
         base_channels: width of the first of the ten published blocks.
         stages: other blocks, (channels, stride) each, see ``make_stages``.
@@ -59,6 +60,7 @@ class SkeletonNet(nn.Module):
         layout: str | Layout = "ntu25",
         *,
         in_channels: int = 3,
+        embed_channels: int | None = None,
         num_persons: int = 2,
         base_channels: int = 64,
         stages: Sequence[Stage] | None = None,
@@ -75,8 +77,9 @@ class SkeletonNet(nn.Module):
         self.in_channels, self.num_persons = in_channels, num_persons
         self.input_norm = input_norm
         V, M = self.layout.num_joints, num_persons
-        self.data_bn = nn.BatchNorm1d(V * in_channels * (M if input_norm == "MVC" else 1))
-        widths = [in_channels, *(width for width, _ in stages)]
+        C = embed_channels or in_channels
+        self.data_bn = nn.BatchNorm1d(V * C * (M if input_norm == "MVC" else 1))
+        widths = [C, *(width for width, _ in stages)]
         self.blocks = nn.ModuleList(
             block(widths[i], width, stride, i == 0) for i, (width, stride) in enumerate(stages)
         )
@@ -92,12 +95,24 @@ class SkeletonNet(nn.Module):
         if self.input_norm == "MVC":
             sizes["M"] = self.num_persons
         _check.shape(type(self).__name__, "x", x, "N C T V M", **sizes)
-        N, C, T, V, M = x.shape
-        x = x.permute(0, 4, 3, 1, 2).reshape(-1, self.data_bn.num_features, T)
-        x = self.data_bn(x).view(N * M, V, C, T).permute(0, 2, 3, 1).contiguous()
+        N, _, T, V, M = x.shape
+        x = self.embed(x).reshape(-1, self.data_bn.num_features, T)
+        x = self.data_bn(x).view(N * M, V, -1, T).permute(0, 2, 3, 1).contiguous()
+        return self.trunk(x)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """(N, C, T, V, M) -> (N, M, V, C', T), what the input's BN sees: the input itself."""
+        return x.permute(0, 4, 3, 1, 2)
+
+    def trunk(self, x: Tensor) -> Tensor:
+        """(N * M, C', T, V) -> (N * M, C", T', V), one block after the other."""
         for block in self.blocks:
             x = block(x)
         return x
+
+    def shards(self) -> Sequence[nn.Module]:
+        """Parts whose parameters are used in their own forward only (FSDP gathers them there)."""
+        return list(self.blocks)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, T, V, M) -> logits (N, num_classes)."""

@@ -72,8 +72,9 @@ class GraphUnit(nn.Module):
         self.gates = gates
         nn.init.constant_(self.bn.weight, norm_weight)
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = bn_act_add(self.graph(x), self.bn, *self.down(x))
+    def forward(self, x: Tensor, *graph: Tensor) -> Tensor:
+        """``graph``: further arguments of the graph convolution."""
+        y = bn_act_add(self.graph(x, *graph), self.bn, *self.down(x))
         return y if self.gates is None else self.gates(y)
 
 
@@ -146,5 +147,6 @@ class STBlock(nn.Module):
         self.tcn = TemporalUnit(temporal, dropout, inner_relu)
         self.residual = Shortcut(in_channels, out_channels, stride, enabled=residual)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.tcn(self.gcn(x), *self.residual(x))
+    def forward(self, x: Tensor, *graph: Tensor) -> Tensor:
+        """``graph``: further arguments of the unit over joints."""
+        return self.tcn(self.gcn(x, *graph), *self.residual(x))

@@ -3,6 +3,8 @@
 from skelops.ops.bn_act_add import bn_act_add
 from skelops.ops.ctr_graph_conv import ctr_graph_conv
 from skelops.ops.graph_conv import graph_conv
+from skelops.ops.hyper_adjacency import hyper_adjacency
+from skelops.ops.hypergraph_conv import hypergraph_conv
 from skelops.ops.ms_temporal_conv import ms_temporal_conv
 from skelops.ops.random_uniform import random_uniform
 from skelops.ops.sample_clips import sample_clips
@@ -13,6 +15,8 @@ __all__ = [
     "bn_act_add",
     "ctr_graph_conv",
     "graph_conv",
+    "hyper_adjacency",
+    "hypergraph_conv",
     "ms_temporal_conv",
     "random_uniform",
     "sample_clips",

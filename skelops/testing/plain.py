@@ -8,17 +8,18 @@ import torch.nn.functional as F
 from torch import nn
 
 
-def conv(C, out, k=1, stride=1, dilation=1):
-    pad = dilation * (k - 1) // 2
-    return nn.Conv2d(C, out, (k, 1), stride=(stride, 1), padding=(pad, 0), dilation=(dilation, 1))
+def conv(C, out, k=1, stride=1, dilation=1, padding="zeros"):
+    steps = {"stride": (stride, 1), "dilation": (dilation, 1)}
+    pad = (dilation * (k - 1) // 2, 0)
+    return nn.Conv2d(C, out, (k, 1), padding=pad, padding_mode=padding, **steps)
 
 
 class ConvNorm(nn.Module):
     """TemporalConv, unit_tcn."""
 
-    def __init__(self, C, out, k=1, stride=1, dilation=1, norm=True):
+    def __init__(self, C, out, k=1, stride=1, dilation=1, norm=True, padding="zeros"):
         super().__init__()
-        self.conv = conv(C, out, k, stride, dilation)
+        self.conv = conv(C, out, k, stride, dilation, padding)
         if norm:
             self.bn = nn.BatchNorm2d(out)
 
@@ -192,14 +193,62 @@ class DynamicUnit(nn.Module):
         return F.relu(self.bn(z) + self.down(x))
 
 
+class HyperUnit(nn.Module):
+    """HYPERGC of Hyper-GCN, but for distances without the cancellation of a matrix product."""
+
+    def __init__(self, C, out, V, Q=3, K=8, reduction=4, topk=9):
+        super().__init__()
+        self.V, self.K, self.topk = V, K, topk
+        embed = K * (C // K // reduction)
+        self.hyper_joint = nn.Parameter(torch.randn(Q, C))
+        self.alpha = nn.Parameter(torch.ones(1))
+        self.PA = nn.Parameter(torch.ones(K, V + Q, V + Q), requires_grad=False)
+        self.edge_importance = nn.Parameter(torch.ones(K, V + Q, V + Q))
+        self.to_V = nn.Conv1d(C, embed, 1, groups=K)
+        hidden = nn.Conv1d(C, embed, 1, groups=K)
+        self.to_W = nn.Sequential(hidden, nn.LeakyReLU(), nn.Conv1d(embed, K, 1), nn.Tanh())
+        self.conv_d = nn.Conv2d(C, out, 1, groups=K)
+        self.bn = nn.BatchNorm2d(out)
+        self.down = down(C, out)
+
+    def hyper_graph(self, t):
+        f = self.to_V(t).unflatten(1, (self.K, -1)).transpose(2, 3)
+        distance = torch.cdist(f, f, compute_mode="donot_use_mm_for_euclid_dist")
+        nearest = distance.topk(self.topk, largest=False)
+        share = torch.softmax(-nearest.values, -1)
+        H = torch.zeros_like(distance).scatter(3, nearest.indices, share.to(distance.dtype))
+        w = self.to_W(t).to(distance.dtype)
+        H_w = H @ torch.diag_embed(w)
+        rows = H_w / (H_w.abs().sum(3, keepdim=True) + 1e-8)
+        return rows @ torch.diag_embed(w / (H.abs().sum(2) + 1e-8)) @ H.mT
+
+    def forward(self, x):
+        joints = self.hyper_joint.T[:, None].repeat(len(x), 1, x.shape[2], 1)
+        x_all = torch.cat([x, joints], -1)
+        A = self.edge_importance * self.PA
+        A = A / (A.abs().sum(2, keepdim=True) + 1e-8)
+        A = A + F.relu(self.alpha) * self.hyper_graph(x_all.mean(2))
+        f = self.conv_d(x_all).unflatten(1, (self.K, -1))
+        y = torch.einsum("nkuv,nkctv->nkctu", A.to(f.dtype), f).flatten(1, 2)[..., : self.V]
+        return F.relu(self.bn(y) + self.down(x))
+
+
 class Scales(nn.Module):
     """MultiScale_TemporalConv of CTR-GCN, MSTCN of PYSKL (which ends in a rectifier)."""
 
-    def __init__(self, C, out, k=3, stride=1, dilations=(1, 2, 3, 4), residual=True, relu=False):
+    def __init__(
+        self, C, out, k=3, stride=1, dilations=(1, 2, 3, 4), residual=True, relu=False,
+        padding="zeros",
+    ):  # fmt: skip
         super().__init__()
         w = out // (len(dilations) + 2)
         self.branches = nn.ModuleList(
-            nn.Sequential(conv(C, w), nn.BatchNorm2d(w), nn.ReLU(), ConvNorm(w, w, k, stride, d))
+            nn.Sequential(
+                conv(C, w),
+                nn.BatchNorm2d(w),
+                nn.ReLU(),
+                ConvNorm(w, w, k, stride, d, padding=padding),
+            )
             for d in dilations
         )
         pool = nn.MaxPool2d((3, 1), (stride, 1), (1, 0))
@@ -283,6 +332,45 @@ class OfficialNet(nn.Module):
         for i in range(self.count):
             x = getattr(self, f"l{i + 1}")(x)
         return self.fc(x.unflatten(0, (N, M)).mean((3, 4)).mean(1))
+
+
+class HyperNet(nn.Module):
+    """Model of Hyper-GCN with nine blocks for (channels, stride) stages; returns the logits."""
+
+    def __init__(self, stages, V, M, C, classes, Q=3, K=8):
+        super().__init__()
+        embed = width = stages[0][0]
+        self.pos_embedding = nn.Parameter(torch.randn(1, V, embed))
+        self.to_joint_embedding = nn.Linear(C, embed)
+        self.data_bn = nn.BatchNorm1d(M * V * embed)
+        for i, (out, stride) in enumerate(stages):
+            unit = HyperUnit(width, out, V, Q, K)
+            tcn = Scales(out, out, 5, stride, (1, 2), residual=False, padding="replicate")
+            self.add_module(f"l{i + 1}", Block(unit, tcn, width, out, stride))
+            width = out
+        self.fc = nn.Linear(width, classes)
+
+    def forward(self, x):
+        N, _, T, V, M = x.shape
+        x = torch.tanh(self.to_joint_embedding(x.permute(0, 4, 2, 3, 1)) + self.pos_embedding)
+        x = self.data_bn(x.permute(0, 1, 3, 4, 2).reshape(N, -1, T))
+        x = x.view(N, M, V, -1, T).permute(0, 1, 3, 4, 2).flatten(0, 1)
+        for i in (1, 4, 7):
+            first = getattr(self, f"l{i}")(x)
+            second = getattr(self, f"l{i + 1}")(first)
+            x = getattr(self, f"l{i + 2}")(second + first)
+        return self.fc(x.unflatten(0, (N, M)).mean((3, 4)).mean(1))
+
+    def auxiliary_loss(self):
+        """DivergenceLoss of the tables."""
+        total = 0
+        for i in range(1, 10):
+            table = getattr(self, f"l{i}").gcn1.hyper_joint
+            norm = table.norm(dim=-1, keepdim=True)
+            cosine = table @ table.T / (norm @ norm.T + 1e-8)
+            Q = len(table)
+            total = total + (F.relu(cosine).sum() - Q) / (Q * (Q - 1))
+        return total / 9
 
 
 class PysklNet(nn.Module):

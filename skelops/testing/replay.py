@@ -70,7 +70,8 @@ class Case:
     def kind(self) -> str:
         """The published class, or the function if there is none."""
         name = self.meta["class"]
-        return self.meta["source"].split()[-1] if name == "Fn" else name
+        source = re.sub(r"\(.*?\)", "", self.meta["source"])
+        return source.split()[-1] if name == "Fn" else name
 
     @property
     def kwargs(self) -> dict:

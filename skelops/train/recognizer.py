@@ -29,6 +29,8 @@ IDENTITY = ("model", "num_classes", "layout", "num_persons", "in_channels")
 class Recognizer(lightning.LightningModule):
     """A network (N, C, T, V, M) -> logits (N, num_classes), trained with cross-entropy.
 
+    A network that has an ``auxiliary_loss() -> ()`` (Hyper-GCN) is trained with the sum of both.
+
     The defaults are the published NTU RGB+D recipe of CTR-GCN (ICCV 2021): Nesterov momentum 0.9,
     learning rate 0.1 divided by 10 at epochs 35 and 55, five warm-up epochs, weight decay 4e-4.
 
@@ -138,8 +140,8 @@ class Recognizer(lightning.LightningModule):
         if self.hparams["ema"] is not None:
             raise ValueError("Recognizer: expected ema None with sharded weights, got "
                              f"{self.hparams['ema']}")  # fmt: skip
-        for block in getattr(self.model, "blocks", ()):
-            fully_shard(block, mesh=mesh["data_parallel"])
+        for part in getattr(self.model, "shards", tuple)():
+            fully_shard(part, mesh=mesh["data_parallel"])
         fully_shard(self.model, mesh=mesh["data_parallel"])
 
     def setup(self, stage: str) -> None:
@@ -153,6 +155,8 @@ class Recognizer(lightning.LightningModule):
         x, y = batch[:2]
         logits = self(x)
         loss = cross_entropy(logits, y, label_smoothing=self.hparams["label_smoothing"])
+        if hasattr(self.model, "auxiliary_loss"):
+            loss = loss + self.model.auxiliary_loss()
         self.train_loss.update(loss.detach(), len(y))
         self.train_top1.update(logits, y)
         self.log("loss", loss.detach(), prog_bar=True)

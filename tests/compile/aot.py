@@ -45,6 +45,13 @@ CASES = {
         "no_weight4": dict(N=8, D=16, T=64, V=25, K=8, refine=None, weight=False, bias=False),
         "many_relations": dict(N=8, C=64, D=64, R=128, T=16, V=67, K=3),
     },
+    "hypergraph_conv": {
+        "hypergcn": dict(N=8, C=128, D=128, T=64, V=25, Q=3, K=8),
+        "wide": dict(N=8, C=512, D=512, T=16, V=25, Q=3, K=8),
+        "shared": dict(N=8, C=256, D=256, T=32, V=20, Q=0, K=8, bias=False, per_sample=False),
+        "two_bodies": dict(N=8, C=64, D=64, T=13, V=50, Q=6, K=2),
+        "tiny": dict(N=1, C=1, D=1, T=1, V=1, Q=1, K=1),
+    },
     "ms_temporal_conv": {
         "mstcn4": dict(N=8, C=64, widths=(16, 16), pool=16, plain=16, k=5, T=64, V=25),
         "wide": dict(

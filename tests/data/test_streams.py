@@ -85,6 +85,10 @@ def test_hyper_gcn_is_relative_to_a_joint_that_stays_absolute(x):
     assert torch.equal(j[:, :, 20], x[:, :, 20]) and torch.equal(b[:, :, 20], x[:, :, 20])
     assert torch.equal(j[:, :, 3], x[:, :, 3] - x[:, :, 20])
     assert torch.equal(jm, motion(x))  # of the absolute joints
+    streams = get_transform("hyper_gcn").streams(["joint", "bone"], "nw_ucla20")
+    parents = get_layout("nw_ucla20").parents
+    assert streams.parent[0].tolist() == [2, 2, -1, *[2] * 17]
+    assert streams.parent[1].tolist() == [-1 if v == 2 else p for v, p in enumerate(parents)]
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ VARIANTS += [("ctr_gcn", {"variant": "pyskl"}), ("ctr_gcn", {"variant": "baselin
 VARIANTS += [("st_gcn", {"topology": "offset", "aggregate_first": True, "unit_residual": True})]
 VARIANTS += [("aagcn", {"adaptive": False, "attention": False, "temporal": "multi"})]
 VARIANTS += [("dg_stgcn", {"mean_joint": False, "joint_wise": False, "graph": "spatial"})]
+VARIANTS += [("hyper_gcn", {"num_virtual": 0, "heads": 4, "topk": 3})]
 IDS = [f"{name}-{'-'.join(map(str, options.values()))}" for name, options in VARIANTS]
 STAGES = [(16, 1), (32, 2)]
 CHAIN = Layout("chain", parents=(0, 0, 1, 2, 2))
@@ -48,6 +49,7 @@ def test_forward_and_backward(name, options, layout):
 @pytest.mark.parametrize("name", NAMES)
 def test_published_sizes(name):
     million = {"st_gcn": 3.08, "st_gcn_pp": 1.39, "aagcn": 3.77, "ctr_gcn": 1.45, "dg_stgcn": 1.69}
+    million |= {"hyper_gcn": 1.04}
     model = create_model(name)
     count = sum(p.numel() for p in model.parameters()) / 1e6
     assert count == pytest.approx(million[name], abs=0.02)
@@ -106,6 +108,31 @@ def test_published_names():
     assert {"backbone.gcn.0.tcn.transform.2.bias", "backbone.gcn.1.gcn.down.0.weight"} <= set(keys)
     assert "backbone.gcn.0.tcn.add_coeff" in published_keys(build("dg_stgcn"))
     assert "backbone.gcn.0.gcn.fc2c.bias" in published_keys(build("aagcn"))
+    keys = published_keys(build("hyper_gcn"))
+    assert keys["l1.gcn1.PA"].shape == (8, 23, 23) and keys["pos_embedding"].shape == (1, 20, 16)
+    assert {"l2.gcn1.hyper_joint", "l2.gcn1.to_W.2.bias", "to_joint_embedding.weight"} <= set(keys)
+
+
+def test_sizes_and_virtual_joints_of_hyper_gcn():
+    large = create_model("hyper_gcn", size="large", base_channels=16)
+    widths = [block.gcn.out_channels for block in large.blocks]
+    assert widths == [16, 16, 16, 32, 32, 32, 64, 64, 64] and large.dense == {2, 5, 8}
+    assert [block.residual.conv is not None for block in large.blocks] == [
+        i in (3, 6) for i in range(9)
+    ]
+    loss = large.auxiliary_loss()
+    assert loss.item() == pytest.approx(1) and loss.requires_grad
+    doubled = create_model("hyper_gcn", base_channels=16, divergence_weight=2.0)
+    assert doubled.auxiliary_loss().item() == pytest.approx(2)
+    assert build("hyper_gcn", num_virtual=1).auxiliary_loss() == 0
+
+
+def test_another_skeleton_for_hyper_gcn_is_refused():
+    state = published_state(build("hyper_gcn", "nw_ucla20"))
+    with pytest.raises(ValueError, match=r"for 25 joints \(ntu25\), got one for 20 joints"):
+        load_published(build("hyper_gcn", "ntu25"), state)
+    with pytest.raises(ValueError, match=r"l1.gcn1.hyper_joint of shape \(2, 16\), got \(3, 16\)"):
+        load_published(build("hyper_gcn", num_virtual=2), state)
 
 
 def test_another_layout_is_refused():
@@ -156,6 +183,10 @@ def test_arguments_are_checked():
         create_model("gcn")
     with pytest.raises(ValueError, match="ctr_gcn: expected variant one of official"):
         create_model("ctr_gcn", variant="other")
+    with pytest.raises(ValueError, match="hyper_gcn: expected size one of base, large, got 'huge'"):
+        create_model("hyper_gcn", size="huge")
+    with pytest.raises(ValueError, match=r"expected topk from 1 to 28, .* got 30"):
+        create_model("hyper_gcn", topk=30)
     with pytest.raises(ValueError, match='expected input_norm "MVC" or "VC"'):
         create_model("st_gcn", input_norm="C")
     with pytest.raises(ValueError, match='expected temporal "single" or "multi"'):

@@ -10,7 +10,15 @@ from skelops.testing import replay
 from skelops.testing.rule import rule_value
 
 CASES = Path(__file__).parents[3] / "shared" / "golden" / "cases"
-KINDS = ("ctrgcn_*", "pyskl_*", "brl_mstcn*", "brl_stgcnpp*", "brl_unit*", "psumnet_*")
+KINDS = (
+    "ctrgcn_*",
+    "pyskl_*",
+    "hypergcn_*",
+    "psumnet_*",
+    "brl_mstcn*",
+    "brl_stgcnpp*",
+    "brl_unit*",
+)
 DATA = (
     "feeder_*",
     "hiclr_aug*",
@@ -27,7 +35,6 @@ DATA = (
     "brl_prenormalize3d",
     "brl_uniform*",
     "epamnet_uniform*",
-    "hypergcn_modality*",
     "mamp_feeder*",
     "msclr_flip_orders",
 )

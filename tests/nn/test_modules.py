@@ -10,14 +10,17 @@ from skelops.nn import (
     CTRGraphConv,
     Gates,
     GraphUnit,
+    HyperGraphConv,
     MultiScaleTemporalConv,
     Shortcut,
     STBlock,
     TemporalUnit,
     Topology,
     bn_act_add,
+    divergence_loss,
     make_stages,
     published_parts,
+    static_adjacency,
 )
 
 A = get_layout("coco17").adjacency("spatial")
@@ -123,14 +126,60 @@ def test_gates_have_two_derivatives():
     assert torch.autograd.gradgradcheck(gates, y)
 
 
+LINKS = get_layout("coco17").adjacency("binary")
+
+
+def test_virtual_joints_are_linked_to_all_joints_and_to_none_of_themselves():
+    links = HyperGraphConv(16, 16, LINKS, 2, heads=4).links
+    assert links.shape == (4, 19, 19) and torch.equal(links[:, :17, :17], LINKS.expand(4, -1, -1))
+    assert (links[:, :17, 17:] == 1).all() and (links[:, 17:, :17] == 1).all()
+    assert torch.equal(links[0, 17:, 17:], torch.eye(2))
+    A = static_adjacency(links, torch.ones_like(links))
+    torch.testing.assert_close(A.sum(-1), torch.ones(4, 19))
+    torch.testing.assert_close(A[0, 17], torch.cat([torch.ones(18), torch.zeros(1)]) / 18)
+
+
+def test_the_static_part_may_be_found_for_all_layers_at_once():
+    model = small("hyper_gcn").eval()
+    x = torch.randn(2, 3, 8, 17, 2)
+    expected = model.features(x)
+    model.trunk = lambda x: model.blocks[1](model.blocks[0](x))
+    torch.testing.assert_close(model.features(x), expected)
+
+
+def test_virtual_joints_without_features_are_those_of_a_frame_of_zeros():
+    """With p = 0 and alpha = 0 the virtual joints give the bias, as zero joints would."""
+    conv = HyperGraphConv(16, 16, LINKS, 1, heads=4)
+    nn.init.zeros_(conv.hyper_joint)
+    nn.init.zeros_(conv.alpha)
+    nn.init.normal_(conv.conv_d.bias)
+    x = torch.randn(2, 16, 3, 17)
+    A = static_adjacency(conv.links, conv.edge_importance)[:, :17]
+    f = conv.conv_d(torch.cat([x, torch.zeros(2, 16, 3, 1)], -1)).unflatten(1, (4, 4))
+    expected = torch.einsum("kuv,nkctv->nkctu", A, f).flatten(1, 2)
+    torch.testing.assert_close(conv(x), expected)
+
+
+def test_divergence():
+    same = torch.randn(1, 8).repeat(3, 1).requires_grad_()
+    loss = divergence_loss([same, torch.eye(4)[:3], -torch.eye(8)[:3]])
+    assert loss.item() == pytest.approx(1 / 3, rel=1e-6)
+    loss.backward()
+    assert same.grad.abs().max() < 1e-6  # nothing parts joints in one place
+    assert divergence_loss([torch.ones(1, 4)]) == divergence_loss([torch.ones(0, 4)]) == 0
+    opposite = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
+    assert divergence_loss([opposite]).item() == pytest.approx(0, abs=1e-6)
+
+
 def test_no_gradient_where_nobody_wants_one():
     unit = GraphUnit(CTRGraphConv(3, 8, A, 4), 3, 8)
     unit.requires_grad_(False)
     assert not unit(torch.randn(2, 3, 4, 17)).requires_grad
 
 
-def test_autocast():
-    block = small("ctr_gcn").blocks[1]
+@pytest.mark.parametrize("name", ["ctr_gcn", "hyper_gcn"])
+def test_autocast(name):
+    block = small(name).blocks[1]
     with torch.autocast("cpu", torch.bfloat16):
         y = block(torch.randn(2, 16, 6, 17))
     assert y.dtype == torch.bfloat16
@@ -150,6 +199,12 @@ def test_errors():
         Topology(A, "free")
     with pytest.raises(ValueError, match=r"Topology: expected A of shape \(K, V, V\)"):
         Topology(A[0])
+    with pytest.raises(ValueError, match=r"HyperGraphConv: expected topk from 1 to 20, .*, got 21"):
+        HyperGraphConv(16, 16, LINKS, 3, topk=21)
+    with pytest.raises(ValueError, match="expected channels divisible by 8 heads, got 16 -> 12"):
+        HyperGraphConv(16, 12, LINKS)
+    with pytest.raises(ValueError, match="expected num_virtual >= 0, got -1"):
+        HyperGraphConv(16, 16, LINKS, -1)
     with pytest.raises(ValueError, match="MultiScaleTemporalConv: expected branches"):
         MultiScaleTemporalConv(8, 8, ["1x1", (3, 1)])
     with pytest.raises(ValueError, match="expected widths of 4 branches that sum to 3"):

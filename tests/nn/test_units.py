@@ -14,6 +14,7 @@ from skelops.testing.rule import rule_value
 
 OFFICIAL = "Uason-Chen/CTR-GCN model/ctrgcn.py"
 PYSKL = "kennymckormick/pyskl pyskl/models/gcns/utils"
+HYPER = "6UOOON9/Hyper-GCN model/hypergcn_base.py"
 N, T = 2, 7
 
 
@@ -104,15 +105,26 @@ def test_dynamic_unit(ctr, ada, C, out, ratio, K):
     check(module, f"{PYSKL}/gcn.py", "dggcn", kwargs, C, 20)
 
 
-@pytest.mark.parametrize("source", [OFFICIAL, f"{PYSKL}/tcn.py"])
+@pytest.mark.parametrize(
+    ("C", "out", "V", "Q", "K", "reduction"),
+    [(64, 64, 25, 3, 8, 2), (32, 48, 20, 1, 4, 4), (48, 32, 17, 5, 2, 8), (32, 32, 25, 0, 8, 4)],
+)
+def test_hyper_unit(C, out, V, Q, K, reduction):
+    module = plain.HyperUnit(C, out, V, Q, K, reduction)
+    kwargs = {"in_channels": C, "out_channels": out, "vertex_nums": V, "virtual_num": Q}
+    kwargs |= {"num_subset": K, "rel_reduction": reduction}
+    check(module, HYPER, "HYPERGC", kwargs, C, V)
+
+
+@pytest.mark.parametrize("source", [OFFICIAL, f"{PYSKL}/tcn.py", HYPER])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize(
     ("C", "out", "k", "dilations"), [(24, 24, 3, (1, 2, 3, 4)), (8, 16, 5, (1, 3))]
 )
 @pytest.mark.parametrize("residual", [True, False])
 def test_scales(source, stride, C, out, k, dilations, residual):
-    relu = source != OFFICIAL
-    module = plain.Scales(C, out, k, stride, dilations, residual, relu)
+    relu, padding = source.startswith(PYSKL), "replicate" if source == HYPER else "zeros"
+    module = plain.Scales(C, out, k, stride, dilations, residual, relu, padding)
     kwargs = {"kernel_size": k, "stride": stride, "dilations": list(dilations)}
     kwargs |= {"in_channels": C, "out_channels": out, "residual": residual}
     kind = "MSTCN" if relu else "MultiScale_TemporalConv"
@@ -167,6 +179,15 @@ def test_blocks(C, out, stride, residual):
     check(module, PYSKL, "DGBlock", kwargs | {"gcn_ratio": 0.125}, C, 17)
 
 
+@pytest.mark.parametrize(("C", "out", "stride"), [(32, 32, 1), (32, 64, 2), (32, 32, 2)])
+def test_hyper_block(C, out, stride):
+    unit = plain.HyperUnit(C, out, 20)
+    tcn = plain.Scales(out, out, 5, stride, (1, 2), residual=False, padding="replicate")
+    kwargs = {"in_channels": C, "out_channels": out, "num_point": 20, "hyper_joints": 3}
+    module = plain.Block(unit, tcn, C, out, stride)
+    check(module, HYPER, "TCN_GCN_unit", kwargs | {"stride": stride}, C, 20)
+
+
 def stack(block, stages, C):
     """Blocks for (channels, stride) stages from ``block(C, out, stride, residual)``."""
     blocks = []
@@ -196,6 +217,15 @@ def test_official_networks(baseline):
     kwargs |= {"graph": "graph.ucla.Graph", "graph_args": {"labeling_mode": "spatial"}}
     source = "Uason-Chen/CTR-GCN model/baseline.py" if baseline else OFFICIAL
     check_case(module, source, "Model", kwargs, {"x": torch.randn(1, 9, 8, V, M)})
+
+
+@pytest.mark.parametrize("inflate", [(4,), (4, 7)])
+def test_hyper_networks(inflate):
+    V, M, C = 20, 1, 2
+    module = plain.HyperNet(make_stages(32, 9, inflate, down=(4, 7)), V, M, C, 7, Q=2)
+    kwargs = {"num_class": 7, "num_point": V, "num_person": M, "in_channels": C}
+    kwargs |= {"graph": "graph.ucla.Graph", "hyper_joints": 2, "graph_args": {}}
+    check_case(module, HYPER, "Model", kwargs, {"x": torch.randn(2, C, 8, V, M)})
 
 
 def pyskl_case(name, V):

@@ -36,6 +36,17 @@ def test_two_processes_train_as_one(strategy, one, start, tmp_path):
         assert one.column(name) == pytest.approx(two.column(name), rel=1e-5), name
 
 
+def test_hyper_gcn_trains_sharded_as_replicated(start, tmp_path):
+    """Its auxiliary loss and its static graphs use parameters outside of their blocks."""
+    options = ["--model.model", "hyper_gcn", "--model.model_kwargs", "{base_channels: 16}"]
+    losses = []
+    for name, strategy in (("ddp", DDP), ("fsdp", SHARDED)):
+        run = start(tmp_path / name, *options, *strategy)
+        run.finish()
+        losses.append(run.column("train_loss"))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
 def test_a_lost_rank_restarts_from_the_last_checkpoint(start, tmp_path):
     options = [*DDP, "--model.model_kwargs", "{base_channels: 8}", "--ckpt_path", "last"]
     options += ["--step_checkpoint.every_n_train_steps", "1"]

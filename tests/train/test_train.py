@@ -53,6 +53,19 @@ def test_two_steps(tmp_path):
     assert 0 <= result["test_top1"] <= 1 and np.isfinite(result["test_loss"])
 
 
+def test_a_further_term_of_the_loss(tmp_path):
+    class Drawn(Tiny):
+        def auxiliary_loss(self):
+            return 3 * self.fc.bias.sum() + 100
+
+    module = Recognizer(Drawn(), num_classes=16)
+    nn.init.zeros_(module.model.fc.bias)
+    run = trainer(tmp_path, max_steps=1)
+    run.fit(module, data())
+    assert 90 < run.callback_metrics["loss"] < 110
+    assert (module.model.fc.bias < 0).all()
+
+
 def test_the_named_model_is_built_for_the_data(tmp_path):
     source = data(num_clips=48, train_groups=[1, 2])
     module = Recognizer(

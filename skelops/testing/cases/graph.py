@@ -158,6 +158,48 @@ register(
 )
 
 
+def hypergraph_conv(
+    draw, N=2, C=4, D=6, T=2, V=3, Q=2, K=2, bias=True, per_sample=True, layout="contiguous",
+    absent=False,
+):  # fmt: skip
+    x = draw.normal(N, C, T, V)
+    if absent:
+        x[::2] = 0
+    A = draw.normal(*((N,) if per_sample else ()), K, V, V + Q, scale=(V + Q) ** -0.5)
+    w = draw.normal(D, C // K, scale=(C // K) ** -0.5)
+    b = draw.normal(D) if bias else None
+    virtual = draw.normal(Q, C) if Q else None
+    return _arranged(layout, x, A, w, b, virtual)
+
+
+_hyper = partial(Case, build=hypergraph_conv, public=ops.hypergraph_conv)
+for bias, Q, per_sample in product((True, False), (2, 0), (True, False)):
+    name = f"{'' if bias else 'no_'}bias-{Q}_virtual-{'per_sample' if per_sample else 'shared'}"
+    dims = {"bias": bias, "Q": Q, "per_sample": per_sample}
+    register("hypergraph_conv", _hyper(name, dims=dims, small=True))
+register(
+    "hypergraph_conv",
+    _hyper("narrower", dims=dict(C=6, D=4, V=2, Q=1), small=True),
+    _hyper("hypergcn", dims=dict(N=1, C=128, D=128, T=64, V=25, Q=3, K=8)),
+    _hyper("hypergcn_wider", dims=dict(N=2, C=128, D=256, T=13, V=25, Q=3, K=8)),
+    _hyper("hypergcn_256", dims=dict(N=2, C=256, D=256, T=13, V=25, Q=3, K=8)),
+    _hyper("nw_ucla", dims=dict(N=2, C=128, D=128, T=13, V=20, Q=3, K=8)),
+    _hyper("no_virtual", dims=dict(N=2, C=128, D=128, T=13, V=25, Q=0, K=8, bias=False)),
+    _hyper("shared", dims=dict(N=5, C=64, D=128, T=13, V=20, Q=3, K=8, per_sample=False)),
+    _hyper("one_head", dims=dict(N=2, C=5, D=7, T=13, V=17, Q=3, K=1)),
+    _hyper("uneven_heads", dims=dict(N=2, C=15, D=51, T=13, V=25, Q=2, K=3)),
+    _hyper("narrow_result", dims=dict(N=2, C=128, D=16, T=13, V=20, Q=3, K=4)),
+    _hyper("one_joint", dims=dict(N=2, C=6, D=4, T=13, V=1, Q=1, K=2)),
+    _hyper("one_frame", dims=dict(N=5, C=128, D=128, T=1, V=25, Q=3, K=8)),
+    _hyper("whole_body", dims=dict(N=1, C=16, D=32, T=13, V=67, Q=5, K=2)),
+    _hyper("two_bodies", dims=dict(N=1, C=16, D=16, T=13, V=125, Q=3, K=1)),
+    _hyper("absent_person", dims=dict(N=2, C=16, D=32, T=13, V=25, Q=3, K=2, absent=True)),
+    _hyper("transposed", dims=dict(N=2, C=16, D=32, T=13, V=20, Q=3, K=2, layout="transposed")),
+    _hyper("sliced", dims=dict(N=2, C=16, D=8, T=13, V=25, Q=3, K=2, layout="sliced")),
+    _hyper("expanded", dims=dict(N=5, C=16, D=32, T=13, V=25, Q=3, K=2, layout="expanded")),
+)
+
+
 def bn_act_add(
     draw, N=2, C=3, T=3, V=4, training=True, relu=True, residual=None, running=True, mean=0.0,
     scale=1.0, layout="contiguous", absent=False, norm_dtype="float32",
@@ -323,4 +365,57 @@ register(
     _mean("transposed", dims=dict(N=2, C=5, T=13, V=20, layout="transposed")),
     _mean("sliced", dims=dict(N=2, C=5, T=13, V=67, layout="sliced")),
     _mean("expanded", dims=dict(N=5, C=5, T=13, V=17, layout="expanded")),
+)
+
+
+def hyper_adjacency(
+    draw, N=2, K=2, D=3, W=5, topk=3, rows=None, virtual=0, scale=1.0, alpha=0.8,
+    scalar_alpha=False, weightless=False, layout="contiguous",
+):  # fmt: skip
+    """The last ``virtual`` vertices coincide, as those of a new model do; all of them if W."""
+    embedding = draw.normal(N, K, D, W, scale=scale)
+    embedding[..., W - virtual :] = embedding[..., W - 1 :]
+    edge_weight = torch.tanh(draw.normal(N, K, W))
+    tensors = (
+        embedding,
+        torch.zeros_like(edge_weight) if weightless else edge_weight,
+        draw.normal(K, W, W, scale=W**-0.5),
+        draw.normal(*(() if scalar_alpha else (1,)), mean=alpha, scale=0.1),
+    )
+    return *_arranged(layout, *tensors), topk, W if rows is None else rows
+
+
+def _hyper_adjacency_public(*args):
+    *tensors, topk, rows = args
+    return ops.hyper_adjacency(*tensors, topk=topk, rows=rows)
+
+
+_hyper = partial(Case, build=hyper_adjacency, public=_hyper_adjacency_public)
+register(
+    "hyper_adjacency",
+    _hyper("square", small=True),
+    _hyper("rows", dims=dict(rows=3, scalar_alpha=True), small=True),
+    _hyper("one_row", dims=dict(rows=1, topk=2), small=True),
+    _hyper("all_neighbours", dims=dict(topk=5, rows=4), small=True),
+    _hyper("no_neighbours", dims=dict(topk=1), small=True),
+    _hyper("switched_off", dims=dict(alpha=-0.8), small=True),
+    _hyper("ntu_64", dims=dict(K=8, D=4, W=28, topk=9, rows=25)),
+    _hyper("ntu_128", dims=dict(N=1, K=8, D=8, W=28, topk=9, rows=25)),
+    _hyper("ntu_256", dims=dict(N=1, K=8, D=16, W=28, topk=9, rows=25)),
+    _hyper("ntu_no_virtual", dims=dict(N=1, K=8, D=4, W=25, topk=9)),
+    _hyper("nw_ucla", dims=dict(N=5, K=8, D=8, W=23, topk=9, rows=20)),
+    _hyper("coco", dims=dict(N=1, K=3, D=5, W=17, topk=17)),
+    _hyper("new_virtual", dims=dict(K=8, D=4, W=28, topk=9, rows=25, virtual=3)),
+    _hyper("coincident", dims=dict(K=3, D=4, W=20, topk=9, virtual=20)),
+    _hyper("weightless", dims=dict(K=3, D=4, W=20, topk=5, weightless=True)),
+    _hyper("far_apart", dims=dict(K=3, D=4, W=20, topk=9, scale=200.0)),
+    _hyper("close", dims=dict(K=3, D=4, W=20, topk=9, scale=1e-3)),
+    _hyper("one_vertex", dims=dict(K=3, D=4, W=1, topk=1)),
+    _hyper("one_channel", dims=dict(K=3, D=1, W=25, topk=9)),
+    _hyper("whole_body", dims=dict(N=1, K=3, D=16, W=67, topk=20, rows=64)),
+    _hyper("two_bodies", dims=dict(N=1, K=2, D=64, W=128, topk=9)),
+    _hyper("dense_128", dims=dict(N=1, K=1, D=8, W=128, topk=100, rows=127)),
+    _hyper("transposed", dims=dict(K=3, D=4, W=25, topk=9, layout="transposed")),
+    _hyper("sliced", dims=dict(K=3, D=8, W=28, topk=9, rows=25, layout="sliced")),
+    _hyper("expanded", dims=dict(N=5, K=3, D=4, W=23, topk=9, layout="expanded")),
 )

@@ -14,6 +14,7 @@ from skelops.data import plan as p
 from skelops.data.plan import ClipPlan
 from skelops.data.streams import Streams, make_streams
 from skelops.data.transform import (
+    get_transform,
     legacy_uniform_frames,
     turn_onto,
     uniform_test_frames,
@@ -461,8 +462,7 @@ def get_clips(case: Case) -> Replay:
 @replays("6UOOON9/Hyper-GCN", "feeders/feeder_ntu.py")
 def hyper_modality(case: Case) -> Replay:
     name = ("bone" if case.kwargs["bone"] else "joint") + "_motion" * case.kwargs["vel"]
-    parents = [-1 if v == 20 else parent for v, parent in enumerate(NTU.graph_parents)]
-    streams = make_streams(name, NTU, parents=parents, root=20)
+    streams = get_transform("hyper_gcn").streams(name, NTU)
     return Replay(lambda x: sample(x[None], streams=streams)[0])
 
 

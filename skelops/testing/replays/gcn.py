@@ -133,7 +133,11 @@ def temporal_conv(shapes: Shapes, options: Options) -> TemporalConv:
 
 
 def multi_scale(
-    shapes: Shapes, dilations: Sequence[int], kinds: Sequence[str], options: Options
+    shapes: Shapes,
+    dilations: Sequence[int],
+    kinds: Sequence[str],
+    options: Options,
+    padding_mode: str = "zeros",
 ) -> MultiScaleTemporalConv:
     """Widths and kernel sizes from the shapes; ``kinds`` are the branches without a kernel."""
     convs = [
@@ -151,15 +155,19 @@ def multi_scale(
         widths=widths,
         transform=transform is not None,
         mean_joint=shapes["add_coeff"][0] if "add_coeff" in shapes else None,
+        padding_mode=padding_mode,
     )
 
 
 def plain_scales(
-    shapes: Shapes, options: Options, dilations: Sequence[int] = (1, 2, 3, 4)
+    shapes: Shapes,
+    options: Options,
+    dilations: Sequence[int] = (1, 2, 3, 4),
+    padding_mode: str = "zeros",
 ) -> MultiScaleTemporalConv:
     dilations = options.take("dilations", dilations)
     options.take("kernel_size")
-    return multi_scale(shapes, dilations, ["max", "1x1"], options)
+    return multi_scale(shapes, dilations, ["max", "1x1"], options, padding_mode)
 
 
 def transformed_scales(shapes: Shapes, options: Options) -> MultiScaleTemporalConv:
