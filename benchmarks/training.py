@@ -27,6 +27,8 @@ RESULTS = Path(__file__).resolve().parent / "trainings"
 PAGE = records.ROOT / "docs" / "training.md"
 STREAMS = ("joint", "bone", "joint_motion", "bone_motion")
 PARTS = ("body", "hand", "leg")
+SIX = ("joint", "bone", "skip", "joint_motion", "bone_motion", "skip_motion")
+GROUPS = ("head", "medium", "tail")
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Training:
     recipes: tuple[str, ...]
     arguments: tuple[str, ...] = ()
     published: str = "-"
+    fusion: str = "ctr_gcn"  # of the streams of its group
 
     def command(self, name: str, source: str) -> list[str]:
         configs = [word for recipe in self.recipes for word in ("--config", recipe)]
@@ -48,20 +51,45 @@ class Training:
 _SHORT = ("--model.schedule", "one_cycle", "--model.lr", "0.1", "--model.reference_batch", "64")
 _SHORT += ("--data.batch_size", "64", "--trainer.max_epochs", "40")
 _FOUR = "96.5, four streams of the full network (Chen et al., ICCV 2021)"
-_PRMD = "UI-PRMD odd/even subjects, 20 classes: movement x correctness"
 _CORRECT = ("--data.divide", "correct", "--data.repeat", "2", "--data.window", "40")
 _ROOTED = ("--data.transform", "hyper_gcn")
 # What Hyper-GCN trains on: title, recipes, arguments and streams.
 _HYPER = {
     "nw_ucla": ("NW-UCLA cross-view", ("nw_ucla", "nw_ucla_drop"), (), STREAMS),
     "ui_prmd20": (
-        _PRMD,
+        "UI-PRMD odd/even subjects, 20 classes: movement x correctness",
         ("ui_prmd",),
         (*_CORRECT, *_ROOTED),
         ("joint",),
     ),
     "synthetic": ("Synthetic set, unseen subjects", ("synthetic",), _ROOTED, ("joint",)),
 }
+_PLAIN = (
+    *("--data.rebalance", "false", "--model.mix_up", "null"),
+    *("--model.action_aware", "null"),
+)  # the network of BRL without the rest
+
+
+def _long_tailed(
+    name: str, title: str, recipes: tuple[str, ...], arguments: tuple[str, ...] = (),
+    repeat: tuple[int, int] = (5, 9), streams: tuple[str, ...] = ("joint",),
+) -> dict[str, Training]:  # fmt: skip
+    """BRL and its plain peer; ``repeat``: passes per epoch of either, for about as many clips."""
+    recipe = recipes[-1]
+    title = f"{title}, ST-GCN++ of {'half' if recipe == 'brl_small' else 'full'} width"
+    ours, plain = ((*arguments, "--data.repeat", str(n)) for n in repeat)
+    found = {
+        f"{name}-{recipe}-{stream}": Training(
+            f"{title}, BRL, {stream}", (*recipes, stream), ours, fusion="brl"
+        )
+        for stream in streams
+    }
+    found[f"{name}-{recipe.replace('brl', 'plain')}-joint"] = Training(
+        f"{title}, plain sampling and loss, joint", (*recipes, "joint"), (*plain, *_PLAIN)
+    )
+    return found
+
+
 TRAININGS = {
     **{
         f"nw_ucla-ctr_gcn_small-{stream}": Training(
@@ -77,7 +105,7 @@ TRAININGS = {
         ("--model.model", "st_gcn_pp"),
     ),
     "ui_prmd20-ctr_gcn_small-joint": Training(
-        f"{_PRMD}, CTR-GCN of half width",
+        "UI-PRMD odd/even subjects, 20 classes: movement x correctness, CTR-GCN of half width",
         ("ui_prmd", "ctr_gcn_small", "joint"),
         _CORRECT,
     ),
@@ -86,11 +114,12 @@ TRAININGS = {
             f"{title}, PSUMNet{' of half width' if method == 'psumnet_small' else ''}, {part}",
             (data.rstrip("0123456789"), recipe, f"psumnet_{part}"),
             arguments,
+            fusion="psumnet_ntu60_xsub",
         )
         for data, title, arguments in (
             ("nw_ucla", "NW-UCLA cross-view", ()),
-            ("ui_prmd20", _PRMD, _CORRECT),
-            ("synthetic", "Synthetic set, unseen subjects", ()),
+            ("ui_prmd20", "UI-PRMD odd/even subjects, 20 classes", _CORRECT),
+            ("synthetic", "synthetic set, unseen subjects", ()),
         )
         for method, recipe in (("psumnet_small", "ctr_gcn_small"), ("psumnet", "psumnet"))
         for part in PARTS
@@ -121,11 +150,32 @@ TRAININGS = {
         for data, (title, recipes, arguments, streams) in _HYPER.items()
         for stream in streams
     },
+    **_long_tailed(
+        "nw_ucla_lt", "NW-UCLA-LT cross-view", ("nw_ucla", "nw_ucla_lt", "brl_small"), streams=SIX
+    ),
+    **_long_tailed(
+        "nw_ucla_lt", "NW-UCLA-LT cross-view", ("nw_ucla", "nw_ucla_lt", "brl"), streams=SIX
+    ),
+    **_long_tailed(
+        "ui_prmd20_lt",
+        "UI-PRMD odd/even subjects, 20 classes with 50 to 5 clips",
+        ("ui_prmd", "brl_small"),
+        ("--data.divide", "correct", "--data.long_tail", "[50,0.1]"),
+    ),
+    **_long_tailed(
+        "synthetic_lt",
+        "synthetic, 16 classes with 64 to 3 clips",
+        ("synthetic", "brl_small"),
+        ("--data.long_tail", "[64,0.05]"),
+        repeat=(2, 4),
+    ),
 }
 
 
 def run(name: str, source: str) -> Path:
     """Train, evaluate the last epoch and write ``benchmarks/trainings/<name>.json``."""
+    from skelops.train.ensemble import load_predictions
+
     training = TRAININGS[name]
     command = training.command(name, source)
     folder = Path("runs") / name
@@ -145,7 +195,7 @@ def run(name: str, source: str) -> Path:
         "seconds": round(seconds),
         "threads": torch.get_num_threads() if device == "cpu" else None,
         "epochs": len(curve),
-        **{key: curve[-1][f"val_{key}"] for key in ("top1", "top5", "mean_class")},
+        **load_predictions(folder / "predictions.npz").accuracies(),
         "curve": curve,
         "environment": records.environment(device),
     }
@@ -164,31 +214,29 @@ def _curve(path: Path) -> list[dict[str, float]]:
 
 
 def fuse(group: str) -> Path:
-    """Fuse the four streams, or the three parts, of a group with the published weights."""
+    """Fuse the streams, or the parts, of a group with the published weights."""
+    from skelops.train.ensemble import PRESETS, load_predictions
     from skelops.train.ensemble import fuse as fused
-    from skelops.train.ensemble import load_predictions
-    from skelops.train.metrics import accuracies
 
-    parts = f"{group}-{PARTS[0]}" in TRAININGS
-    members, weights = (PARTS, "psumnet_ntu60_xsub") if parts else (STREAMS, "ctr_gcn")
-    names = [f"{group}-{member}" for member in members]
+    fusion = next(t.fusion for n, t in TRAININGS.items() if n.rpartition("-")[0] == group)
+    names = [f"{group}-{stream}" for stream in PRESETS[fusion][1]]
     files = [f"runs/{name}/predictions.npz" for name in names]
     predictions = [load_predictions(file) for file in files]
-    score = torch.from_numpy(fused(predictions, weights)[0])
-    found = accuracies(score, torch.from_numpy(predictions[0].label))
+    found = predictions[0].accuracies(fused(predictions, fusion)[0])
     singles = [json.loads((RESULTS / f"{name}.json").read_text()) for name in names]
-    what = "three parts" if parts else "four streams"
+    number = {3: "three", 4: "four", 6: "six"}[len(names)]
+    what = "parts" if set(PRESETS[fusion][1]) == set(PARTS) else "streams"
     record = {
-        "title": f"{singles[0]['title'].rpartition(',')[0]}, {what}",
-        "command": f"skelops ensemble {' '.join(files)} --weights {weights}",
+        "title": singles[0]["title"].rsplit(",", 1)[0] + f", {number} {what}",
+        "command": f"skelops ensemble {' '.join(files)} --weights {fusion}",
         "published": singles[0]["published"],
         "seconds": sum(single["seconds"] for single in singles),
         "threads": singles[0]["threads"],
         "epochs": singles[0]["epochs"],
-        **{key: float(value) for key, value in found.items()},
+        **found,
         "environment": singles[0]["environment"],
     }
-    return _write(f"{group}-{what.split()[0]}", record)
+    return _write(f"{group}-{number}", record)
 
 
 def _write(name: str, record: dict) -> Path:
@@ -210,10 +258,18 @@ def table() -> str:
         rows.append([
             f"[{r['title']}](../benchmarks/trainings/{path.name})",
             *(f"{100 * r[key]:.1f}" for key in ("top1", "mean_class")),
+            " / ".join(f"{100 * r[key]:.1f}" for key in GROUPS if key in r),
             f"{r['epochs']}", f"{r['seconds'] / 60:.0f} min, {where}",
         ])  # fmt: skip
         commands.append(r["command"])
-    header = ["training", "top-1 %", "mean class %", "epochs", "wall time"]
+    header = [
+        "training",
+        "top-1 %",
+        "mean class %",
+        "head / medium / tail %",
+        "epochs",
+        "wall time",
+    ]
     listing = "\n".join(commands)
     return f"{markdown(header, rows)}\n```sh\n{listing}\n```\n" if rows else "No results yet.\n"
 

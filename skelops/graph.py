@@ -177,6 +177,13 @@ class Layout:
             A = torch.stack([A * identity, A * off * (1 - closer), A * off * closer])
         return A.to(dtype)
 
+    def incidence(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Body parts as hyperedges: (V, E) of 0 and 1, a column per entry of ``parts``."""
+        H = torch.zeros(self.num_joints, len(self.parts), dtype=dtype)
+        for e, joints in enumerate(self.parts.values()):
+            H[list(joints), e] = 1
+        return H
+
     def hop_distances(self, parents: Sequence[int] | None = None) -> Tensor:
         """Edges between every two joints, (V, V) float32; infinite where none connect them."""
         link = self._links(parents)

@@ -127,9 +127,10 @@ def multiplications(
     """Of the published equations, the temporal mean taken before W1 and W2."""
     B, T, total = sizes["N"] * sizes["M"], sizes["T"], 0.0
     for i, (inputs, outputs, stride) in enumerate(blocks):
-        graph = 3 * outputs * (inputs + joints) + (inputs * outputs if inputs != outputs else 0)
+        changes = inputs != outputs
+        graph = 3 * outputs * (inputs + joints) + (inputs * outputs if changes else 0)
         after = outputs**2 // 4 + 2 * 5 * (outputs // 4) ** 2
-        after += inputs * outputs if i and (inputs != outputs or stride > 1) else 0
+        after += inputs * outputs if i and (changes or stride > 1) else 0
         relations = 8 if inputs == 3 else inputs // 8
         topology = 3 * relations * (outputs * joints**2 + 2 * inputs * joints)
         frames = T * (graph + outputs**2 * 3 // 4) + T // stride * after

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -64,28 +64,28 @@ class EagerPSUMNet(nn.Module):
         return scores[0] + scores[1] + scores[2]
 
 
-def _multiplications(*parts: str):
-    def total(sizes: Mapping[str, int]) -> float:
-        return sum(multiplications(sizes, blocks_of(p), len(PARTS[p][0])) for p in parts)
-
-    return total
+def _multiplications(parts: Sequence[str]) -> Callable[[Mapping[str, int]], float]:
+    return lambda sizes: sum(
+        multiplications(sizes, blocks_of(part), len(PARTS[part][0])) for part in parts
+    )
 
 
 CASES = [
     NetworkCase(
-        "training step, body", STEP, {"N": 8, "C": CHANNELS, "M": 2, "T": 64},
+        "training step, body", STEP, {"N": 8, "M": 2, "T": 64},
         published=lambda sizes: EagerPart("body", sizes["M"]),
         ours=lambda sizes: create_model("psumnet_body", num_classes=CLASSES),
-        multiplications=_multiplications("body"),
+        multiplications=_multiplications(["body"]),
         targets={STEP: {"eager": 2.2, "compile": 1.8, "saved": 0.4}},
         headline="PSUMNet, training step of the body",
         gpu={"N": 64},
+        channels=CHANNELS,
     ),
     NetworkCase(
         "inference, three parts", INFERENCE, {"N": 1, "M": 2, "T": 64},
         published=lambda sizes: EagerPSUMNet(sizes["M"]),
         ours=lambda sizes: create_model("psumnet", num_classes=CLASSES),
-        multiplications=_multiplications(*ALPHAS),
+        multiplications=_multiplications(list(PARTS)),
         targets={INFERENCE: {"eager": 2, "compile": 1.5}},
         headline="PSUMNet, inference of one clip",
     ),

@@ -327,7 +327,7 @@ class HyperGradient {
     for (int64_t e = 0; e < s.vertices; ++e) {
       const Vec d = at(graph.distance, e, i);
       const Vec pull = at(graph.member, e, i) * (mean - at(joint_, e, i)) / d;
-      S::store(by_row_.get() + e * width_ + i, d > A(0) ? pull : Vec{});
+      S::store(by_row_.get() + e * width_ + i, d == A(0) ? Vec{} : pull);
     }
   }
 

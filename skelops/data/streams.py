@@ -86,15 +86,15 @@ def make_streams(
             raise _check.fail("make_streams", f"streams of {STREAMS}", repr(name))
     layout = get_layout(layout)
     V, own = layout.num_joints, list(layout.parents)
+    roots = [v for v, parent in enumerate(layout.graph_parents) if v == parent]
+    if parents == "graph":
+        parents = [-1 if v in roots else parent for v, parent in enumerate(layout.graph_parents)]
+    root = roots[0] if root is True else root
     if isinstance(part, str):
         cut = body_part(layout, part)
         part = cut.joints
         for v, p in zip(part, cut.layout.parents, strict=True):
             own[v] = part[p]
-    roots = [v for v, parent in enumerate(layout.graph_parents) if v == parent]
-    if parents == "graph":
-        parents = [-1 if v in roots else parent for v, parent in enumerate(layout.graph_parents)]
-    root = roots[0] if root is True else root
     bone = _table("parents", own if parents is None else parents, V)
     skip = [v if p < 0 or bone[p] in (p, -1) else bone[p] for v, p in enumerate(bone)]
     skip = _table("skip_parents", skip if skip_parents is None else skip_parents, V)

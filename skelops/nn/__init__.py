@@ -6,6 +6,7 @@ from skelops.nn.blocks import GraphUnit, Shortcut, STBlock, TemporalUnit
 from skelops.nn.ctr_graph_conv import CTRGraphConv, DynamicGraphConv
 from skelops.nn.graph_conv import GraphConv
 from skelops.nn.hyper_graph_conv import HyperGraphConv, divergence_loss, static_adjacency
+from skelops.nn.hypergraph_conv import HypergraphConv
 from skelops.nn.norm import bn_act_add
 from skelops.nn.packed import Packed, Part, kaiming_, published_parts
 from skelops.nn.temporal_conv import MultiScaleTemporalConv, TemporalConv
@@ -19,6 +20,7 @@ __all__ = [
     "GraphConv",
     "GraphUnit",
     "HyperGraphConv",
+    "HypergraphConv",
     "MultiScaleTemporalConv",
     "Packed",
     "Part",

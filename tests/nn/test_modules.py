@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from skelops import hypergraph_propagate
 from skelops.graph import get_layout
 from skelops.models import create_model, list_models
 from skelops.nn import (
@@ -11,6 +12,7 @@ from skelops.nn import (
     Gates,
     GraphUnit,
     HyperGraphConv,
+    HypergraphConv,
     MultiScaleTemporalConv,
     Shortcut,
     STBlock,
@@ -225,3 +227,37 @@ def test_block_keeps_only_what_the_ops_need():
         y = block(x)
     size = sum(t.untyped_storage().nbytes() for t in kept.values()) / y.untyped_storage().nbytes()
     assert size < 6, size
+
+
+@pytest.mark.parametrize("normalization", ["row", "symmetric"])
+def test_hypergraph_conv_is_its_function(normalization):
+    H = get_layout("ntu25").incidence()
+    x = torch.randn(2, 4, 3, 25)
+    conv = HypergraphConv(4, 8, H, normalization)
+    expected = hypergraph_propagate(x, H, None, conv.weight, conv.bias, normalization=normalization)
+    torch.testing.assert_close(conv(x), expected)
+    own = HypergraphConv(4, 8, normalization=normalization, bias=False, aggregate_first=False)
+    per_sample, weights = torch.rand(2, 25, 6), torch.rand(2, 6)
+    torch.testing.assert_close(
+        own(x, per_sample, weights),
+        hypergraph_propagate(x, per_sample, weights, own.weight, normalization=normalization),
+    )
+
+
+def test_hypergraph_conv_learns_its_edges():
+    H = get_layout("ntu25").incidence()
+    conv = HypergraphConv(4, 8, H, learn_edge_weight=True, aggregate_first=False)
+    torch.testing.assert_close(
+        conv(x := torch.randn(2, 4, 3, 25)),
+        hypergraph_propagate(x, H, None, conv.weight, conv.bias, aggregate_first=False),
+    )
+    conv(x).square().sum().backward()
+    assert all(p.grad.isfinite().all() for p in conv.parameters())
+    assert set(published_parts(conv)) == {"lin.weight", "bias", "edge_weight"}
+
+
+def test_hypergraph_conv_needs_a_hypergraph():
+    with pytest.raises(ValueError, match="HypergraphConv: expected H where the edge weights"):
+        HypergraphConv(4, 8, learn_edge_weight=True)
+    with pytest.raises(ValueError, match="HypergraphConv: expected H here or at construction"):
+        HypergraphConv(4, 8)(torch.randn(2, 4, 3, 25))

@@ -56,6 +56,18 @@ CASES = [
     ("bn_act_add", F32, dict(N=2, C=5, T=13, V=67, residual="norm", layout="transposed")),
     ("bn_act_add", F16, dict(N=5, C=3, T=13, V=20, residual="plain", training=False)),
     ("bn_act_add", F64, dict(N=3, C=3, T=13, V=25, residual="norm")),
+    ("hyper_adjacency", F32, dict(N=2, K=3, D=4, W=28, topk=9, rows=25)),
+    ("hyper_adjacency", F32, dict(N=5, K=2, D=8, W=23, topk=9, rows=20, virtual=3)),
+    ("hyper_adjacency", F32, dict(N=1, K=1, D=3, W=53, topk=40, layout="transposed")),
+    ("hyper_adjacency", F32, dict(N=17, K=1, D=1, W=1, topk=1)),
+    ("hyper_adjacency", F16, dict(N=2, K=2, D=16, W=28, topk=9, rows=25)),
+    ("mixup_cross_entropy", F32, dict(N=700, K=120)),
+    ("mixup_cross_entropy", F32, dict(N=9, K=400, mix="sample", weight=False)),
+    ("mixup_cross_entropy", F32, dict(N=65, K=1100, mix="sample", outside=True)),
+    ("mixup_cross_entropy", F32, dict(N=17, K=60, mix=None, smoothing=0.0)),
+    ("mixup_cross_entropy", F32, dict(N=5, K=60, weightless=True)),
+    ("mixup_cross_entropy", F16, dict(N=13, K=67, layout="sliced")),
+    ("mixup_cross_entropy", F64, dict(N=13, K=17, mix="sample", layout="transposed")),
     ("random_uniform", F32, dict(N=3, count=67)),
     ("random_uniform", F32, dict(N=1, count=130, seed=-(2**63), stream=2**31 - 1, epoch=2**31 - 1)),
     ("skeleton_streams", F32, dict(T=300, V=25, kinds=(0, 0, 1, 1), parents=(-1, 0, -1, 0))),
@@ -66,6 +78,32 @@ CASES = [
     ("temporal_mean", F32, dict(N=2, C=5, T=300, V=25)),
     ("temporal_mean", F16, dict(N=3, C=33, T=1, V=67)),
     ("temporal_mean", F64, dict(N=2, C=3, T=13, V=20, layout="transposed")),
+    ("motion_mask", F32, dict(N=2, T=28, V=25, C=3, segment=4, keep=17)),
+    ("motion_mask", F32, dict(N=2, T=28, V=25, C=3, segment=4, keep=17, exact=True)),
+    ("motion_mask", F32, dict(N=3, T=12, V=17, C=2, segment=12, keep=5, layout="transposed")),
+    ("motion_mask", F16, dict(N=2, T=20, V=20, C=3, segment=5, keep=79, absent=True)),
+    ("slot_mask", F32, dict(N=3, T=13, V=25, C=3)),
+    ("slot_mask", F16, dict(N=2, T=5, V=17, C=19, layout="transposed")),
+    ("part_mask", F32, dict(N=3, T=13, V=17, C=64, per_clip=True)),
+    ("part_mask", F32, dict(N=67, T=1, V=20, C=130)),
+    ("part_mask", F16, dict(N=2, T=5, V=25, C=3, layout="transposed")),
+    ("masked_patch_embed", F32, dict(N=3, T=28, V=25, C=3, segment=4, K=17, D=70)),
+    ("masked_patch_embed", F32, dict(N=2, T=24, V=20, C=3, segment=8, ids=False, D=33)),
+    ("masked_patch_embed", F32, dict(N=2, T=17, V=17, C=2, segment=1, bias=False, D=130, K=40)),
+    ("masked_patch_embed", F32, dict(N=2, T=8, V=17, C=2, segment=8, places=False, D=3, K=5)),
+    ("masked_patch_embed", F16, dict(N=3, T=28, V=25, C=3, segment=4, K=40, D=50)),
+    ("token_restore", F32, dict(N=5, T=7, V=25, K=17, D=70)),
+    ("token_restore", F32, dict(N=2, T=3, V=17, K=0, D=300)),
+    ("token_restore", F16, dict(N=3, T=5, V=20, K=99, D=32, layout="transposed")),
+    ("motion_target", F32, dict(N=3, T=28, V=25, C=3, segment=4)),
+    ("motion_target", F32, dict(N=2, T=24, V=20, C=3, segment=8, stride=5)),
+    ("motion_target", F16, dict(N=2, T=12, V=17, C=2, segment=3, stride=0, layout="transposed")),
+    ("motion_target", F32, dict(N=2, T=6, V=17, C=3, segment=2, stride=9, normalise=False)),
+    ("masked_motion_loss", F32, dict(N=3, T=28, V=25, C=3, segment=4)),
+    ("masked_motion_loss", F32, dict(N=2, T=24, V=20, C=3, segment=8, stride=5)),
+    ("masked_motion_loss", F16, dict(N=2, T=12, V=17, C=2, segment=3, stride=0)),
+    ("masked_motion_loss", F32, dict(N=2, T=13, V=20, segment=1, normalise=False, stride=40)),
+    ("masked_motion_loss", F32, dict(N=2, T=8, V=17, C=3, segment=4, share=1.0)),
 ]
 
 
@@ -110,6 +148,7 @@ def test_agrees_with_reference(name, dtype, dims):
     eager = evaluate(op.reference, op.backward_reference, op, args)
     for key, e in evaluate(op.reference, op.backward_reference, op, exact).items():
         assert got[key].shape == e.shape and got[key].is_contiguous(), key
+        e = e.double()
         # Gradients of biases before a normalisation cancel to nothing: measured by their terms.
         size = e.norm() + (1e-3 * eager["out"].numel() ** 0.5 if "bias" in key else 0)
         allowed = 2 * (eager[key].double() - e).norm() + compare.FLOOR[dtype] * size
