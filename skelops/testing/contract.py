@@ -727,7 +727,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="append", choices=list(CHECKS))
     parser.add_argument("--small", action="store_true", help="only small cases")
     options = parser.parse_args(argv)
-    torch.backends.cudnn.conv.fp32_precision = "ieee"  # float32 results are held to float32
     failed = 0
     for name in options.ops or OPS:
         cases = [

@@ -47,7 +47,6 @@ def test_compiles(name, case, dtype, architecture):
 @pytest.mark.parametrize("name", ["graph_conv", "ctr_graph_conv", "ms_temporal_conv"])
 def test_compiles_with_tf32(name, monkeypatch):
     monkeypatch.setattr("skelops.ops.triton._tiles.precision", lambda x: "tf32")
-    monkeypatch.setattr("skelops.ops.triton._tiles.conv_precision", lambda: "tf32")
     kernels = aot.compile_case(name, aot.CASES[name]["wide"], torch.float32, 90)
     assert all(kernel.spilled <= SPILLED_BYTES for kernel in kernels), kernels
 
