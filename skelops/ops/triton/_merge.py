@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import triton
 import triton.language as tl
 from torch import Tensor
 
 from skelops.ops.triton import _tiles
+from skelops.ops.triton._launch import kernel
 
 
-@triton.jit(do_not_specialize=("SPLITS", "ROWS", "A", "B", "C", "D"))
+@kernel(("SPLITS", "ROWS", "A", "B", "C", "D"))
 def _merge_kernel(
     parts_ptr, a_ptr, b_ptr, c_ptr, d_ptr, SPLITS, ROWS, WIDTH, A, B, C, D,
     BLOCK_S: tl.constexpr, BLOCK_W: tl.constexpr,
@@ -55,7 +55,7 @@ def merge(parts: Tensor, *outputs: tuple[Tensor | None, int]) -> None:
     if rows == 0 or width == 0:
         return
     BLOCK_W = _tiles.pow2(width, high=256)
-    _merge_kernel[rows, triton.cdiv(width, BLOCK_W)](
+    _merge_kernel[rows, _tiles.cdiv(width, BLOCK_W)](
         parts, *results, splits, rows, width, *counts,
         BLOCK_S=_tiles.pow2(splits, high=16), BLOCK_W=BLOCK_W,
     )  # fmt: skip

@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 
 from skelops.ops.triton import _tiles
+from skelops.ops.triton._launch import kernel
 
 MAX_VERTICES = 64  # beyond, the operands of a product no longer fit into registers
 GRADS = ("embedding", "edge_weight", "adjacency", "alpha")
@@ -56,7 +57,7 @@ def _hyper_graph(f_ptr, w_ptr, D, TOPK, W: tl.constexpr, BLOCK: tl.constexpr):
     return distance, member, w, c, r
 
 
-@triton.jit
+@kernel()
 def _hyper_adjacency_fwd_kernel(
     f_ptr, w_ptr, a_ptr, alpha_ptr, out_ptr, K, D, TOPK, ROWS,
     W: tl.constexpr, BLOCK: tl.constexpr,
@@ -73,7 +74,7 @@ def _hyper_adjacency_fwd_kernel(
     tl.store(out_ptr + part * ROWS * W + at, (a + graph).to(out_ptr.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@kernel()
 def _hyper_adjacency_bwd_kernel(
     grad_ptr, f_ptr, w_ptr, alpha_ptr, df_ptr, dw_ptr, dstrength_ptr, D, TOPK, ROWS,
     W: tl.constexpr, BLOCK: tl.constexpr,
@@ -114,7 +115,7 @@ def _hyper_adjacency_bwd_kernel(
             tl.store(df_ptr + part * D * W + d * W + v, df.to(df_ptr.dtype.element_ty), mask=v < W)
 
 
-@triton.jit(do_not_specialize=_tiles.VARYING)
+@kernel(_tiles.VARYING)
 def _hyper_adjacency_sums_kernel(
     grad_ptr, dstrength_ptr, alpha_ptr, da_ptr, dalpha_ptr, N, K, ROWS,
     W: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK: tl.constexpr,
@@ -181,7 +182,7 @@ def backward(grad, embedding, edge_weight, adjacency, alpha, topk, rows, needs):
             grad, f, w, alpha, df, dw, dstrength, D, topk, rows, W=W, **_blocks(W)
         )
     if dA is not None or dalpha is not None:
-        blocks = 0 if dA is None else K * triton.cdiv(W * W, 128)
+        blocks = 0 if dA is None else K * _tiles.cdiv(W * W, 128)
         _hyper_adjacency_sums_kernel[1 + blocks,](
             grad, dstrength, alpha, dA, dalpha, N, K, rows, W=W, BLOCK_N=16, BLOCK=128, num_warps=4
         )

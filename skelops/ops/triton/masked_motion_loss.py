@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import torch
-import triton
 import triton.language as tl
 
 from skelops.ops.triton import _targets, _tiles
+from skelops.ops.triton._launch import kernel
 from skelops.ops.triton._targets import store_grad, target
 
 GRADS = ("x", "pred")
 VARYING = ("L", "T", "stride", "L_BLOCKS", "PROGRAMS")
 
 
-@triton.jit(do_not_specialize=VARYING)
+@kernel(VARYING)
 def _motion_loss_fwd_kernel(
     x_ptr, pred_ptr, mask_ptr, parts_ptr, L, T, stride, L_BLOCKS,
     V: tl.constexpr, C: tl.constexpr, SEGMENT: tl.constexpr, MOTION: tl.constexpr,
@@ -35,7 +35,7 @@ def _motion_loss_fwd_kernel(
     tl.store(parts_ptr + 1, tl.sum(masked.to(tl.float32), 0))
 
 
-@triton.jit(do_not_specialize=VARYING)
+@kernel(VARYING)
 def _motion_loss_merge_kernel(
     parts_ptr, loss_ptr, count_ptr, PROGRAMS, P: tl.constexpr, BLOCK: tl.constexpr
 ):
@@ -50,7 +50,7 @@ def _motion_loss_merge_kernel(
     tl.store(count_ptr, total)
 
 
-@triton.jit(do_not_specialize=VARYING)
+@kernel(VARYING)
 def _motion_loss_bwd_kernel(
     grad_ptr, count_ptr, x_ptr, pred_ptr, mask_ptr, dy_ptr, dpred_ptr, L, T, stride, L_BLOCKS,
     V: tl.constexpr, C: tl.constexpr, SEGMENT: tl.constexpr, MOTION: tl.constexpr,
@@ -85,7 +85,7 @@ def supports(x, pred, mask, segment, stride, normalise) -> str | None:
 def _grid(x, pred, segment: int) -> tuple[int, int]:
     """(tokens per program, programs per clip)"""
     BLOCK_L = _targets.block(pred.shape[1], x, segment)
-    return BLOCK_L, triton.cdiv(pred.shape[1], BLOCK_L)
+    return BLOCK_L, _tiles.cdiv(pred.shape[1], BLOCK_L)
 
 
 @_tiles.on_device

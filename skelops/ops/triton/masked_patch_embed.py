@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from skelops.ops.triton import _tiles
+from skelops.ops.triton._launch import kernel
 from skelops.ops.triton._merge import merge
 
 GRADS = ("x", "weight", "bias", "pos", "temp")
@@ -38,7 +39,7 @@ def _offsets(token, V: tl.constexpr, C: tl.constexpr, SEGMENT: tl.constexpr, BLO
     return origin[:, None] + (p % SEGMENT * (V * C) + p // SEGMENT)
 
 
-@triton.jit(do_not_specialize=VARYING)
+@kernel(VARYING)
 def _patch_embed_fwd_kernel(
     x_ptr, w_ptr, b_ptr, pos_ptr, temp_ptr, ids_ptr, out_ptr, K, L, T, K_BLOCKS, D,
     V: tl.constexpr, C: tl.constexpr, SEGMENT: tl.constexpr, PRECISION: tl.constexpr,
@@ -70,7 +71,7 @@ def _patch_embed_fwd_kernel(
     tl.store(out_ptr + at, y.to(out_ptr.dtype.element_ty), mask=(k < K)[:, None] & (d < D))
 
 
-@triton.jit(do_not_specialize=VARYING)
+@kernel(VARYING)
 def _patch_embed_grad_tables_kernel(
     grad_ptr, x_ptr, ids_ptr, parts_ptr, ROWS, K, L, T, D, SPLITS, ROW0_POS, ROW0_TEMP,
     PARTS_ROWS,
@@ -127,7 +128,7 @@ def _patch_embed_grad_tables_kernel(
         tl.store(at, temp, mask=(t < L // V)[:, None] & (d < D))
 
 
-@triton.jit(do_not_specialize=VARYING)
+@kernel(VARYING)
 def _patch_embed_grad_x_kernel(
     grad_ptr, w_ptr, ids_ptr, dx_ptr, K, L, T, K_BLOCKS, D,
     V: tl.constexpr, C: tl.constexpr, SEGMENT: tl.constexpr, PRECISION: tl.constexpr,
@@ -179,8 +180,8 @@ def forward(x, weight, bias, pos, temp, ids):
     out = x.new_empty(N, K, D)
     if out.numel():
         BLOCK_K, BLOCK_D = _tiles.pow2(K, 16, 32), _tiles.pow2(D, 16, 128)
-        K_BLOCKS = triton.cdiv(K, BLOCK_K)
-        _patch_embed_fwd_kernel[N * K_BLOCKS, triton.cdiv(D, BLOCK_D)](
+        K_BLOCKS = _tiles.cdiv(K, BLOCK_K)
+        _patch_embed_fwd_kernel[N * K_BLOCKS, _tiles.cdiv(D, BLOCK_D)](
             x, weight, bias, pos, temp, ids, out, K, L, T, K_BLOCKS, D,
             V=V, C=C, SEGMENT=segment, PRECISION=_tiles.precision(x),
             BLOCK_K=BLOCK_K, BLOCK_P=_tiles.pow2(segment * C, 16), BLOCK_D=BLOCK_D,
@@ -200,8 +201,8 @@ def _grad_tables(grad, x, weight, ids, wants, found) -> None:
         segments if wants("temp") else 0,
     ]
     BLOCK_R, BLOCK_D = _tiles.contraction(x), _tiles.pow2(D, 16, 64)
-    columns = triton.cdiv(D, BLOCK_D)
-    steps = triton.cdiv(N * K, BLOCK_R)
+    columns = _tiles.cdiv(D, BLOCK_D)
+    steps = _tiles.cdiv(N * K, BLOCK_R)
     SPLITS = _tiles.splits(x, columns, steps, 2) if N * K else 0
     parts = x.new_empty(SPLITS, sum(rows), D, dtype=torch.float32)
     if SPLITS:
@@ -235,7 +236,7 @@ def backward(grad, x, weight, bias, pos, temp, ids, needs):
         (N, T, V, C), segment = x.shape, weight.shape[2]
         K, L, D = _sizes(x, weight, ids)
         BLOCK_K = _tiles.pow2(K, 16, 32)
-        K_BLOCKS = triton.cdiv(K, BLOCK_K)
+        K_BLOCKS = _tiles.cdiv(K, BLOCK_K)
         if N * K:
             _patch_embed_grad_x_kernel[N * K_BLOCKS,](
                 grad, weight, ids, found["x"], K, L, T, K_BLOCKS, D,

@@ -8,6 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from skelops.ops.triton import _tiles
+from skelops.ops.triton._launch import kernel
 
 GRADS = ("logits", "mix")
 MAX_CLASSES = 16384
@@ -69,7 +70,7 @@ def _finish(
     tl.store(notes_ptr + 4, outside)
 
 
-@triton.jit(do_not_specialize=_tiles.VARYING)
+@kernel(_tiles.VARYING)
 def _mixup_cross_entropy_fwd_kernel(
     z_ptr, a_ptr, b_ptr, mix_ptr, w_ptr, lse_ptr, loss_ptr, notes_ptr, part_ptr, N, K, SPLITS,
     PER_SAMPLE: tl.constexpr, SHARP: tl.constexpr, SMOOTH: tl.constexpr, ACC: tl.constexpr,
@@ -134,7 +135,7 @@ def _sum_of_parts(part_ptr, SPLITS, BLOCK: tl.constexpr):
     return tl.sum(tl.load(part_ptr + p, mask=p < SPLITS, other=0.0))
 
 
-@triton.jit(do_not_specialize=_tiles.VARYING)
+@kernel(_tiles.VARYING)
 def _mixup_cross_entropy_merge_kernel(
     part_ptr, mix_ptr, loss_ptr, notes_ptr, SPLITS,
     PER_SAMPLE: tl.constexpr, ACC: tl.constexpr, BLOCK: tl.constexpr,
@@ -155,7 +156,7 @@ def _scale(g, weight_ptr, ACC: tl.constexpr):
     return _mean(g, weight)
 
 
-@triton.jit(do_not_specialize=_tiles.VARYING)
+@kernel(_tiles.VARYING)
 def _mixup_cross_entropy_bwd_kernel(
     g_ptr, z_ptr, a_ptr, b_ptr, mix_ptr, w_ptr, lse_ptr, notes_ptr, dz_ptr, dmix_ptr, N, K,
     PER_SAMPLE: tl.constexpr, SHARP: tl.constexpr, SMOOTH: tl.constexpr, ACC: tl.constexpr,
@@ -239,7 +240,7 @@ def forward(logits, label, label_b, mix, weight, smoothing):
     tile = _tile(logits, mix, smoothing)
     SPLITS = 1
     if N * K > ONE_PROGRAM:
-        SPLITS = _tiles.splits(logits, 1, triton.cdiv(N, tile["BLOCK_N"]))
+        SPLITS = _tiles.splits(logits, 1, _tiles.cdiv(N, tile["BLOCK_N"]))
     parts = None if SPLITS == 1 else logits.new_empty(5, SPLITS, dtype=acc)
     _mixup_cross_entropy_fwd_kernel[SPLITS,](
         *tensors, lse, loss, notes, parts, N, K, SPLITS, **tile
@@ -260,7 +261,7 @@ def backward(grad, logits, label, label_b, mix, weight, smoothing, lse, notes, n
     dz = torch.empty_like(tensors[0]) if wants("logits") else None
     dmix = torch.empty_like(tensors[3]) if wants("mix") else None
     tile = _tile(logits, mix, smoothing)
-    _mixup_cross_entropy_bwd_kernel[max(triton.cdiv(N, tile["BLOCK_N"]), 1),](
+    _mixup_cross_entropy_bwd_kernel[max(_tiles.cdiv(N, tile["BLOCK_N"]), 1),](
         grad, *tensors, lse, notes, dz, dmix, N, K, **tile
     )
     return tuple(grad.new_empty(0) if d is None else d for d in (dz, dmix))

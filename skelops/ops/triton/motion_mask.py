@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import torch
-import triton
 import triton.language as tl
 
 from skelops.ops.triton import _tiles
+from skelops.ops.triton._launch import kernel
 from skelops.ops.triton._select import MAX_ROW, least, ordered
 
 
-@triton.jit(do_not_specialize=("L", "keep", "tau"))
+@kernel(("L", "keep", "tau"))
 def _motion_mask_kernel(
     x_ptr, noise_ptr, keep_ptr, mask_ptr, restore_ptr, L, keep, tau,
     SEGMENT: tl.constexpr, V: tl.constexpr, C: tl.constexpr, UNIFORM: tl.constexpr,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import torch
-import triton
 import triton.language as tl
 
 from skelops.ops.triton import _targets, _tiles
+from skelops.ops.triton._launch import kernel
 from skelops.ops.triton._targets import store_grad, target
 
 
-@triton.jit(do_not_specialize=("L", "T", "stride", "L_BLOCKS"))
+@kernel(("L", "T", "stride", "L_BLOCKS"))
 def _motion_target_kernel(
     x_ptr, out_ptr, grad_ptr, L, T, stride, L_BLOCKS,
     V: tl.constexpr, C: tl.constexpr, SEGMENT: tl.constexpr, MOTION: tl.constexpr,
@@ -44,7 +44,7 @@ def _launch(x, out, grad, segment, stride, normalise) -> None:
     L = T // segment * V
     if out.numel():
         BLOCK_L = _targets.block(L, x, segment)
-        L_BLOCKS = triton.cdiv(L, BLOCK_L)
+        L_BLOCKS = _tiles.cdiv(L, BLOCK_L)
         _motion_target_kernel[N * L_BLOCKS,](
             x, out, grad, L, T, min(stride, T), L_BLOCKS,
             BLOCK_L=BLOCK_L, **_targets.options(x, segment, stride, normalise),

@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 
 from skelops.ops.triton import _tiles
+from skelops.ops.triton._launch import kernel
 from skelops.ops.triton._merge import merge
 
 GRADS = ("x", "token")
@@ -21,7 +22,7 @@ def _kept(mask_ptr, row, inside, TV, V, PER_CLIP: tl.constexpr):
     return tl.load(mask_ptr + at, mask=inside, other=0) != 0
 
 
-@triton.jit(do_not_specialize=("ROWS", "TV"))
+@kernel(("ROWS", "TV"))
 def _part_mask_fwd_kernel(
     x_ptr, token_ptr, mask_ptr, out_ptr, ROWS, TV, V, C,
     PER_CLIP: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
@@ -40,7 +41,7 @@ def _part_mask_fwd_kernel(
         )
 
 
-@triton.jit(do_not_specialize=("ROWS", "TV", "SPLITS"))
+@kernel(("ROWS", "TV", "SPLITS"))
 def _part_mask_bwd_kernel(
     grad_ptr, mask_ptr, dx_ptr, parts_ptr, ROWS, TV, V, C, SPLITS,
     PER_CLIP: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
@@ -80,7 +81,7 @@ def forward(x, token, mask):
     out = torch.empty_like(x)
     if out.numel():
         blocks = _blocks(x)
-        _part_mask_fwd_kernel[triton.cdiv(N * T * V, blocks["BLOCK_R"]),](
+        _part_mask_fwd_kernel[_tiles.cdiv(N * T * V, blocks["BLOCK_R"]),](
             x, token, mask, out, N * T * V, T * V, V, C, PER_CLIP=mask.dim() == 2, **blocks
         )
     return out
@@ -94,7 +95,7 @@ def backward(grad, x, token, mask, needs):
     dx = torch.empty_like(grad) if wants("x") else grad.new_empty(0)
     dtoken = grad.new_empty(C if wants("token") else 0)
     blocks = _blocks(grad)
-    steps, columns = triton.cdiv(N * T * V, blocks["BLOCK_R"]), triton.cdiv(C, blocks["BLOCK_C"])
+    steps, columns = _tiles.cdiv(N * T * V, blocks["BLOCK_R"]), _tiles.cdiv(C, blocks["BLOCK_C"])
     splits = _tiles.splits(grad, columns, steps, 8) if grad.numel() else 0
     parts = None
     if wants("token"):

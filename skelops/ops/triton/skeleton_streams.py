@@ -5,17 +5,17 @@ from __future__ import annotations
 from functools import lru_cache
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
 from skelops.ops.sample_clips import MOTION
 from skelops.ops.triton import _tiles
+from skelops.ops.triton._launch import kernel
 
 BLOCK = 1024
 
 
-@triton.jit(do_not_specialize=(*_tiles.VARYING, "C"))
+@kernel((*_tiles.VARYING, "C"))
 def _skeleton_streams_fwd_kernel(
     x_ptr, parent_ptr, part_ptr, out_ptr, C, T, V: tl.constexpr, W: tl.constexpr, M: tl.constexpr,
     S: tl.constexpr, MOVING: tl.constexpr, ACC: tl.constexpr, BLOCK: tl.constexpr,
@@ -44,7 +44,7 @@ def _skeleton_streams_fwd_kernel(
         to += C.to(tl.int64) * T * W * M
 
 
-@triton.jit(do_not_specialize=(*_tiles.VARYING, "C"))
+@kernel((*_tiles.VARYING, "C"))
 def _skeleton_streams_bwd_kernel(
     grad_ptr, entry_ptr, dx_ptr, C, T, V: tl.constexpr, W: tl.constexpr, M: tl.constexpr,
     S: tl.constexpr, MOVING: tl.constexpr, DEGREE, ACC: tl.constexpr, BLOCK: tl.constexpr,
@@ -108,7 +108,7 @@ def forward(x: Tensor, parent, part, kinds, dtype) -> Tensor:
     out = x.new_empty(N, S * C, T, W, M, dtype=dtype)
     if out.numel():
         parents, joints, _ = _tables(tuple(parent), tuple(part), V, x.device)
-        _skeleton_streams_fwd_kernel[N * C, triton.cdiv(T * W * M, BLOCK)](
+        _skeleton_streams_fwd_kernel[N * C, _tiles.cdiv(T * W * M, BLOCK)](
             x, parents, joints, out, C, T, V=V, W=W, M=M, S=S, MOVING=_moving(kinds),
             ACC=_tiles.accumulator(x), BLOCK=BLOCK,
         )  # fmt: skip
@@ -125,7 +125,7 @@ def backward(grad_out: Tensor, x: Tensor, parent, part, kinds, dtype, needs: int
     dx = torch.empty_like(x, memory_format=torch.contiguous_format)
     if dx.numel():
         entries = _tables(tuple(parent), tuple(part), V, x.device)[2]
-        _skeleton_streams_bwd_kernel[N * C, triton.cdiv(T * V * M, BLOCK)](
+        _skeleton_streams_bwd_kernel[N * C, _tiles.cdiv(T * V * M, BLOCK)](
             grad_out, entries, dx, C, T, V=V, W=W, M=M, S=S, MOVING=_moving(kinds),
             DEGREE=len(entries), ACC=_tiles.accumulator(x), BLOCK=BLOCK,
         )  # fmt: skip

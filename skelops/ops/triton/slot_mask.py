@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import torch
-import triton
 import triton.language as tl
 
 from skelops.ops.triton import _tiles
+from skelops.ops.triton._launch import kernel
 from skelops.ops.triton._select import MAX_ROW, least, ordered
 
 
-@triton.jit(do_not_specialize=("S", "masked"))
+@kernel(("S", "masked"))
 def _slot_mask_fwd_kernel(
     x_ptr, noise_ptr, out_ptr, mask_ptr, S, masked,
     C: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_C: tl.constexpr,
@@ -29,7 +29,7 @@ def _slot_mask_fwd_kernel(
         tl.store(out_ptr + at, x, mask=inside[:, None] & here)
 
 
-@triton.jit(do_not_specialize=("SIZE",))
+@kernel(("SIZE",))
 def _slot_mask_bwd_kernel(
     grad_ptr, mask_ptr, out_ptr, SIZE: tl.int64, C: tl.constexpr, BLOCK: tl.constexpr
 ):
@@ -71,7 +71,7 @@ def backward(grad, x, noise, masked, mask, needs):
     out = torch.empty_like(grad)
     if out.numel():
         BLOCK = 1024
-        _slot_mask_bwd_kernel[triton.cdiv(out.numel(), BLOCK),](
+        _slot_mask_bwd_kernel[_tiles.cdiv(out.numel(), BLOCK),](
             grad, mask, out, out.numel(), C=grad.shape[3], BLOCK=BLOCK
         )
     return out

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import torch
-import triton
 import triton.language as tl
 
 from skelops.ops.triton import _tiles
+from skelops.ops.triton._launch import kernel
 from skelops.ops.triton._merge import merge
 
 GRADS = ("z", "mask_token", "pos", "temp")
 
 
-@triton.jit(do_not_specialize=("K", "L", "L_BLOCKS"))
+@kernel(("K", "L", "L_BLOCKS"))
 def _token_restore_fwd_kernel(
     z_ptr, token_ptr, ids_ptr, pos_ptr, temp_ptr, out_ptr, K, L, L_BLOCKS, D,
     V: tl.constexpr, BLOCK_L: tl.constexpr, BLOCK_D: tl.constexpr,
@@ -34,7 +34,7 @@ def _token_restore_fwd_kernel(
     tl.store(out_ptr + at, y.to(out_ptr.dtype.element_ty), mask=inside)
 
 
-@triton.jit(do_not_specialize=("N", "K", "T", "SPLITS"))
+@kernel(("N", "K", "T", "SPLITS"))
 def _token_restore_bwd_kernel(
     grad_ptr, ids_ptr, dz_ptr, parts_ptr, N, K, T, D, SPLITS,
     V: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_D: tl.constexpr,
@@ -85,8 +85,8 @@ def forward(z, mask_token, ids_restore, pos, temp):
     if out.numel():
         BLOCK_D = _tiles.pow2(D, high=256)
         BLOCK_L = _tiles.pow2(L, high=4096 // BLOCK_D)
-        L_BLOCKS = triton.cdiv(L, BLOCK_L)
-        _token_restore_fwd_kernel[N * L_BLOCKS, triton.cdiv(D, BLOCK_D)](
+        L_BLOCKS = _tiles.cdiv(L, BLOCK_L)
+        _token_restore_fwd_kernel[N * L_BLOCKS, _tiles.cdiv(D, BLOCK_D)](
             z, mask_token, ids, pos, temp, out, K, L, L_BLOCKS, D,
             V=pos.shape[0], BLOCK_L=BLOCK_L, BLOCK_D=BLOCK_D,
         )  # fmt: skip
@@ -104,7 +104,7 @@ def backward(grad, z, mask_token, ids_restore, pos, temp, needs):
     tables = {k: grad.new_empty(shape if wants(k) else 0) for k, shape in shapes.items()}
     BLOCK_V = _tiles.pow2(V)
     BLOCK_D = _tiles.pow2(D, high=max(16, 2048 // BLOCK_V))
-    columns = triton.cdiv(D, BLOCK_D)
+    columns = _tiles.cdiv(D, BLOCK_D)
     SPLITS = _tiles.splits(grad, columns, N) if grad.numel() else 0
     parts = grad.new_empty(SPLITS, 1 + V + T, D, dtype=torch.float32)
     if SPLITS:
