@@ -8,6 +8,9 @@ the kink of a rectifier or a maximum may fall on either side for any implementat
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -19,6 +22,18 @@ FLOOR = {
     torch.float16: 2**-13,
 }
 HALVES = (torch.bfloat16, torch.float16)
+
+
+@contextlib.contextmanager
+def float32_convolutions() -> Iterator[None]:
+    """PyTorch's convolutions on a GPU in float32, which by default are TF32."""
+    conv = torch.backends.cudnn.conv
+    before = conv.fp32_precision
+    conv.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        conv.fp32_precision = before
 
 
 def rms(x: Tensor) -> float:

@@ -195,7 +195,7 @@ def _running(subject: Subject) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
-        stack.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
+        stack.enter_context(compare.float32_convolutions())
         if op.library is LIBRARY and _backend.active(op, device)[0] != backend:
             stack.enter_context(_backend.use_backend(backend))
         yield
@@ -727,7 +727,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="append", choices=list(CHECKS))
     parser.add_argument("--small", action="store_true", help="only small cases")
     options = parser.parse_args(argv)
-    torch.backends.cudnn.conv.fp32_precision = "ieee"  # float32 results are held to float32
     failed = 0
     for name in options.ops or OPS:
         cases = [

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 import skelops
 from skelops.models import load_published, published_keys
 from skelops.models._published import KeyPairs
+from skelops.testing.compare import float32_convolutions
 from skelops.testing.rule import rule_value
 
 OUTPUT_TOLERANCE = 1e-5
@@ -291,7 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     backend = skelops.use_backend(options.backend) if options.backend else contextlib.nullcontext()
     failed = 0
-    with backend, torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+    with backend, float32_convolutions():
         for path in options.cases:
             try:
                 case = Case.load(path)
