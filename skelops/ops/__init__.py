@@ -3,6 +3,7 @@
 from skelops.ops.bn_act_add import bn_act_add
 from skelops.ops.ctr_graph_conv import ctr_graph_conv
 from skelops.ops.graph_conv import graph_conv
+from skelops.ops.masked_cosine_loss import masked_cosine_loss
 from skelops.ops.masked_motion_loss import masked_motion_loss
 from skelops.ops.masked_patch_embed import masked_patch_embed
 from skelops.ops.motion_mask import motion_mask
@@ -19,6 +20,7 @@ __all__ = [
     "bn_act_add",
     "ctr_graph_conv",
     "graph_conv",
+    "masked_cosine_loss",
     "masked_motion_loss",
     "masked_patch_embed",
     "motion_mask",

@@ -32,7 +32,7 @@ DATA = (
     "psumnet_features*",
     "msclr_flip_orders",
 )
-MASKING = ("mamp_embed", "mamp_motion*", "cascadeformer_masking*")
+MASKING = ("mamp_embed", "mamp_motion*", "cascadeformer_masking*", "graphmae_sce*")
 FILES = sorted(
     path for pattern in (*KINDS, *DATA, *MASKING) for path in CASES.glob(f"{pattern}.npz")
 )
