@@ -127,7 +127,7 @@ def supports(x, y, mask, beta, literal) -> str | None:
 def _blocks(x) -> tuple[int, dict]:
     """(programs, options)"""
     BLOCK_C = _tiles.pow2(x.shape[3], high=128)
-    BLOCK_R = max(1, 2048 // BLOCK_C)
+    BLOCK_R = min(128, max(1, 2048 // BLOCK_C))
     programs = triton.cdiv(x.numel() // x.shape[3], BLOCK_R) if x.numel() else 0
     return programs, dict(C=x.shape[3], BLOCK_R=BLOCK_R, BLOCK_C=BLOCK_C)
 
