@@ -39,6 +39,13 @@ struct Angle {
   }
 };
 
+// Masked rows lie apart: the joint's row of the next frame is asked for ahead.
+template <typename T>
+void ask_for_next(const Samples<T>& samples, int64_t n, int64_t row, int64_t joints, int64_t rows,
+                  int64_t channels) {
+  if (row + joints < rows) prefetch(samples.raw(n) + (row + joints) * channels, channels);
+}
+
 template <typename A>
 A power(A base, A exponent) {
   return exponent == A(2) ? base * base : exponent == A(1) ? base : std::pow(base, exponent);
@@ -64,6 +71,8 @@ std::tuple<Tensor, Tensor> forward(const Tensor& x, const Tensor& y, const Tenso
     const Scratch<A> x_row(xs.kInPlace ? 0 : channels), y_row(xs.kInPlace ? 0 : channels);
     for (int64_t i = 0; i < rows; ++i) {
       if (kept.row(n)[i % joints]) continue;
+      ask_for_next(xs, n, i, joints, rows, channels);
+      ask_for_next(ys, n, i, joints, rows, channels);
       const Angle<A> angle(xs.get(n, i * channels, channels, x_row.get()),
                            ys.get(n, i * channels, channels, y_row.get()), channels);
       sums[n] += power(angle.distance(), static_cast<A>(beta));
@@ -115,6 +124,8 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& x, const T
         if (want_y) std::fill_n(data<T>(dy) + at, channels, T(0));
         continue;
       }
+      ask_for_next(xs, n, i, joints, rows, channels);
+      ask_for_next(ys, n, i, joints, rows, channels);
       const A* a = xs.get(n, i * channels, channels, x_row.get());
       const A* b = ys.get(n, i * channels, channels, y_row.get());
       const Angle<A> angle(a, b, channels);
