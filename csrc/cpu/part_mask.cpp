@@ -5,36 +5,21 @@
 
 #include "common/parallel.h"
 #include "common/tensor.h"
+#include "cpu/joint_mask.h"
 
 namespace skelops {
 namespace {
 
-// (V,) for the batch or (N, V)
-class Kept {
- public:
-  explicit Kept(const Tensor& mask)
-      : tensor_(torch::stable::contiguous(mask)),
-        stride_(mask.dim() == 2 ? mask.size(1) : 0),
-        data_(skelops::data<bool>(tensor_)) {}
-  const bool* row(int64_t n) const { return data_ + n * stride_; }
-
- private:
-  Tensor tensor_;
-  int64_t stride_;
-  const bool* data_;
-};
-
 void check(const Tensor& x, const Tensor& token, const Tensor& mask) {
-  SKELOPS_CHECK(x.dim() == 4 && token.numel() == x.size(3) &&
-                    mask.numel() == (mask.dim() == 2 ? x.size(0) : 1) * x.size(2) &&
-                    mask.scalar_type() == ScalarType::Bool,
-                "part_mask", "x (N, T, V, C), token (C,), mask (V,) or (N, V)");
+  SKELOPS_CHECK(x.dim() == 4 && token.numel() == x.size(3), "part_mask",
+                "x (N, T, V, C), token (C,)");
+  check_joint_mask("part_mask", mask, x.size(0), x.size(2));
 }
 
 Tensor part_mask(Tensor x, Tensor token, Tensor mask) {
   check(x, token, mask);
   const int64_t frames = x.size(1), joints = x.size(2), channels = x.size(3);
-  const Kept kept(mask);
+  const JointMask kept(mask);
   return dispatch(x, "part_mask", [&](auto type) {
     using T = decltype(type);
     const Samples<T> samples(x);
@@ -59,7 +44,7 @@ std::tuple<Tensor, Tensor> part_mask_backward(Tensor grad, Tensor x, Tensor toke
   const int64_t batch = grad.size(0), frames = grad.size(1), joints = grad.size(2);
   const int64_t channels = grad.size(3);
   const bool want_x = wants(needs, 0), want_token = wants(needs, 1);
-  const Kept kept(mask);
+  const JointMask kept(mask);
   return dispatch(grad, "part_mask_backward", [&](auto type) {
     using T = decltype(type);
     using A = Accumulate<T>;

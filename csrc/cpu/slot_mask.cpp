@@ -1,7 +1,6 @@
-// slot_mask: a copy of the clip, then zeros at the selected slots.
-#include <algorithm>
-#include <cstring>
+// slot_mask: a copy of the clip with zeros at the selected slots.
 #include <tuple>
+#include <type_traits>
 
 #include "common/parallel.h"
 #include "common/tensor.h"
@@ -31,11 +30,16 @@ void zero_masked(const Tensor& x, const Tensor& mask, const Tensor& out) {
   const int64_t slots = channels == 0 ? 0 : samples.size() / channels;
   parallel(x.size(0), [&](int64_t n) {
     const bool* kept = data<bool>(mask) + n * slots;
+    const T* from = samples.raw(n);
     T* to = data<T>(out) + n * samples.size();
-    std::memcpy(to, samples.raw(n), samples.size() * sizeof(T));
-    for (int64_t i = 0; i < slots; ++i) {
-      if (!kept[i]) std::fill_n(to + i * channels, channels, T(0));
-    }
+    const auto copy = [&](auto width) {
+      for (int64_t i = 0; i < slots; ++i) {
+        for (int64_t c = 0; c < width; ++c) {
+          to[i * width + c] = kept[i] ? from[i * width + c] : T(0);
+        }
+      }
+    };
+    channels == 3 ? copy(std::integral_constant<int64_t, 3>()) : copy(channels);
   });
 }
 

@@ -46,8 +46,16 @@ void for_each_chosen(const Key* key, int64_t count, int64_t k, const F& function
     return;
   }
   const Key last = kth_least(key, count, k);
-  int64_t equals = k;  // of `last` that are chosen
-  for (int64_t i = 0; i < count; ++i) equals -= key[i] < last;
+  Key less = 0, not_greater = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    less += key[i] < last;
+    not_greater += key[i] <= last;
+  }
+  if (not_greater == k) {
+    for (int64_t i = 0; i < count; ++i) function(i, key[i] <= last);
+    return;
+  }
+  int64_t equals = k - less;  // of `last` that are chosen
   for (int64_t i = 0; i < count; ++i) {
     const bool tied = key[i] == last && equals > 0;
     equals -= tied;

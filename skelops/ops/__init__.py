@@ -6,6 +6,7 @@ from skelops.ops.graph_conv import graph_conv
 from skelops.ops.hyper_adjacency import hyper_adjacency
 from skelops.ops.hypergraph_conv import hypergraph_conv
 from skelops.ops.hypergraph_propagate import hypergraph_operator, hypergraph_propagate
+from skelops.ops.masked_cosine_loss import masked_cosine_loss
 from skelops.ops.masked_motion_loss import masked_motion_loss
 from skelops.ops.masked_patch_embed import masked_patch_embed
 from skelops.ops.mixup_cross_entropy import mixup_cross_entropy
@@ -28,6 +29,7 @@ __all__ = [
     "hypergraph_conv",
     "hypergraph_operator",
     "hypergraph_propagate",
+    "masked_cosine_loss",
     "masked_motion_loss",
     "masked_patch_embed",
     "mixup_cross_entropy",

@@ -126,6 +126,10 @@ CASES = {
         "mamp": dict(N=8, segment=4, **_MAMP),
         "tiny": dict(N=1, T=1, V=1, C=1, segment=1, normalise=False),
     },
+    "masked_cosine_loss": {
+        "coco": dict(N=8, T=64, V=17, C=64),
+        "tiny": dict(N=1, T=1, V=1, C=1, beta=1.0, literal=True),
+    },
     "masked_motion_loss": {
         "mamp": dict(N=8, segment=4, **_MAMP),
         "mae": dict(N=8, segment=4, stride=0, normalise=False, **_MAMP),

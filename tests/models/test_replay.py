@@ -27,7 +27,7 @@ DATA = (
     "mamp_feeder*",
     "msclr_flip_orders",
 )
-MASKING = ("mamp_embed", "mamp_motion*", "cascadeformer_masking*")
+MASKING = ("mamp_embed", "mamp_motion*", "cascadeformer_masking*", "graphmae_sce*")
 FILES = sorted(
     path for pattern in (*KINDS, *DATA, *MASKING) for path in CASES.glob(f"{pattern}.npz")
 )

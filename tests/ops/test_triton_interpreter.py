@@ -104,6 +104,10 @@ CASES = [
     ("masked_motion_loss", F16, dict(N=2, T=12, V=17, C=2, segment=3, stride=0)),
     ("masked_motion_loss", F32, dict(N=2, T=13, V=20, segment=1, normalise=False, stride=40)),
     ("masked_motion_loss", F32, dict(N=2, T=8, V=17, C=3, segment=4, share=1.0)),
+    ("masked_cosine_loss", F32, dict(N=3, T=13, V=17, C=64, per_clip=True)),
+    ("masked_cosine_loss", F32, dict(N=67, T=1, V=20, C=130, beta=3.0, literal=True)),
+    ("masked_cosine_loss", F16, dict(N=2, T=5, V=25, C=19, beta=1.5, layout="transposed")),
+    ("masked_cosine_loss", F32, dict(N=2, T=3, V=17, C=3, beta=1.0)),
 ]
 
 

@@ -112,10 +112,10 @@ def _patch_embed_grad_tables_kernel(
             patch = tl.dot(tl.trans(x), g, patch, input_precision=PRECISION)
         if POS:
             joint = ((token % V)[None, :] == v[:, None]) & known[None, :]
-            pos = tl.dot(joint.to(dtype), g, pos, input_precision=PRECISION)
+            pos = tl.dot(joint.to(dtype), g, pos, input_precision="ieee")
         if TEMP:
             segment = ((token // V)[None, :] == t[:, None]) & known[None, :]
-            temp = tl.dot(segment.to(dtype), g, temp, input_precision=PRECISION)
+            temp = tl.dot(segment.to(dtype), g, temp, input_precision="ieee")
     parts_ptr += split.to(tl.int64) * PARTS_ROWS * D
     if PATCH or BIAS:
         last: tl.constexpr = P + BIAS
@@ -200,7 +200,7 @@ def _grad_tables(grad, x, weight, ids, wants, found) -> None:
         V if wants("pos") else 0,
         segments if wants("temp") else 0,
     ]
-    BLOCK_R, BLOCK_D = _tiles.contraction(x), _tiles.pow2(D, 16, 64)
+    BLOCK_R, BLOCK_D = _tiles.contraction(x), _tiles.pow2(D, 16, 2 * _tiles.contraction(x))
     columns = _tiles.cdiv(D, BLOCK_D)
     steps = _tiles.cdiv(N * K, BLOCK_R)
     SPLITS = _tiles.splits(x, columns, steps, 2) if N * K else 0

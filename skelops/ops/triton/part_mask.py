@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import torch
-import triton
 import triton.language as tl
 
 from skelops.ops.triton import _tiles
+from skelops.ops.triton._joints import kept_rows
 from skelops.ops.triton._launch import kernel
 from skelops.ops.triton._merge import merge
 
 GRADS = ("x", "token")
-
-
-@triton.jit
-def _kept(mask_ptr, row, inside, TV, V, PER_CLIP: tl.constexpr):
-    """Whether the joint of rows (n, t, v) is kept."""
-    at = row % V
-    if PER_CLIP:
-        at += row // TV * V
-    return tl.load(mask_ptr + at, mask=inside, other=0) != 0
 
 
 @kernel(("ROWS", "TV"))
@@ -29,7 +20,7 @@ def _part_mask_fwd_kernel(
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
     inside = row < ROWS
-    kept = _kept(mask_ptr, row, inside, TV, V, PER_CLIP)
+    kept = kept_rows(mask_ptr, row, inside, TV, V, PER_CLIP)
     for c0 in range(0, C, BLOCK_C):
         c = c0 + tl.arange(0, BLOCK_C)
         here = (c < C)[None, :]
@@ -53,7 +44,7 @@ def _part_mask_bwd_kernel(
     for r0 in range(split * BLOCK_R, ROWS, SPLITS * BLOCK_R):
         row = tl.cast(r0, tl.int64) + tl.arange(0, BLOCK_R)
         inside = row < ROWS
-        kept = _kept(mask_ptr, row, inside, TV, V, PER_CLIP)[:, None]
+        kept = kept_rows(mask_ptr, row, inside, TV, V, PER_CLIP)[:, None]
         at = row[:, None] * C + c
         g = tl.load(grad_ptr + at, mask=inside[:, None] & here, other=0.0)
         if dx_ptr is not None:

@@ -261,3 +261,37 @@ register(
     _loss("small_all_masked", dims=dict(share=0.0), small=True),
     _loss("small_none_masked", dims=dict(share=1.0), small=True),
 )
+
+
+def masked_cosine_loss(
+    draw, N=2, T=2, V=3, C=4, beta=2.0, literal=False, per_clip=False, layout="contiguous",
+    share=0.5,
+):  # fmt: skip
+    mask = _mask(draw, *((N, V) if per_clip else (V,)), share=share)
+    tensors = draw.normal(N, T, V, C), draw.normal(N, T, V, C), mask
+    return *_arranged(layout, *tensors), beta, literal
+
+
+def _masked_cosine_loss_public(x, y, mask, beta, literal):
+    return ops.masked_cosine_loss(x, y, mask, beta=beta, literal=literal)
+
+
+_cosine = partial(
+    Case, build=masked_cosine_loss, public=_masked_cosine_loss_public, stays_float32=True
+)
+register(
+    "masked_cosine_loss",
+    _cosine("small", small=True),
+    _cosine("small_per_clip", dims=dict(beta=3.0, per_clip=True), small=True),
+    _cosine("small_literal", dims=dict(literal=True, share=0.0), small=True),
+    _cosine("small_linear", dims=dict(beta=1.0, share=0.0), small=True),
+    _cosine("small_none_masked", dims=dict(share=1.0), small=True),
+    _cosine("coco", dims=dict(N=4, T=64, V=17, C=64)),
+    _cosine("coco_per_clip", dims=dict(N=4, T=64, V=17, C=64, per_clip=True, beta=1.5)),
+    _cosine("frames", dims=dict(N=65, T=1, V=17, C=64, per_clip=True)),
+    _cosine("odd_width", dims=dict(N=2, T=13, V=20, C=37, share=0.0)),
+    _cosine("wide", dims=dict(N=2, T=3, V=25, C=257)),
+    _cosine("sliced", dims=dict(N=2, T=13, V=20, C=16, layout="sliced")),
+    _cosine("transposed", dims=dict(N=2, T=13, V=20, C=16, layout="transposed", per_clip=True)),
+    _cosine("expanded", dims=dict(N=3, T=13, V=17, C=16, layout="expanded", per_clip=True)),
+)

@@ -1,4 +1,4 @@
-"""Masked pre-training: masking, embedding, targets and losses of MAMP and CascadeFormer."""
+"""Masked pre-training: masking, targets and losses of MAMP, CascadeFormer and GraphMAE."""
 
 from __future__ import annotations
 
@@ -92,3 +92,15 @@ def slots(case: Case) -> Replay:
 
 for repository in ("Yusen-Peng/CascadeFormer", "YP4AIresearch/CascadeFormer"):
     replays(repository, "Wrap", "mask_random_global_joints")(slots)
+
+
+@replays("THUDM/GraphMAE", "Wrap", "sce_loss")
+def scaled_cosine(case: Case) -> Replay:
+    """One loss per exponent, over nodes that are all masked."""
+
+    def call(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        mask = torch.zeros(1, dtype=torch.bool, device=x.device)
+        a, b = (t[:, None, None] for t in (x, y))
+        return tuple(ops.masked_cosine_loss(a, b, mask, beta=beta) for beta in case.kwargs["alpha"])
+
+    return Replay(call)
