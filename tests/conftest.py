@@ -20,7 +20,6 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     logging.getLogger("torch.__trace").propagate = False
-    torch.backends.cudnn.conv.fp32_precision = "ieee"  # float32 results are held to float32
     if "PYTEST_XDIST_WORKER" in os.environ:
         torch.set_num_threads(1)
 

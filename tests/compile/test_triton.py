@@ -49,7 +49,6 @@ def test_compiles(name, case, dtype, architecture):
 )
 def test_compiles_with_tf32(name, monkeypatch):
     monkeypatch.setattr("skelops.ops.triton._tiles.precision", lambda x: "tf32")
-    monkeypatch.setattr("skelops.ops.triton._tiles.conv_precision", lambda: "tf32")
     kernels = aot.compile_case(name, aot.CASES[name]["wide"], torch.float32, 90)
     assert all(kernel.spilled <= SPILLED_BYTES for kernel in kernels), kernels
 

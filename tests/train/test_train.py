@@ -392,7 +392,7 @@ def test_long_tails_compose(tail, largest, monkeypatch):
     monkeypatch.setattr("sys.argv", ["skelops"])
     names = [f"--config={name}" for name in ("brl", "synthetic", tail, "skip_motion")]
     cli = commands.main([*names, *SMALL], run=False)
-    assert cli.datamodule.hparams.long_tail == (largest, 0.01)
+    assert cli.datamodule.hparams.long_tail == [largest, 0.01]
     assert cli.model.hparams.class_counts == cli.datamodule.class_counts
     assert cli.model.hparams.mix_up == {} and cli.datamodule.hparams.rebalance
 
@@ -413,7 +413,7 @@ def test_recipes_state_what_was_published(model):
 def test_unknown_recipes(tmp_path, monkeypatch):
     from skelops.__main__ import main
 
-    with pytest.raises(SystemExit, match=r"model/ctr_gcn, .*stream/joint_motion; got 'ctrgcn'"):
+    with pytest.raises(SystemExit, match=r"model/ctr_gcn, .*tail/nw_ucla_lt; got 'ctrgcn'"):
         main(["fit", "--config", "ctrgcn"])
     monkeypatch.setattr(commands, "RECIPES", tmp_path)
     for kind in ("model", "data"):
@@ -451,6 +451,7 @@ def test_fit_test_predict_from_the_command_line(tmp_path, monkeypatch):
     assert main(["predict", *common, "--ckpt_path", "last"]) == 0
     found = ensemble.load_predictions(run / "predictions.npz")
     assert found.stream == "bone" and found.run == run.name and len(set(found.name)) == 16
+    assert found.class_counts.tolist() == [2] * 16
     np.testing.assert_allclose(found.softmax.sum(1), 1, atol=1e-5)
     accuracy = (found.softmax.argmax(1) == found.label).mean()
     assert accuracy == pytest.approx(np.trace(matrix) / 16)

@@ -64,14 +64,8 @@ def splits(x: Tensor, independent: int, steps: int, per_multiprocessor: int = 4)
 
 
 def precision(x: Tensor) -> str:
-    """Of tl.dot on float32 operands where torch would multiply matrices: as its switch for those
-    says, and else three TF32 products, which keep float32's precision on the matrix units."""
-    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3"
-
-
-def conv_precision() -> str:
-    """Of tl.dot on float32 operands where torch would convolve, which has a switch of its own."""
-    return "tf32" if torch.backends.cudnn.conv.fp32_precision == "tf32" else "tf32x3"
+    """Of tl.dot on float32 operands: what torch's convolutions, which these ops stand for, use."""
+    return "tf32" if torch.backends.cudnn.conv.fp32_precision == "tf32" else "ieee"
 
 
 def on_device(launch: Callable) -> Callable:

@@ -407,7 +407,7 @@ def forward(
     _ms_pointwise_kernel[N * S_BLOCKS * _tiles.cdiv(C, BLOCK_C),](
         x, weight, bias, hidden, out, parts,
         N, C_IN, C, normed, T, T * V, T_OUT, S_BLOCKS, V=V, STRIDE=stride,
-        PRECISION=_tiles.conv_precision(), BLOCK_C=BLOCK_C,
+        PRECISION=_tiles.precision(x), BLOCK_C=BLOCK_C,
         BLOCK_K=_tiles.pow2(C_IN, 16, _tiles.contraction(x)), BLOCK_S=BLOCK_S,
     )  # fmt: skip
     if training:
@@ -446,7 +446,7 @@ def _conv_tile(x, widths, dilations, kernel_size, stride, replicate, eps) -> tup
     BLOCK = _tiles.pow2(max(widths), 16, 64 if x.dtype in _tiles.HALF else 32)
     tile = {"WIDTHS": widths, "DILATIONS": tuple(dilations), "KERNEL": kernel_size}
     tile |= {"V": x.shape[3], "STRIDE": stride, "REPLICATE": replicate, "EPS": eps}
-    tile |= {"PRECISION": _tiles.conv_precision(), "BLOCK_O": BLOCK, "BLOCK_S": _columns(x)}
+    tile |= {"PRECISION": _tiles.precision(x), "BLOCK_O": BLOCK, "BLOCK_S": _columns(x)}
     tile |= {"num_warps": 4 if BLOCK < 64 else 8, "num_stages": 1}
     return tile, _tiles.cdiv(max(widths), BLOCK)
 
