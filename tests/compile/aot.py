@@ -48,6 +48,7 @@ CASES = {
     },
     "hypergraph_conv": {
         "hypergcn": dict(N=8, C=128, D=128, T=64, V=25, Q=3, K=8),
+        "hypergcn_256": dict(N=8, C=256, D=256, T=32, V=25, Q=3, K=8),
         "wide": dict(N=8, C=512, D=512, T=16, V=25, Q=3, K=8),
         "shared": dict(N=8, C=256, D=256, T=32, V=20, Q=0, K=8, bias=False, per_sample=False),
         "two_bodies": dict(N=8, C=64, D=64, T=13, V=50, Q=6, K=2),

@@ -274,13 +274,17 @@ def backward(grad, x, A, weight, bias, virtual, needs):
     parts = x.new_empty(SPLITS, K, outputs, inputs + Q + 1, dtype=torch.float32)
     shape, dtype = ((SPLITS, *A.shape), torch.float32) if shared else (A.shape, A.dtype)
     dA = A.new_empty(shape, dtype=dtype)
-    blocks = _blocks(x, inputs, outputs, BLOCK_V, 2048)
+    half = x.dtype in _tiles.HALF
+    blocks = _blocks(x, inputs, outputs, BLOCK_V, 2048 if half else 1024)
+    precision = _tiles.precision(x)
+    if max(blocks["BLOCK_I"], blocks["BLOCK_C"]) * BLOCK_V > 1024 and precision == "tf32x3":
+        precision = "ieee"  # three products of a wide head spill
     _hyper_grads_kernel[SPLITS * K,](
         grad, x, A, weight, bias, virtual, dA, parts,
         N, inputs, outputs, T, SPLITS, 0 if shared else A.stride(0),
         V=V, Q=Q, K=K, WANT_A=wants("A"), SHARED=shared, WANT_PARTS=want_parts,
-        PRECISION=_tiles.precision(x), BLOCK_Q=_tiles.pow2(Q + 1),
-        **blocks, num_warps=4 if x.dtype in _tiles.HALF else 8, num_stages=1,
+        PRECISION=precision, BLOCK_Q=_tiles.pow2(Q + 1),
+        **blocks, num_warps=4 if half else 8, num_stages=1,
     )  # fmt: skip
     if wants("A"):
         found["A"] = dA.sum(0).to(A.dtype) if shared else dA
