@@ -86,4 +86,5 @@ _op = define(
     grads=("x", "y"),
     saved=("count",),
     gpu=("triton",),
+    full_precision=True,
 )

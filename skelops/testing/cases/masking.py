@@ -276,9 +276,7 @@ def _masked_cosine_loss_public(x, y, mask, beta, literal):
     return ops.masked_cosine_loss(x, y, mask, beta=beta, literal=literal)
 
 
-_cosine = partial(
-    Case, build=masked_cosine_loss, public=_masked_cosine_loss_public, stays_float32=True
-)
+_cosine = partial(Case, build=masked_cosine_loss, public=_masked_cosine_loss_public)
 register(
     "masked_cosine_loss",
     _cosine("small", small=True),
