@@ -8,10 +8,10 @@ from skelops import hypergraph_propagate
 from skelops.graph import get_layout
 from skelops.models import create_model, list_models
 from skelops.nn import (
+    AdaptiveHypergraphConv,
     CTRGraphConv,
     Gates,
     GraphUnit,
-    HyperGraphConv,
     HypergraphConv,
     MultiScaleTemporalConv,
     Shortcut,
@@ -132,7 +132,7 @@ LINKS = get_layout("coco17").adjacency("binary")
 
 
 def test_virtual_joints_are_linked_to_all_joints_and_to_none_of_themselves():
-    links = HyperGraphConv(16, 16, LINKS, 2, heads=4).links
+    links = AdaptiveHypergraphConv(16, 16, LINKS, 2, heads=4).links
     assert links.shape == (4, 19, 19) and torch.equal(links[:, :17, :17], LINKS.expand(4, -1, -1))
     assert (links[:, :17, 17:] == 1).all() and (links[:, 17:, :17] == 1).all()
     assert torch.equal(links[0, 17:, 17:], torch.eye(2))
@@ -151,7 +151,7 @@ def test_the_static_part_may_be_found_for_all_layers_at_once():
 
 def test_virtual_joints_without_features_are_those_of_a_frame_of_zeros():
     """With p = 0 and alpha = 0 the virtual joints give the bias, as zero joints would."""
-    conv = HyperGraphConv(16, 16, LINKS, 1, heads=4)
+    conv = AdaptiveHypergraphConv(16, 16, LINKS, 1, heads=4)
     nn.init.zeros_(conv.hyper_joint)
     nn.init.zeros_(conv.alpha)
     nn.init.normal_(conv.conv_d.bias)
@@ -201,12 +201,14 @@ def test_errors():
         Topology(A, "free")
     with pytest.raises(ValueError, match=r"Topology: expected A of shape \(K, V, V\)"):
         Topology(A[0])
-    with pytest.raises(ValueError, match=r"HyperGraphConv: expected topk from 1 to 20, .*, got 21"):
-        HyperGraphConv(16, 16, LINKS, 3, topk=21)
+    with pytest.raises(
+        ValueError, match=r"AdaptiveHypergraphConv: expected topk from 1 to 20, .*, got 21"
+    ):
+        AdaptiveHypergraphConv(16, 16, LINKS, 3, topk=21)
     with pytest.raises(ValueError, match="expected channels divisible by 8 heads, got 16 -> 12"):
-        HyperGraphConv(16, 12, LINKS)
+        AdaptiveHypergraphConv(16, 12, LINKS)
     with pytest.raises(ValueError, match="expected num_virtual >= 0, got -1"):
-        HyperGraphConv(16, 16, LINKS, -1)
+        AdaptiveHypergraphConv(16, 16, LINKS, -1)
     with pytest.raises(ValueError, match="MultiScaleTemporalConv: expected branches"):
         MultiScaleTemporalConv(8, 8, ["1x1", (3, 1)])
     with pytest.raises(ValueError, match="expected widths of 4 branches that sum to 3"):
