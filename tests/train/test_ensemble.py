@@ -21,7 +21,7 @@ def predictions(stream, seed=0, **changes):
 
 
 def save(path, found):
-    np.savez(path, **vars(found))
+    np.savez(path, **{name: value for name, value in vars(found).items() if value is not None})
     return str(path)
 
 
