@@ -119,7 +119,7 @@ TRAININGS = {
         for data, title, arguments in (
             ("nw_ucla", "NW-UCLA cross-view", ()),
             ("ui_prmd20", "UI-PRMD odd/even subjects, 20 classes", _CORRECT),
-            ("synthetic", "synthetic set, unseen subjects", ()),
+            ("synthetic", "Synthetic set, unseen subjects", ()),
         )
         for method, recipe in (("psumnet_small", "ctr_gcn_small"), ("psumnet", "psumnet"))
         for part in PARTS
