@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,10 +39,10 @@ class Training:
     published: str = "-"
     fusion: str = "ctr_gcn"  # of the streams of its group
 
-    def command(self, name: str, source: str) -> list[str]:
+    def command(self, name: str, source: str, further: Sequence[str] = ()) -> list[str]:
         configs = [word for recipe in self.recipes for word in ("--config", recipe)]
         where = ["--data.source", source, "--trainer.default_root_dir", f"runs/{name}"]
-        return ["skelops", "fit", *configs, *where, *self.arguments]
+        return ["fit", *configs, *where, *self.arguments, *further]
 
 
 # The full network in a short cycle, in batches that fill a GPU.
@@ -172,22 +170,21 @@ TRAININGS = {
 }
 
 
-def run(name: str, source: str) -> Path:
+def run(name: str, source: str, further: Sequence[str] = ()) -> Path:
     """Train, evaluate the last epoch and write ``benchmarks/trainings/<name>.json``."""
+    from skelops.train import cli
     from skelops.train.ensemble import load_predictions
 
     training = TRAININGS[name]
-    command = training.command(name, source)
+    command = training.command(name, source, further)
     folder = Path("runs") / name
     begin = time.perf_counter()
-    subprocess.run([sys.executable, "-m", *command], check=True)
+    cli.main(command)
     seconds = time.perf_counter() - begin
-    predict = [word if word != "fit" else "predict" for word in command]
-    predict += ["--ckpt_path", str(folder / "checkpoints" / "last.ckpt")]
-    subprocess.run([sys.executable, "-m", *predict], check=True)
+    cli.main(["predict", *command[1:], "--ckpt_path", str(folder / "checkpoints" / "last.ckpt")])
     curve = _curve(sorted(folder.glob("csv/version_*/metrics.csv"))[-1])
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    shown = " ".join(training.command(name, "PATH"))
+    shown = " ".join(["skelops", *training.command(name, "PATH", further)])
     record = {
         "title": training.title,
         "command": shown,
@@ -281,12 +278,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     command = commands.add_parser("run", help="train and keep the result")
     command.add_argument("name", choices=TRAININGS)
     command.add_argument("--source", required=True, help="the recorded clips")
+    command.add_argument("further", nargs="*", help="after --: more arguments of skelops fit")
     command = commands.add_parser("fuse", help="fuse the streams or parts of a group")
     command.add_argument("group", choices=sorted({n.rpartition("-")[0] for n in TRAININGS}))
     commands.add_parser("report", help="render the table of docs/training.md")
     options = parser.parse_args(argv)
     if options.command == "run":
-        run(options.name, options.source)
+        run(options.name, options.source, options.further)
     elif options.command == "fuse":
         fuse(options.group)
     fresh = between(PAGE.read_text(), "training", table()) if PAGE.exists() else None
