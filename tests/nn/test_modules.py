@@ -60,7 +60,8 @@ def test_state_dict_is_stable():
     assert sorted(block.state_dict()) == sorted(expected)
 
 
-@pytest.mark.parametrize("name", list_models())
+# psumnet holds three of these networks
+@pytest.mark.parametrize("name", [name for name in list_models() if name != "psumnet"])
 def test_blocks_compile_without_a_break(name):
     block = small(name).blocks[1]
     x = torch.randn(2, 16, 6, 17, requires_grad=True)
