@@ -9,6 +9,7 @@ from skelops.ops import (
     ms_temporal_conv,
     random_uniform,
     sample_clips,
+    st_attention,
     temporal_mean,
 )
 
@@ -21,6 +22,7 @@ __all__ = [
     "ms_temporal_conv",
     "random_uniform",
     "sample_clips",
+    "st_attention",
     "temporal_mean",
     "use_backend",
 ]

@@ -6,6 +6,7 @@ from skelops.ops.graph_conv import graph_conv
 from skelops.ops.ms_temporal_conv import ms_temporal_conv
 from skelops.ops.random_uniform import random_uniform
 from skelops.ops.sample_clips import sample_clips
+from skelops.ops.st_attention import st_attention
 from skelops.ops.temporal_mean import temporal_mean
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "ms_temporal_conv",
     "random_uniform",
     "sample_clips",
+    "st_attention",
     "temporal_mean",
 ]

@@ -100,6 +100,8 @@ def _seed(op: Op, case: Case) -> int:
     """The first seed whose gradients do not hinge on a rounding at a kink of the op."""
 
     def perturbed(t: Tensor) -> Tensor:
+        if not t.is_floating_point():
+            return t
         return t * (1 + 1e-6 * torch.randn(t.shape, dtype=t.dtype, generator=generator))
 
     for seed in range(50 if case.backward else 0):
