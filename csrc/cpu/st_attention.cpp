@@ -15,9 +15,9 @@
 namespace skelops {
 namespace {
 
-constexpr int64_t kRows = 4 * kAccumulatorRows;  // queries of a block
-constexpr int64_t kKeys = 256;                   // keys of a tile
-constexpr int64_t kStride = kKeys + 16;          // not a power of two: columns spread over the sets
+constexpr int64_t kRows = 52 / kAccumulatorRows * kAccumulatorRows;  // queries of a block
+constexpr int64_t kKeys = 256;                                       // keys of a tile
+constexpr int64_t kStride = kKeys + 16;  // not a power of two: columns spread over the sets
 
 constexpr double kLog2E = 1.4426950408889634;
 
@@ -27,6 +27,18 @@ struct Rules {
   double scale;
   int64_t stride() const { return 3 * heads * width; }
 };
+
+template <typename A>
+int64_t whole_vectors(int64_t count) {
+  return (count + Simd<A>::kLanes - 1) / Simd<A>::kLanes * Simd<A>::kLanes;
+}
+
+// Columns of a tile, and keys of a sequence, are computed in panels of two vectors.
+template <typename A>
+int64_t whole_panels(int64_t count) {
+  constexpr int64_t kPanel = 2 * Simd<A>::kLanes;
+  return (count + kPanel - 1) / kPanel * kPanel;
+}
 
 // Where the sequences lie among the rows of qkv.
 class Sequences {
@@ -65,10 +77,10 @@ struct Interval {
 };
 
 struct Block {
-  int64_t begin, end;      // queries
-  int64_t first, last;     // intervals of their keys
-  int32_t joint;           // of all queries, in a plan by joints
-  bool differ;             // in what the window shows them
+  int64_t begin, end;   // queries
+  int64_t first, last;  // intervals of their keys
+  int32_t joint;        // of all queries, in a plan by joints
+  bool differ;          // in what the window shows them
 };
 
 // Queries and keys of a sequence in the order of computation: by frames, or by joints and frames.
@@ -148,7 +160,6 @@ class Plans {
         bool equal_lengths, const OptionalTensor& pairs, const OptionalTensor& tokens,
         const OptionalTensor& key_mask)
       : shared_(equal_lengths && !tokens.has_value() && !key_mask.has_value()) {
-    const Tensor no_tensor;
     const Tensor near = dense(op, pairs, ScalarType::Bool, rules.joints * rules.joints);
     const Tensor ids = dense(op, tokens, ScalarType::Int, sequences.rows());
     const Tensor mask = dense(op, key_mask, ScalarType::Bool, sequences.rows());
@@ -220,24 +231,59 @@ struct Head {
   T* row(int64_t i) const { return first + i * stride; }
 };
 
-template <typename T, typename A>
-void gather(const Head<const T>& head, const int32_t* rows, int64_t count, A factor, A* to) {
-  for (int64_t i = 0; i < count; ++i, to += head.width) {
-    convert(head.row(rows[i]), to, head.width);
-    for (int64_t d = 0; factor != A(1) && d < head.width; ++d) to[d] *= factor;
+// Rows of a head in the accumulation type, padded by zeros to whole vectors.
+template <typename A>
+class Rows {
+ public:
+  Rows(int64_t count, int64_t width)
+      : width_(width), pitch_(whole_vectors<A>(width)), values_(count * pitch_) {
+    std::fill_n(values_.get(), count * pitch_, A(0));
   }
-}
 
-template <typename T, typename A>
-void scatter(const A* from, const int32_t* rows, int64_t count, A factor, A* scaled,
-             const Head<T>& head) {
-  for (int64_t i = 0; i < count; ++i, from += head.width) {
-    for (int64_t d = 0; d < head.width; ++d) scaled[d] = from[d] * factor;
-    convert(scaled, head.row(rows[i]), head.width);
+  A* get() const { return values_.get(); }
+  A* row(int64_t i) const { return values_.get() + i * pitch_; }
+  int64_t pitch() const { return pitch_; }
+  void clear(int64_t begin, int64_t end) const { std::fill(row(begin), row(end), A(0)); }
+
+  template <typename T>
+  void gather(const Head<const T>& head, const int32_t* rows, int64_t count, A factor) const {
+    for (int64_t i = 0; i < count; ++i) {
+      const T* from = head.row(rows[i]);
+      A* to = row(i);
+      if constexpr (std::is_same_v<T, A>) {
+        for (int64_t d = 0; d < width_; ++d) to[d] = from[d] * factor;
+      } else {
+        convert(from, to, width_);
+        for (int64_t d = 0; d < width_; ++d) to[d] *= factor;
+      }
+    }
   }
-}
 
-int64_t padded(int64_t count) { return (count + 15) / 16 * 16; }
+  // Scales what it holds, in passing.
+  template <typename T>
+  void scatter(const int32_t* rows, int64_t count, A factor, const Head<T>& head) const {
+    for (int64_t i = 0; i < count; ++i) {
+      A* from = row(i);
+      for (int64_t d = 0; d < width_; ++d) from[d] *= factor;
+      convert(from, head.row(rows[i]), width_);
+    }
+  }
+
+  // across[d][i] = row(i)[d] for whole panels of rows and one more, those from `count` on zero.
+  void transpose_to(A* across, int64_t count) const {
+    const int64_t all = across_pitch(count);
+    clear(count, all);
+    transpose(get(), all, pitch_, across);
+  }
+
+  static int64_t across_pitch(int64_t count) {
+    return whole_panels<A>(count) + 2 * Simd<A>::kLanes;
+  }
+
+ private:
+  int64_t width_, pitch_;
+  Scratch<A> values_;
+};
 
 // What attention within one sequence and head works on.
 template <typename A>
@@ -248,27 +294,28 @@ class Tile {
   Tile(const Rules& rules, const Biases<A>& biases, int64_t longest)
       : rules_(rules),
         biases_(biases),
-        keys(longest * rules.width),
-        keys_across(longest * rules.width),
-        queries(kRows * rules.width),
+        keys(Rows<A>::across_pitch(longest), rules.width),
+        queries(kRows, rules.width),
+        keys_across(Rows<A>::across_pitch(longest) * keys.pitch()),
         scores(kRows * kStride),
-        joint_row_(biases.joint.empty() ? 0 : padded(longest)) {}
+        joint_row_(biases.joint.empty() ? 0 : longest) {}
 
   // Both orders of the keys of a head.
   template <typename T>
   void load_keys(const Head<const T>& head, const Plan& plan) {
     plan_ = &plan;
-    count_ = static_cast<int64_t>(plan.keys.size());
-    gather(head, plan.keys.data(), count_, A(1), keys.get());
-    transpose(keys.get(), count_, rules_.width, keys_across.get());
+    const int64_t count = static_cast<int64_t>(plan.keys.size());
+    across_pitch_ = Rows<A>::across_pitch(count);
+    keys.gather(head, plan.keys.data(), count, A(1));
+    keys.transpose_to(keys_across.get(), count);
   }
 
   template <typename T>
   void load_queries(const Head<const T>& head, const Block& block, int64_t h) {
     block_ = &block;
     head_ = h;
-    gather(head, plan_->queries.data() + block.begin, block.end - block.begin,
-           static_cast<A>(rules_.scale * kLog2E), queries.get());
+    queries.gather(head, plan_->queries.data() + block.begin, block.end - block.begin,
+                   static_cast<A>(rules_.scale * kLog2E));
     if (biases_.joint.empty()) return;
     const A* from = biases_.joint.data() + (h * rules_.joints + block.joint) * rules_.joints;
     for (int64_t i = block.first; i < block.last; ++i) {
@@ -292,19 +339,21 @@ class Tile {
 
   int64_t rows() const { return block_->end - block_->begin; }
 
-  // product[i][j] = a[i] . across[.][first + j], rows of `product` being kStride apart.
-  void multiply_across(const A* a, const A* across, int64_t first, int64_t count, A* product) {
+  // product[i][j] = a[i] . across[.][first + j] for whole panels of j, rows of `product` being
+  // kStride apart.
+  void multiply_across(const Rows<A>& a, const A* across, int64_t first, int64_t count,
+                       A* product) const {
     Product<A> p{};
-    p.m = rows(), p.n = count, p.k = rules_.width;
-    p.a = a, p.a_row = rules_.width, p.a_col = 1;
-    p.b = across + first, p.b_row = count_;
+    p.m = rows(), p.n = whole_panels<A>(count), p.k = rules_.width;
+    p.a = a.get(), p.a_row = a.pitch(), p.a_col = 1;
+    p.b = across + first, p.b_row = across_pitch_;
     p.c = product, p.c_row = kStride;
     multiply(p);
   }
 
   // scores[i][j] in units of log 2, biased; -infinity for pairs that do not attend, and behind.
   void compute_scores(int64_t first, int64_t count) {
-    multiply_across(queries.get(), keys_across.get(), first, count, scores.get());
+    multiply_across(queries, keys_across.get(), first, count, scores.get());
     constexpr A kNone = -std::numeric_limits<A>::infinity();
     const int32_t* key_frame = plan_->key_frame.data() + first;
     for (int64_t i = 0; i < rows(); ++i) {
@@ -321,27 +370,28 @@ class Tile {
           row[j] = std::abs(frame - key_frame[j]) <= window ? row[j] : kNone;
         }
       }
-      for (int64_t j = count; j < padded(count); ++j) row[j] = kNone;
+      for (int64_t j = count; j < whole_panels<A>(count); ++j) row[j] = kNone;
     }
   }
 
   // c (+)= left (rows by count) right, and c += left^T right.
-  void multiply_keys(const A* left, const A* right, int64_t first, int64_t count, bool accumulate,
-                     A* c) const {
+  void multiply_keys(const A* left, const Rows<A>& right, int64_t first, int64_t count,
+                     bool accumulate, const Rows<A>& c) const {
     Product<A> p{};
-    p.m = rows(), p.n = rules_.width, p.k = count;
+    p.m = rows(), p.n = c.pitch(), p.k = count;
     p.a = left, p.a_row = kStride, p.a_col = 1;
-    p.b = right + first * rules_.width, p.b_row = rules_.width;
-    p.c = c, p.c_row = rules_.width, p.accumulate = accumulate;
+    p.b = right.row(first), p.b_row = right.pitch();
+    p.c = c.get(), p.c_row = c.pitch(), p.accumulate = accumulate;
     multiply(p);
   }
 
-  void add_transposed(const A* left, const A* right, int64_t first, int64_t count, A* c) const {
+  void add_transposed(const A* left, const Rows<A>& right, int64_t first, int64_t count,
+                      const Rows<A>& c) const {
     Product<A> p{};
-    p.m = count, p.n = rules_.width, p.k = rows();
+    p.m = count, p.n = c.pitch(), p.k = rows();
     p.a = left, p.a_row = 1, p.a_col = kStride;
-    p.b = right, p.b_row = rules_.width;
-    p.c = c + first * rules_.width, p.c_row = rules_.width, p.accumulate = true;
+    p.b = right.get(), p.b_row = right.pitch();
+    p.c = c.row(first), p.c_row = c.pitch(), p.accumulate = true;
     multiply(p);
   }
 
@@ -349,12 +399,13 @@ class Tile {
   void add_bias_gradients(const A* d_scores, int64_t first, int64_t count, A* joint, A* lag) {
     const int32_t reach = static_cast<int32_t>(biases_.lags / 2);
     const int32_t* key_frame = plan_->key_frame.data() + first;
-    if (joint) std::fill_n(column_sums_, padded(count), A(0));
+    if (joint) std::fill_n(column_sums_, count, A(0));
     for (int64_t i = 0; i < rows(); ++i) {
       const A* row = d_scores + i * kStride;
       const int32_t frame = plan_->query_frame[block_->begin + i];
       for (int64_t j = 0; joint && j < count; ++j) column_sums_[j] += row[j];
-      for (int64_t j = 0; lag && j < count; ++j) lag[lag_index(frame, key_frame[j], reach)] += row[j];
+      for (int64_t j = 0; lag && j < count; ++j)
+        lag[lag_index(frame, key_frame[j], reach)] += row[j];
     }
     const int32_t* key_joint = plan_->key_joint.data() + first;
     for (int64_t j = 0; joint && j < count; ++j) {
@@ -378,10 +429,11 @@ class Tile {
   const Biases<A>& biases_;
   const Plan* plan_ = nullptr;
   const Block* block_ = nullptr;
-  int64_t count_ = 0, head_ = 0;
+  int64_t across_pitch_ = 0, head_ = 0;
 
  public:
-  const Scratch<A> keys, keys_across, queries, scores;
+  const Rows<A> keys, queries;
+  const Scratch<A> keys_across, scores;
 
  private:
   const Scratch<A> joint_row_;
@@ -396,9 +448,13 @@ A maximum(const A* row, int64_t count) {
     const auto v = S::load(row + j);
     most = v > most ? v : most;
   }
-  A result = most[0];
-  for (int l = 1; l < S::kLanes; ++l) result = std::max(result, most[l]);
-  return result;
+  A lanes[S::kLanes];
+  S::store(lanes, most);
+#pragma GCC unroll 4
+  for (int half = S::kLanes / 2; half > 0; half /= 2) {
+    for (int l = 0; l < half; ++l) lanes[l] = std::max(lanes[l], lanes[l + half]);
+  }
+  return lanes[0];
 }
 
 // row = 2^(row - shift); returns the sum.
@@ -414,18 +470,20 @@ A exponentiate(A* row, int64_t count, A shift) {
   return S::sum(total);
 }
 
+// Of rows that are padded by zeros.
 template <typename A>
 A dot(const A* a, const A* b, int64_t count) {
-  A total = 0;
-  for (int64_t i = 0; i < count; ++i) total += a[i] * b[i];
-  return total;
+  using S = Simd<A>;
+  typename S::Vec total = {};
+  for (int64_t i = 0; i < count; i += S::kLanes) total += S::load(a + i) * S::load(b + i);
+  return S::sum(total);
 }
 
 // Softmax and its product with the values of one block of queries, tile by tile.
 template <typename A>
 class OnlineSoftmax {
  public:
-  explicit OnlineSoftmax(int64_t width) : width_(width), out(kRows * width) {}
+  explicit OnlineSoftmax(int64_t width) : out(kRows, width) {}
 
   void begin(int64_t rows) {
     rows_ = rows;
@@ -434,55 +492,55 @@ class OnlineSoftmax {
     std::fill_n(total_, rows, A(0));
   }
 
-  void add(Tile<A>& tile, const A* values, int64_t first, int64_t count) {
+  void add(Tile<A>& tile, const Rows<A>& values, int64_t first, int64_t count) {
     for (int64_t i = 0; i < rows_; ++i) {
       A* row = tile.scores.get() + i * kStride;
-      const A before = largest_[i], most = std::max(before, maximum(row, padded(count)));
+      const A before = largest_[i], most = std::max(before, maximum(row, whole_panels<A>(count)));
       if (most == kNone) {
         std::fill_n(row, count, A(0));
         continue;
       }
-      const A sum = exponentiate(row, padded(count), most);
+      const A sum = exponentiate(row, whole_panels<A>(count), most);
       if (most != before && !empty_) {
         const A shrink = std::exp2(before - most);
         total_[i] *= shrink;
-        for (int64_t d = 0; d < width_; ++d) out[i * width_ + d] *= shrink;
+        for (int64_t d = 0; d < out.pitch(); ++d) out.row(i)[d] *= shrink;
       }
       total_[i] += sum;
       largest_[i] = most;
     }
-    tile.multiply_keys(tile.scores.get(), values, first, count, !empty_, out.get());
+    tile.multiply_keys(tile.scores.get(), values, first, count, !empty_, out);
     empty_ = false;
   }
 
   // Divides by the denominators and returns their logarithms; +infinity where there is no key, so
   // that every probability made from it is 0.
   void end(A* lse) {
-    if (empty_) std::fill_n(out.get(), rows_ * width_, A(0));
+    if (empty_) out.clear(0, rows_);
     for (int64_t i = 0; i < rows_; ++i) {
       const bool none = total_[i] == A(0);
       const A factor = none ? A(0) : A(1) / total_[i];
-      for (int64_t d = 0; d < width_; ++d) out[i * width_ + d] *= factor;
+      for (int64_t d = 0; d < out.pitch(); ++d) out.row(i)[d] *= factor;
       lse[i] = none ? -kNone : (largest_[i] + std::log2(total_[i])) / static_cast<A>(kLog2E);
     }
   }
 
  private:
   static constexpr A kNone = -std::numeric_limits<A>::infinity();
-  int64_t width_, rows_ = 0;
+  int64_t rows_ = 0;
   bool empty_ = true;
   A largest_[kRows], total_[kRows];
 
  public:
-  const Scratch<A> out;
+  const Rows<A> out;
 };
 
 // Everything that the arguments say, checked.
 struct Problem {
   Problem(const char* op, const Tensor& qkv, const OptionalTensor& joint_bias,
-          const OptionalTensor& pairs, const OptionalTensor& tokens,
-          const OptionalTensor& key_mask, const OptionalTensor& cu_seqlens, int64_t heads,
-          int64_t joints, int64_t window, bool same_joint, double scale)
+          const OptionalTensor& pairs, const OptionalTensor& tokens, const OptionalTensor& key_mask,
+          const OptionalTensor& cu_seqlens, int64_t heads, int64_t joints, int64_t window,
+          bool same_joint, double scale)
       : sequences(op, qkv, cu_seqlens),
         rules(checked(op, qkv, heads, joints, window, same_joint, scale)),
         plans(op, rules, same_joint || pairs.has_value() || joint_bias.has_value(), sequences,
@@ -542,24 +600,23 @@ std::tuple<Tensor, Tensor> forward(const Problem& problem, const Tensor& qkv_,
   problem.for_each([&](int64_t, int64_t first, int64_t last, int64_t h) {
     Tile<A> tile(rules, biases, longest);
     OnlineSoftmax<A> softmax(rules.width);
-    const Scratch<A> values(longest * rules.width), scaled(rules.width);
+    const Rows<A> values(longest, rules.width);
     A logarithms[kRows];
     for (int64_t s = first; s < last; ++s) {
       const Plan& plan = problem.plans.get(s);
       tile.load_keys(problem.head(in, s, 1, 3, h), plan);
-      gather(problem.head(in, s, 2, 3, h), plan.keys.data(), plan.keys.size(), A(1), values.get());
+      values.gather(problem.head(in, s, 2, 3, h), plan.keys.data(), plan.keys.size(), A(1));
       A* lse_s = data<A>(lse) + h * rows + sequences.begin(s);
       for (const Block& block : plan.blocks) {
         tile.load_queries(problem.head(in, s, 0, 3, h), block, h);
         softmax.begin(tile.rows());
         tile.for_each([&](int64_t j, int64_t count) {
           tile.compute_scores(j, count);
-          softmax.add(tile, values.get(), j, count);
+          softmax.add(tile, values, j, count);
         });
         softmax.end(logarithms);
         const int32_t* at = plan.queries.data() + block.begin;
-        scatter(softmax.out.get(), at, tile.rows(), A(1), scaled.get(),
-                problem.head(data<T>(out), s, 0, 1, h));
+        softmax.out.scatter(at, tile.rows(), A(1), problem.head(data<T>(out), s, 0, 1, h));
         for (int64_t i = 0; i < tile.rows(); ++i) lse_s[at[i]] = logarithms[i];
       }
     }
@@ -596,10 +653,10 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Problem& problem, const Tensor
 
   problem.for_each([&](int64_t task, int64_t first, int64_t last, int64_t h) {
     Tile<A> tile(rules, biases, longest);
-    const Scratch<A> d_scores(kRows * kStride), values(longest * width);
-    const Scratch<A> values_across(longest * width), d_keys(longest * width);
-    const Scratch<A> d_values(longest * width), d_queries(kRows * width), d_out(kRows * width);
-    const Scratch<A> result(width);
+    const Rows<A> values(Rows<A>::across_pitch(longest), width), d_keys(longest, width);
+    const Rows<A> d_values(longest, width), d_queries(kRows, width), d_out(kRows, width);
+    const Scratch<A> values_across(Rows<A>::across_pitch(longest) * values.pitch());
+    const Scratch<A> d_scores(kRows * kStride);
     A* const joint = want_joint ? djoint.data() + task * pairs : nullptr;
     A* const lag = want_lag ? dlag.data() + task * biases.lags : nullptr;
     A shift[kRows], delta[kRows];
@@ -607,44 +664,42 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Problem& problem, const Tensor
       const Plan& plan = problem.plans.get(s);
       const int64_t keys = plan.keys.size();
       tile.load_keys(problem.head(in, s, 1, 3, h), plan);
-      gather(problem.head(in, s, 2, 3, h), plan.keys.data(), keys, A(1), values.get());
-      transpose(values.get(), keys, width, values_across.get());
-      if (want_qkv) {
-        std::fill_n(d_keys.get(), keys * width, A(0));
-        std::fill_n(d_values.get(), keys * width, A(0));
-      }
+      values.gather(problem.head(in, s, 2, 3, h), plan.keys.data(), keys, A(1));
+      values.transpose_to(values_across.get(), keys);
+      d_keys.clear(0, keys);
+      d_values.clear(0, keys);
       const A* lse_s = data<A>(lse) + h * rows + sequences.begin(s);
       for (const Block& block : plan.blocks) {
         const int32_t* at = plan.queries.data() + block.begin;
         tile.load_queries(problem.head(in, s, 0, 3, h), block, h);
         const int64_t count = tile.rows();
         // The output passes through the memory of dq, which is not needed yet.
-        gather(problem.head(outs, s, 0, 1, h), at, count, A(1), d_queries.get());
-        gather(problem.head(grads, s, 0, 1, h), at, count, A(1), d_out.get());
+        d_queries.gather(problem.head(outs, s, 0, 1, h), at, count, A(1));
+        d_out.gather(problem.head(grads, s, 0, 1, h), at, count, A(1));
         for (int64_t i = 0; i < count; ++i) {
           shift[i] = lse_s[at[i]] * static_cast<A>(kLog2E);
-          delta[i] = dot(d_out.get() + i * width, d_queries.get() + i * width, width);
+          delta[i] = dot(d_out.row(i), d_queries.row(i), d_out.pitch());
         }
         bool empty = true;
         tile.for_each([&](int64_t j, int64_t n) {
           tile.compute_scores(j, n);
-          tile.multiply_across(d_out.get(), values_across.get(), j, n, d_scores.get());
+          tile.multiply_across(d_out, values_across.get(), j, n, d_scores.get());
           for (int64_t i = 0; i < count; ++i) {
             A *p = tile.scores.get() + i * kStride, *ds = d_scores.get() + i * kStride;
-            exponentiate(p, padded(n), shift[i]);
+            exponentiate(p, whole_panels<A>(n), shift[i]);
             for (int64_t k = 0; k < n; ++k) ds[k] = p[k] * (ds[k] - delta[i]);
           }
           if (joint || lag) tile.add_bias_gradients(d_scores.get(), j, n, joint, lag);
           if (!want_qkv) return;
-          tile.add_transposed(tile.scores.get(), d_out.get(), j, n, d_values.get());
-          tile.add_transposed(d_scores.get(), tile.queries.get(), j, n, d_keys.get());
-          tile.multiply_keys(d_scores.get(), tile.keys.get(), j, n, !empty, d_queries.get());
+          tile.add_transposed(tile.scores.get(), d_out, j, n, d_values);
+          tile.add_transposed(d_scores.get(), tile.queries, j, n, d_keys);
+          tile.multiply_keys(d_scores.get(), tile.keys, j, n, !empty, d_queries);
           empty = false;
         });
         if (!want_qkv) continue;
-        if (empty) std::fill_n(d_queries.get(), count * width, A(0));
-        scatter(d_queries.get(), at, count, static_cast<A>(rules.scale), result.get(),
-                problem.head(data<T>(dqkv), s, 0, 3, h));
+        if (empty) d_queries.clear(0, count);
+        d_queries.scatter(at, count, static_cast<A>(rules.scale),
+                          problem.head(data<T>(dqkv), s, 0, 3, h));
       }
       if (!want_qkv) continue;
       const Head<T> to_keys = problem.head(data<T>(dqkv), s, 1, 3, h);
@@ -656,9 +711,8 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Problem& problem, const Tensor
         }
       }
       // The queries that made dk were in units of log 2.
-      scatter(d_keys.get(), plan.keys.data(), keys, static_cast<A>(1 / kLog2E), result.get(),
-              to_keys);
-      scatter(d_values.get(), plan.keys.data(), keys, A(1), result.get(), to_values);
+      d_keys.scatter(plan.keys.data(), keys, static_cast<A>(1 / kLog2E), to_keys);
+      d_values.scatter(plan.keys.data(), keys, A(1), to_values);
     }
   });
   if (want_qkv) {
