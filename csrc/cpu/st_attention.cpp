@@ -298,7 +298,12 @@ class Tile {
         queries(kRows, rules.width),
         keys_across(Rows<A>::across_pitch(longest) * keys.pitch()),
         scores(kRows * kStride),
-        joint_row_(biases.joint.empty() ? 0 : longest) {}
+        joint_row_(biases.joint.empty() ? 0 : longest),
+        sign_(rules.scale < 0   ? -1
+              : rules.scale > 0 ? 1
+                                : 0),
+        scale_(static_cast<A>(rules.scale == 0 ? 1 : std::abs(rules.scale) * kLog2E)),
+        biased_(!biases.joint.empty() || !biases.lag.empty()) {}
 
   // Both orders of the keys of a head.
   template <typename T>
@@ -314,8 +319,8 @@ class Tile {
   void load_queries(const Head<const T>& head, const Block& block, int64_t h) {
     block_ = &block;
     head_ = h;
-    queries.gather(head, plan_->queries.data() + block.begin, block.end - block.begin,
-                   static_cast<A>(rules_.scale * kLog2E));
+    // The sign of the scale changes sides, so that the largest product is the largest score.
+    queries.gather(head, plan_->queries.data() + block.begin, block.end - block.begin, sign_);
     if (biases_.joint.empty()) return;
     const A* from = biases_.joint.data() + (h * rules_.joints + block.joint) * rules_.joints;
     for (int64_t i = block.first; i < block.last; ++i) {
@@ -338,6 +343,7 @@ class Tile {
   }
 
   int64_t rows() const { return block_->end - block_->begin; }
+  A factor() const { return biased_ ? A(1) : scale_; }
 
   // product[i][j] = a[i] . across[.][first + j] for whole panels of j, rows of `product` being
   // kStride apart.
@@ -351,7 +357,8 @@ class Tile {
     multiply(p);
   }
 
-  // scores[i][j] in units of log 2, biased; -infinity for pairs that do not attend, and behind.
+  // scores[i][j], of which factor() times are in units of log 2; -infinity for pairs that do not
+  // attend, and behind.
   void compute_scores(int64_t first, int64_t count) {
     multiply_across(queries, keys_across.get(), first, count, scores.get());
     constexpr A kNone = -std::numeric_limits<A>::infinity();
@@ -361,9 +368,11 @@ class Tile {
       const int32_t frame = plan_->query_frame[block_->begin + i];
       if (!biases_.joint.empty()) {
         const A* bias = joint_row_.get() + first;
-        for (int64_t j = 0; j < count; ++j) row[j] += bias[j];
+        for (int64_t j = 0; j < count; ++j) row[j] = row[j] * scale_ + bias[j];
       }
-      if (!biases_.lag.empty()) add_lags(frame, key_frame, count, row);
+      if (!biases_.lag.empty()) {
+        add_lags(frame, key_frame, count, biases_.joint.empty() ? scale_ : A(1), row);
+      }
       if (block_->differ) {
         const int32_t window = static_cast<int32_t>(rules_.window);
         for (int64_t j = 0; j < count; ++j) {
@@ -414,14 +423,15 @@ class Tile {
   }
 
  private:
-  void add_lags(int32_t frame, const int32_t* key_frame, int64_t count, A* row) const {
+  // row = row * factor + bias.
+  void add_lags(int32_t frame, const int32_t* key_frame, int64_t count, A factor, A* row) const {
     const int32_t reach = static_cast<int32_t>(biases_.lags / 2);
     const Row<A> table(biases_.lag.data() + head_ * biases_.lags, biases_.lags);
     int32_t index[S::kLanes] = {};
     for (int64_t j = 0; j < count; j += S::kLanes) {
       const int lanes = static_cast<int>(std::min<int64_t>(S::kLanes, count - j));
       for (int l = 0; l < lanes; ++l) index[l] = lag_index(frame, key_frame[j + l], reach);
-      S::store(row + j, S::load(row + j) + table.pick(index));
+      S::store(row + j, S::load(row + j) * factor + table.pick(index));
     }
   }
 
@@ -437,6 +447,8 @@ class Tile {
 
  private:
   const Scratch<A> joint_row_;
+  const A sign_, scale_;
+  const bool biased_;
   A column_sums_[kStride];
 };
 
@@ -457,13 +469,13 @@ A maximum(const A* row, int64_t count) {
   return lanes[0];
 }
 
-// row = 2^(row - shift); returns the sum.
+// row = 2^(factor * row - shift); returns the sum.
 template <typename A>
-A exponentiate(A* row, int64_t count, A shift) {
+A exponentiate(A* row, int64_t count, A factor, A shift) {
   using S = Simd<A>;
   typename S::Vec total = {};
   for (int64_t j = 0; j < count; j += S::kLanes) {
-    const auto e = exp2_nonpositive(S::load(row + j) - shift);
+    const auto e = exp2_nonpositive(S::load(row + j) * factor - shift);
     S::store(row + j, e);
     total += e;
   }
@@ -495,12 +507,13 @@ class OnlineSoftmax {
   void add(Tile<A>& tile, const Rows<A>& values, int64_t first, int64_t count) {
     for (int64_t i = 0; i < rows_; ++i) {
       A* row = tile.scores.get() + i * kStride;
-      const A before = largest_[i], most = std::max(before, maximum(row, whole_panels<A>(count)));
+      const A largest = maximum(row, whole_panels<A>(count)) * tile.factor();
+      const A before = largest_[i], most = std::max(before, largest);
       if (most == kNone) {
         std::fill_n(row, count, A(0));
         continue;
       }
-      const A sum = exponentiate(row, whole_panels<A>(count), most);
+      const A sum = exponentiate(row, whole_panels<A>(count), tile.factor(), most);
       if (most != before && !empty_) {
         const A shrink = std::exp2(before - most);
         total_[i] *= shrink;
@@ -513,15 +526,15 @@ class OnlineSoftmax {
     empty_ = false;
   }
 
-  // Divides by the denominators and returns their logarithms; +infinity where there is no key, so
-  // that every probability made from it is 0.
+  // Divides by the denominators and returns their logarithms in base 2; +infinity where there is no
+  // key, so that every probability made from it is 0.
   void end(A* lse) {
     if (empty_) out.clear(0, rows_);
     for (int64_t i = 0; i < rows_; ++i) {
       const bool none = total_[i] == A(0);
       const A factor = none ? A(0) : A(1) / total_[i];
       for (int64_t d = 0; d < out.pitch(); ++d) out.row(i)[d] *= factor;
-      lse[i] = none ? -kNone : (largest_[i] + std::log2(total_[i])) / static_cast<A>(kLog2E);
+      lse[i] = none ? -kNone : largest_[i] + std::log2(total_[i]);
     }
   }
 
@@ -677,7 +690,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Problem& problem, const Tensor
         d_queries.gather(problem.head(outs, s, 0, 1, h), at, count, A(1));
         d_out.gather(problem.head(grads, s, 0, 1, h), at, count, A(1));
         for (int64_t i = 0; i < count; ++i) {
-          shift[i] = lse_s[at[i]] * static_cast<A>(kLog2E);
+          shift[i] = lse_s[at[i]];
           delta[i] = dot(d_out.row(i), d_queries.row(i), d_out.pitch());
         }
         bool empty = true;
@@ -686,7 +699,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Problem& problem, const Tensor
           tile.multiply_across(d_out, values_across.get(), j, n, d_scores.get());
           for (int64_t i = 0; i < count; ++i) {
             A *p = tile.scores.get() + i * kStride, *ds = d_scores.get() + i * kStride;
-            exponentiate(p, whole_panels<A>(n), shift[i]);
+            exponentiate(p, whole_panels<A>(n), tile.factor(), shift[i]);
             for (int64_t k = 0; k < n; ++k) ds[k] = p[k] * (ds[k] - delta[i]);
           }
           if (joint || lag) tile.add_bias_gradients(d_scores.get(), j, n, joint, lag);
@@ -710,8 +723,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Problem& problem, const Tensor
           std::fill_n(to_values.row(i), width, T(0));
         }
       }
-      // The queries that made dk were in units of log 2.
-      d_keys.scatter(plan.keys.data(), keys, static_cast<A>(1 / kLog2E), to_keys);
+      d_keys.scatter(plan.keys.data(), keys, static_cast<A>(std::abs(rules.scale)), to_keys);
       d_values.scatter(plan.keys.data(), keys, A(1), to_values);
     }
   });

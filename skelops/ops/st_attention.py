@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -49,7 +51,7 @@ def st_attention(
         pairs: (V, V) boolean, True where the query joint (row) may attend to the key joint
             (column), as ``layout.hop_distances() <= 2``; None, all.
         tokens: qkv.shape[:-1] integers, the kept tokens of a masked sequence: t * V + v >= 0 of
-            every one, in any order (ascending is fastest).
+            every one, in any order.
         key_mask: qkv.shape[:-1] boolean, True = kept: False tokens are attended to by none.
         cu_seqlens: (S + 1,) integers, ascending from 0: tokens cu_seqlens[s] to cu_seqlens[s + 1]
             make sequence s. Rows behind the last sequence have output 0. With ``within="frame"`` or
@@ -198,8 +200,10 @@ def _attend(
     scores = scores.masked_fill(~kept, torch.finfo(scores.dtype).min)
     probabilities = scores.softmax(-1).masked_fill(~kept, 0)
     out = torch.einsum("hnlm,nmhd->nlhd", probabilities, v).reshape(N, L, width // 3)
+    # In base 2, for the backward to read without another rounding; infinite where there is no key,
+    # so that every probability made from it is 0.
     exact = scores.detach().to(torch.promote_types(scores.dtype, torch.float32))
-    lse = exact.logsumexp(-1).masked_fill(~kept.any(-1), torch.inf)
+    lse = (exact.logsumexp(-1) * math.log2(math.e)).masked_fill(~kept.any(-1), torch.inf)
     return out, lse
 
 
