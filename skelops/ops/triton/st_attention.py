@@ -56,9 +56,10 @@ def _place(tokens_ptr, base, i, length, v, V: tl.constexpr, BY_JOINT: tl.constex
     if tokens_ptr is not None:
         token = tl.maximum(tl.load(tokens_ptr + base + i, mask=i < length, other=0), 0)
         return token // V, token % V
-    if BY_JOINT:
+    elif BY_JOINT:
         return i, tl.zeros_like(i) + v
-    return i // V, i % V
+    else:
+        return i // V, i % V
 
 
 @triton.jit
@@ -69,9 +70,10 @@ def _rows(
     at = ptr + base * stride + ((i * STEP)[:, None] * stride + d)
     if MASKED:
         return tl.load(at, mask=(i < length)[:, None] & (d < D), other=0.0)
-    if d.shape[0] > D:
+    elif d.shape[0] > D:
         return tl.load(at, mask=(d < D)[None, :], other=0.0)
-    return tl.load(at)
+    else:
+        return tl.load(at)
 
 
 @triton.jit
@@ -120,7 +122,8 @@ def _kept(
 def _key_kept(mask_ptr, base, i, length, STEP: tl.constexpr):
     if mask_ptr is None:
         return i < length
-    return tl.load(mask_ptr + base + i * STEP, mask=i < length, other=0) != 0
+    else:
+        return tl.load(mask_ptr + base + i * STEP, mask=i < length, other=0) != 0
 
 
 @triton.jit
