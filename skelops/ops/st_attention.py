@@ -108,7 +108,7 @@ def st_attention(
     if lag_bias is not None:
         _check.shape("st_attention", "lag_bias", lag_bias, "H 2*W+1", H=heads)
         if lag_bias.shape[1] % 2 == 0:
-            what, got = "lag_bias of an odd number of lags", lag_bias.shape[1]
+            what, got = "lag_bias of an odd number of lags", str(lag_bias.shape[1])
             raise _check.fail("st_attention", what, got)
     window = 0 if within == "frame" else -1 if window is None else window
     longest = -1 if max_len is None else max_len
