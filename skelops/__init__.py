@@ -22,6 +22,7 @@ from skelops.ops import (
     sample_clips,
     skeleton_streams,
     slot_mask,
+    st_attention,
     temporal_mean,
     token_restore,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "sample_clips",
     "skeleton_streams",
     "slot_mask",
+    "st_attention",
     "temporal_mean",
     "token_restore",
     "use_backend",

@@ -13,6 +13,7 @@ from skelops.nn.graph_conv import GraphConv
 from skelops.nn.hypergraph_conv import HypergraphConv
 from skelops.nn.norm import bn_act_add
 from skelops.nn.packed import Packed, Part, kaiming_, published_parts
+from skelops.nn.st_attention import STAttention
 from skelops.nn.temporal_conv import MultiScaleTemporalConv, TemporalConv
 from skelops.nn.topology import Topology
 
@@ -28,6 +29,7 @@ __all__ = [
     "MultiScaleTemporalConv",
     "Packed",
     "Part",
+    "STAttention",
     "STBlock",
     "Shortcut",
     "SkeletonNet",

@@ -18,6 +18,7 @@ from skelops.ops.random_uniform import random_uniform
 from skelops.ops.sample_clips import sample_clips
 from skelops.ops.skeleton_streams import skeleton_streams
 from skelops.ops.slot_mask import slot_mask
+from skelops.ops.st_attention import st_attention
 from skelops.ops.temporal_mean import temporal_mean
 from skelops.ops.token_restore import token_restore
 
@@ -41,6 +42,7 @@ __all__ = [
     "sample_clips",
     "skeleton_streams",
     "slot_mask",
+    "st_attention",
     "temporal_mean",
     "token_restore",
 ]

@@ -106,6 +106,16 @@ CASES = {
         "still": dict(N=8, C=3, T=13, V=67, kinds=(0,), parents=(0,)),
         "tiny": dict(N=1, C=1, T=1, V=1, M=1, kinds=(1,), parents=(0,)),
     },
+    "st_attention": {
+        "mamp": dict(N=8, L=750, H=8, D=32, V=25),
+        "wide": dict(N=8, L=256, H=8, D=64),
+        "biased": dict(N=8, L=750, H=8, D=32, V=25, joint_bias=True, lags=29),
+        "hops": dict(N=8, L=750, H=8, D=32, V=25, hops=2, window=4),
+        "frame": dict(N=8, L=750, H=8, D=3, V=25, window=0),
+        "kept": dict(N=8, L=75, H=8, D=32, V=25, grid=750, masked="keys", lags=29),
+        "widest": dict(N=8, L=128, H=2, D=128),
+        "tiny": dict(N=1, L=1, H=1, D=1),
+    },
     "temporal_mean": {"ntu": dict(N=8, C=64, T=64, V=25), "tiny": dict(N=1, C=1, T=1, V=1)},
     "motion_mask": {
         "mamp": dict(N=8, segment=4, **_MAMP),
