@@ -44,15 +44,16 @@ def _transform_kernel(
 
 @kernel(("N", "S_BLOCKS", "SPLITS"))
 def _weight_grad_kernel(
-    g_ptr, x_ptr, part_ptr, N, C_OUT, C_IN, S, S_BLOCKS, SPLITS,
+    g_ptr, x_ptr, part_ptr, bias_ptr, N, C_OUT, C_IN, S, S_BLOCKS, SPLITS,
     PRECISION: tl.constexpr, BLOCK_O: tl.constexpr, BLOCK_I: tl.constexpr, BLOCK_S: tl.constexpr,
 ):  # fmt: skip
-    """part[split, o, i] = sum of g[n, o, s] x[n, i, s] over some (n, s)."""
+    """part[split, o, i] = sum of g[n, o, s] x[n, i, s] over some (n, s); bias[split, o] of g."""
     split = tl.program_id(0)
     i_blocks = tl.cdiv(C_IN, BLOCK_I)
     o = tl.program_id(1) // i_blocks * BLOCK_O + tl.arange(0, BLOCK_O)
     i = tl.program_id(1) % i_blocks * BLOCK_I + tl.arange(0, BLOCK_I)
     acc = tl.zeros((BLOCK_O, BLOCK_I), dtype=tl.float32)
+    total = tl.zeros((BLOCK_O, BLOCK_S), dtype=tl.float32)
     for step in range(split, N * S_BLOCKS, SPLITS):
         n = tl.cast(step // S_BLOCKS, tl.int64)
         s = step % S_BLOCKS * BLOCK_S + tl.arange(0, BLOCK_S)
@@ -67,6 +68,10 @@ def _weight_grad_kernel(
             other=0.0,
         )
         acc = tl.dot(g, tl.trans(x), acc, input_precision=PRECISION)
+        if bias_ptr is not None:
+            total += g.to(tl.float32)
+    if bias_ptr is not None and tl.program_id(1) % i_blocks == 0:
+        tl.store(bias_ptr + split * C_OUT + o, tl.sum(total, axis=1), mask=o < C_OUT)
     tl.store(
         part_ptr + (split.to(tl.int64) * C_OUT + o[:, None]) * C_IN + i,
         acc,
@@ -91,22 +96,23 @@ def transform(weight: Tensor, x: Tensor) -> Tensor:
     return out
 
 
-def weight_grad(grad: Tensor, x: Tensor) -> Tensor:
-    """(N, ..., T, V) of C' channels, (N, ..., T, V) of C -> (C', C), in float32."""
+def weight_grad(grad: Tensor, x: Tensor, bias: bool = False) -> tuple[Tensor, Tensor | None]:
+    """(N, ..., T, V) of C' channels, (N, ..., T, V) of C -> the gradient (C', C) of a weight and,
+    if it is asked for, (C',) of a bias, in float32."""
     N, S = x.shape[0], x.shape[-2] * x.shape[-1]
-    C_OUT, C_IN = (t[0].numel() // S if t.numel() else t.shape[1:-2].numel() for t in (grad, x))
-    if not (N and S):
-        return x.new_zeros(C_OUT, C_IN, dtype=torch.float32)
+    C_OUT, C_IN = (t.shape[1:-2].numel() for t in (grad, x))
     half = x.dtype in _tiles.HALF
     BLOCK_O, BLOCK_I = _tiles.pow2(C_OUT, 16, 128 if half else 64), _tiles.pow2(C_IN, 16, 64)
     BLOCK_S = _tiles.pow2(S, 16, 64 if half else 32)
     S_BLOCKS = _tiles.cdiv(S, BLOCK_S)
     blocks = _tiles.cdiv(C_OUT, BLOCK_O) * _tiles.cdiv(C_IN, BLOCK_I)
-    SPLITS = _tiles.splits(x, blocks, N * S_BLOCKS, 2)
+    SPLITS = _tiles.splits(x, blocks, N * S_BLOCKS, 2) if N * S else 0
     parts = x.new_empty(SPLITS, C_OUT, C_IN, dtype=torch.float32)
-    _weight_grad_kernel[SPLITS, blocks](
-        grad, x, parts, N, C_OUT, C_IN, S, S_BLOCKS, SPLITS,
-        PRECISION=_tiles.precision(x), BLOCK_O=BLOCK_O, BLOCK_I=BLOCK_I, BLOCK_S=BLOCK_S,
-        num_warps=8 if BLOCK_O * BLOCK_I > 2048 else 4, num_stages=3 if half else 2,
-    )  # fmt: skip
-    return parts.sum(0)
+    sums = x.new_empty(SPLITS, C_OUT, dtype=torch.float32) if bias else None
+    if SPLITS:
+        _weight_grad_kernel[SPLITS, blocks](
+            grad, x, parts, sums, N, C_OUT, C_IN, S, S_BLOCKS, SPLITS,
+            PRECISION=_tiles.precision(x), BLOCK_O=BLOCK_O, BLOCK_I=BLOCK_I, BLOCK_S=BLOCK_S,
+            num_warps=8 if BLOCK_O * BLOCK_I > 2048 else 4, num_stages=3 if half else 2,
+        )  # fmt: skip
+    return parts.sum(0), None if sums is None else sums.sum(0)

@@ -394,7 +394,10 @@ def backward(grad, x, A, p, q, alpha, weight4, bias4, weight, bias, transposed, 
         if wants("x"):
             found["x"] = df.view(x.shape) if weight is None else _pointwise.transform(rows.mT, df)
         if wants("weight"):
-            found["weight"] = _pointwise.weight_grad(df, x).view(weight.shape).to(weight.dtype)
-        if wants("bias"):
+            dw, db = _pointwise.weight_grad(df, x, wants("bias"))
+            found["weight"] = dw.view(weight.shape).to(weight.dtype)
+            if db is not None:
+                found["bias"] = db.view(bias.shape).to(bias.dtype)
+        elif wants("bias"):
             found["bias"] = df.sum((0, 3, 4))
     return tuple(found.values())

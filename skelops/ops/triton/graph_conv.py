@@ -219,8 +219,11 @@ def backward(grad, x, A, weight, bias, transposed, needs):
         if wants("x"):
             found["x"] = df.view(x.shape) if weight is None else _pointwise.transform(rows.mT, df)
         if wants("weight"):
-            found["weight"] = _pointwise.weight_grad(df, x).view(weight.shape).to(weight.dtype)
-        if wants("bias") and subset_bias:
+            dw, db = _pointwise.weight_grad(df, x, wants("bias") and subset_bias)
+            found["weight"] = dw.view(weight.shape).to(weight.dtype)
+            if db is not None:
+                found["bias"] = db.view(bias.shape).to(bias.dtype)
+        elif wants("bias") and subset_bias:
             found["bias"] = df.sum((0, 3, 4))
     if wants("bias") and not subset_bias:
         found["bias"] = grad.sum((0, 2, 3))

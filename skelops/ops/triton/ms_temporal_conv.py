@@ -509,8 +509,11 @@ def backward(
         if wants("x"):
             found["x"] = _pointwise.transform(weight.mT, dh)
         if wants("weight"):
-            found["weight"] = _pointwise.weight_grad(dh, x).to(weight.dtype)
-        if wants("bias"):
+            dw, db = _pointwise.weight_grad(dh, x, wants("bias"))
+            found["weight"] = dw.to(weight.dtype)
+            if db is not None:
+                found["bias"] = db.to(bias.dtype)
+        elif wants("bias"):
             found["bias"] = dh.sum((0, 2, 3))
     return tuple(found.values())
 
