@@ -278,7 +278,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     command = commands.add_parser("run", help="train and keep the result")
     command.add_argument("name", choices=TRAININGS)
     command.add_argument("--source", required=True, help="the recorded clips")
-    command.add_argument("further", nargs="*", help="after --: more arguments of skelops fit")
+    command.add_argument(
+        "--further", nargs=argparse.REMAINDER, default=[], help="more arguments of skelops fit, last"
+    )
     command = commands.add_parser("fuse", help="fuse the streams or parts of a group")
     command.add_argument("group", choices=sorted({n.rpartition("-")[0] for n in TRAININGS}))
     commands.add_parser("report", help="render the table of docs/training.md")
