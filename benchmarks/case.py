@@ -65,13 +65,21 @@ def copied(args: Arguments, dtype: torch.dtype | None = None) -> Arguments:
         if not isinstance(value, Tensor):
             return value
         fresh = value.detach().clone(memory_format=torch.contiguous_format)
-        return fresh.to(dtype or value.dtype).requires_grad_(value.requires_grad)
+        cast = dtype is not None and value.is_floating_point()
+        return (fresh.to(dtype) if cast else fresh).requires_grad_(value.requires_grad)
 
     return tree_map(copy, args)
 
 
 def leaves(args: Arguments) -> list[Tensor]:
     return [t for t in tree_leaves(args) if isinstance(t, Tensor) and t.requires_grad]
+
+
+def outputs(found: Tensor | Sequence[Tensor]) -> dict[str, Tensor]:
+    """The results of a function by name."""
+    if isinstance(found, Tensor):
+        return {"output": found}
+    return {f"output[{i}]": t for i, t in enumerate(found)}
 
 
 def total_bytes(tensors: Any) -> int:
@@ -101,11 +109,11 @@ class OpVariant(Variant):
 
     def __init__(
         self,
-        function: Callable[..., Tensor],
+        function: Callable[..., Any],
         prepare: Callable[[Arguments], Arguments],
         args: Arguments,
         activations: Sequence[str],
-        grad: Tensor | None,
+        grad: Sequence[Tensor] | None,
         copies: int = 1,
     ):
         self.function, self.prepare, self.args, self.grad = function, prepare, args, grad
@@ -117,26 +125,27 @@ class OpVariant(Variant):
         self.turn += 1
         args = self.sets[self.turn % len(self.sets)]
         if self.grad is not None:
-            return torch.autograd.grad(self.function(**args), leaves(args), self.grad)
+            out = list(outputs(self.function(**args)).values())
+            return torch.autograd.grad(out, leaves(args), self.grad)
         with torch.no_grad():
             return self.function(**args)
 
-    def graph(self) -> Tensor:
+    def graph(self) -> Any:
         return self.function(**self.sets[0])
 
     def outcome(self) -> dict[str, Tensor]:
         if self.grad is None:
             with torch.no_grad():
-                return {"output": self.function(**self.prepare(self.args))}
-        out = self.function(**self.prepare(self.args))
+                return outputs(self.function(**self.prepare(self.args)))
+        out = outputs(self.function(**self.prepare(self.args)))
         named = {
             (f"{name}[{i}]" if isinstance(value, list) else name): leaf
             for name, value in self.args.items()
             for i, leaf in enumerate(leaves(value))
         }
-        grads = torch.autograd.grad(out, list(named.values()), self.grad)
+        grads = torch.autograd.grad(list(out.values()), list(named.values()), self.grad)
         found = {f"gradient of {n}": g for n, g in zip(named, grads, strict=True)}
-        return {"output": out.detach(), **found}
+        return {name: t.detach() for name, t in out.items()} | found
 
 
 @dataclass(frozen=True)
@@ -146,8 +155,9 @@ class Case:
     name: str
     sizes: Mapping[str, int]
     draw: Callable[..., Arguments]
-    ours: Callable[..., Tensor]
-    peer: Callable[..., Tensor]
+    # one result or a tuple of them
+    ours: Callable[..., Any]
+    peer: Callable[..., Any]
     # direction -> least floating-point operations, whatever the form
     flops: Callable[..., Mapping[str, float]]
     # the peer's arguments from ours: per-subset lists, contiguous parts, ...
@@ -177,7 +187,8 @@ class Case:
 
     def small(self) -> Case:
         """The same work at a size for tests."""
-        return self.resized(B=2, C=16, T=6)
+        few = {"B": 2, "C": 16, "T": 6}
+        return self.resized(**{name: few[name] for name in self.sizes if name in few})
 
     def variants(
         self, direction: str, against: Sequence[str], device: str, dtype: torch.dtype
@@ -198,17 +209,18 @@ class Case:
         """The formula in float64 on the very values that are timed."""
         args = self.draw(Draw(device, dtype), **self.sizes)
         grad = self._grad(direction, args)
-        args, grad = copied(args, torch.float64), None if grad is None else grad.double()
+        args, grad = copied(args, torch.float64), grad and [g.double() for g in grad]
         found = OpVariant(self.peer, self.prepare, args, self.activations, grad).outcome()
         exact = {f"gradient of {name}" for name in self.zero_gradients}
         return {name: t for name, t in found.items() if name.split("[")[0] not in exact}
 
-    def _grad(self, direction: str, args: Arguments) -> Tensor | None:
+    def _grad(self, direction: str, args: Arguments) -> list[Tensor] | None:
         if direction == FORWARD:
             return None
         with torch.no_grad():
-            out = self.ours(**copied(args))
-        return torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out)
+            out = outputs(self.ours(**copied(args))).values()
+        generator = torch.Generator().manual_seed(1)
+        return [torch.randn(t.shape, generator=generator).to(t) for t in out]
 
     def work(self, direction: str, ours: OpVariant) -> tuple[float, float]:
         """(least floating-point operations, bytes with every tensor read or written once)."""

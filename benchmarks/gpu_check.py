@@ -23,11 +23,11 @@ PYTHON = sys.executable
 
 
 class Section(NamedTuple):
-    """A command in a process of its own, so that none can take the others down."""
+    """Commands at the same time, each in a process that cannot take the others down."""
 
     name: str
     seconds: float
-    command: list[str]
+    commands: list[list[str]]
 
 
 def _pytest(*arguments: str) -> list[str]:
@@ -49,40 +49,50 @@ def sections(store: list[str]) -> list[Section]:
     both = ["--dtype", "bfloat16", "float32"]
     kernels = ["--backend", "triton", "--backend", "cuda"]
     compiled = ["--against", "eager", "compile"]
+    warm = [PYTHON, "-m", "benchmarks.run", "--device", "cuda", *ops, *both, "--headline"]
+    count = max((os.cpu_count() or 2) - 2, 1)
+    kernel_tests = _pytest("tests/contract/test_contract.py", "--reduced", *kernels)
     return [
-        Section("build", 120, [PYTHON, "setup.py", "-q", "build_ext", "--inplace"]),
-        Section("info", 30, [PYTHON, "-m", "skelops", "info"]),
-        Section("contract", 90, _pytest("tests/contract/test_contract.py", "--small", *kernels)),
-        Section("ops", 70, _bench(70, store, *ops, *both, "--headline")),
-        Section("models", 50, _bench(50, store, *models, *both)),
-        Section("ops, compiled", 110, _bench(110, store, *ops, *both, "--headline", *compiled)),
+        Section("build", 120, [[PYTHON, "setup.py", "-q", "build_ext", "--inplace"]]),
+        Section("info", 30, [[PYTHON, "-m", "skelops", "info"]]),
+        Section("warm", 60, [[*warm, "--warm", f"{i}/{count}"] for i in range(count)]),
+        Section("contract", 90, [kernel_tests]),
+        Section("ops", 70, [_bench(70, store, *ops, *both, "--headline")]),
+        Section("models", 50, [_bench(50, store, *models, *both)]),
+        Section("ops, compiled", 110, [_bench(110, store, *ops, *both, "--headline", *compiled)]),
         Section(
             "models, compiled",
             130,
-            _bench(130, store, *models, *both, *compiled, "--compile-limit", "80"),
+            [_bench(130, store, *models, *both, *compiled, "--compile-limit", "80")],
         ),
-        Section("all ops", 110, _bench(110, store, *ops, *both, "--missing")),
-        Section("gpu tests", 90, _pytest("-m", "gpu", "--ignore=tests/contract")),
-        Section("whole contract", 400, _pytest("tests/contract/test_contract.py", *kernels)),
+        Section("all ops", 110, [_bench(110, store, *ops, *both, "--missing")]),
+        Section("gpu tests", 90, [_pytest("-m", "gpu", "--ignore=tests/contract")]),
+        Section("whole contract", 400, [_pytest("tests/contract/test_contract.py", *kernels)]),
     ]
 
 
 def run(section: Section, seconds: float, log: Path) -> str:
     """Run a section; its outcome in words."""
     with log.open("a") as output:
-        output.write(f"\n== {section.name}: {' '.join(section.command)}\n")
+        output.write(f"\n== {section.name}: {' '.join(section.commands[0])}\n")
         output.flush()
-        process = subprocess.Popen(
-            section.command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )  # fmt: skip
-        try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            return f"cut off after {seconds:.0f} s"
-    return "passed" if process.returncode == 0 else f"FAILED ({process.returncode})"
+        processes = [
+            subprocess.Popen(
+                command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
+            for command in section.commands
+        ]
+        deadline = time.monotonic() + seconds
+        for process in processes:
+            try:
+                process.wait(max(deadline - time.monotonic(), 0))
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+    codes = [process.returncode for process in processes]
+    if -signal.SIGKILL in codes:
+        return f"cut off after {seconds:.0f} s"
+    return "passed" if not any(codes) else f"FAILED ({max(codes, key=abs)})"
 
 
 def last_lines(log: Path, section: str, count: int = 12) -> str:
@@ -142,7 +152,9 @@ def _print_summary(folder: Path | None) -> None:
         paths = (records.RESULTS / records.slug(records.device_name("cuda"))).glob("*.json")
         found = [record for path in sorted(paths) for record in records.load(path)]
     if found:
-        columns = [i for i, name in enumerate(HEADER) if name not in ("saved MiB", "target")]
+        columns = [
+            i for i, name in enumerate(HEADER) if name not in ("NumPy ms", "saved MiB", "target")
+        ]
         rows = [[row(record)[i] for i in columns] for record in found]
         print(table([HEADER[i] for i in columns], rows))
 

@@ -89,7 +89,7 @@ def threads(count: int) -> Iterator[None]:
 
 
 def interleave(
-    variants: Mapping[str, Variant],
+    runs: Mapping[str, Callable[[], Any]],
     clock: Callable[[Callable[[], Any]], float],
     seconds: float,
     *,
@@ -98,24 +98,41 @@ def interleave(
     most: int = 500,
 ) -> Times:
     """Times of every variant, taken in turn: a slow minute of the machine hits all alike."""
-    names = list(variants)
-    for variant in variants.values():
+    names = list(runs)
+    for run in runs.values():
         for _ in range(warm_up):
-            variant.run()
+            run()
     times: Times = {name: [] for name in names}
     gc.collect()
     gc.disable()
     try:
         begin = time.perf_counter()
-        for turn in range(most):
+        for turn in range(most if names else 0):
             if turn >= least and time.perf_counter() - begin > seconds:
                 break
             first = turn % len(names)
             for name in names[first:] + names[:first]:
-                times[name].append(clock(variants[name].run))
+                times[name].append(clock(runs[name]))
     finally:
         gc.enable()
     return times
+
+
+def captured(run: Callable[[], Any]) -> Callable[[], Any] | None:
+    """The replay of a CUDA graph of what ``run`` launches; None where it cannot be captured."""
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    try:
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                run()
+        torch.cuda.current_stream().wait_stream(stream)
+        with torch.cuda.graph(graph):
+            run()
+    except RuntimeError:
+        torch.cuda.synchronize()
+        return None
+    return graph.replay
 
 
 def summary(times: Sequence[float]) -> dict[str, float]:

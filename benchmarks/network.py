@@ -115,6 +115,7 @@ class NetworkCase:
         published: sizes -> the module in plain PyTorch, (N, C, T, V, M) -> logits.
         ours: sizes -> that of skelops.
         multiplications: sizes -> the least of one forward.
+        channels: C of the input.
     """
 
     name: str
@@ -128,6 +129,7 @@ class NetworkCase:
     gpu: Mapping[str, int] = field(default_factory=dict)
     quick: Mapping[str, int] = field(default_factory=lambda: {"N": 1})
     slack: float = 100.0
+    channels: int = 3
     peers = ("eager", "compile")
     slow_to_compile = True
     variant = NetworkVariant
@@ -148,7 +150,7 @@ class NetworkCase:
 
     def batch(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         N, M, T = (self.sizes[name] for name in "NMT")
-        x = torch.randn(N, 3, T, V, M, generator=generator)
+        x = torch.randn(N, self.channels, T, V, M, generator=generator)
         return x, torch.randint(CLASSES, (N,), generator=generator)
 
     def _draw(self, device: str, dtype: torch.dtype) -> tuple[nn.Module, Tensor, Tensor]:

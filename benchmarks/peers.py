@@ -19,13 +19,13 @@ NTU25_PARENTS = (
 # fmt: on
 
 
-def skeleton_graph() -> Tensor:
-    """Spatial graph of the 25 Kinect joints: self, inward, outward; columns of sum one."""
-    inward = torch.zeros(25, 25)
-    for child, parent in enumerate(NTU25_PARENTS):
-        if child != 20:
+def skeleton_graph(parents: Sequence[int] = NTU25_PARENTS) -> Tensor:
+    """Spatial graph of a tree of joints: self, inward, outward; columns of sum one."""
+    inward = torch.zeros(len(parents), len(parents))
+    for child, parent in enumerate(parents):
+        if child != parent:
             inward[parent, child] = 1
-    links = torch.stack([torch.eye(25), inward, inward.T])
+    links = torch.stack([torch.eye(len(parents)), inward, inward.T])
     return links / links.sum(1, keepdim=True).clamp(min=1)
 
 

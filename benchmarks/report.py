@@ -15,7 +15,18 @@ from pathlib import Path
 
 from benchmarks import records
 from benchmarks.case import COMPILE, NUMPY, model_cases, op_cases
-from benchmarks.records import MIB, ROOT, Record, bandwidth, of_floor, ours_ms, rate, verdicts
+from benchmarks.records import (
+    GRAPHED,
+    MIB,
+    ROOT,
+    Record,
+    bandwidth,
+    graph_ms,
+    of_floor,
+    ours_ms,
+    rate,
+    verdicts,
+)
 
 PAGE = """# Benchmarks: {name}
 
@@ -52,6 +63,13 @@ def _peer(record: Record, name: str) -> str:
     return f"{_number(ms)} ({_times(record['ratios'][name])})"
 
 
+def _replay(record: Record, name: str) -> str:
+    ours, theirs = graph_ms(record, "ours"), graph_ms(record, name)
+    if ours is None or theirs is None:
+        return "-"
+    return _number(theirs) + (f" ({_times(theirs / ours)})" if name != "ours" else "")
+
+
 def _mebibytes(record: Record, key: str) -> str:
     ours, eager = (record["variants"].get(n, {}).get(key) for n in ("ours", "eager"))
     return "-" if ours is None or eager is None else f"{ours / MIB:.0f} / {eager / MIB:.0f}"
@@ -71,6 +89,7 @@ HEADER = [
     *(f"{name} ms" for name in COMPILE),
     "NumPy ms",
 ]
+HEADER += [f"{name} graph ms" for name in GRAPHED]
 HEADER += ["samples/s", "GB/s", "% of floor", "peak MiB", "saved MiB", "target"]
 
 
@@ -81,6 +100,7 @@ def _row(record: Record) -> list[str]:
         record["direction"],
         _number(ours_ms(record)),
         *(_peer(record, name) for name in ("eager", *COMPILE, NUMPY)),
+        *(_replay(record, name) for name in GRAPHED),
         f"{rate(record):.0f}",
         _number(bandwidth(record)),
         f"{100 * of_floor(record):.0f}",
@@ -130,6 +150,12 @@ def _provenance(found: Sequence[Record]) -> str:
 # Pages
 
 
+def _filled(header: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list, list]:
+    """A table without the columns that say nothing."""
+    kept = [i for i in range(len(header)) if any(row[i] != "-" for row in rows)]
+    return [header[i] for i in kept], [[row[i] for i in kept] for row in rows]
+
+
 def load_all(folder: Path) -> dict[str, list[Record]]:
     """Device name -> records."""
     found: dict[str, list[Record]] = {}
@@ -155,7 +181,7 @@ def page(name: str, found: Sequence[Record], plot: bool = True) -> str:
     sections = []
     for setting, group in groupby(ranked, key=_setting):
         rows = list(group)
-        table = markdown(HEADER, [_row(r) for r in rows])
+        table = markdown(*_filled(HEADER, [_row(r) for r in rows]))
         sections.append(f"## {_title(setting)}\n\n{_provenance(rows)}\n\n{table}")
     slug = records.slug(name)
     picture = f"![Speed relative to PyTorch](benchmarks_{slug}.svg)\n\n" if plot else ""
@@ -187,8 +213,13 @@ def _newest(found: Mapping[str, Sequence[Record]], device: str) -> str | None:
 
 def summary(found: Mapping[str, Sequence[Record]]) -> str:
     """The table of the README: speed-up over eager and compiled PyTorch per device and dtype."""
-    columns: list[tuple[str, list[Record]]] = []
-    for device, dtype in (("cpu", "float32"), ("cuda", "float32"), ("cuda", "bfloat16")):
+    columns: list[tuple[str, list[Record], bool]] = []
+    for device, dtype, replayed in (
+        ("cpu", "float32", False),
+        ("cuda", "float32", False),
+        ("cuda", "bfloat16", False),
+        ("cuda", "bfloat16", True),
+    ):
         name = _newest(found, device)
         group = [
             r
@@ -198,23 +229,34 @@ def summary(found: Mapping[str, Sequence[Record]]) -> str:
             and r["allocator"] in ("tuned", None)
         ]
         kind = "CPU" if device == "cpu" else "GPU"
-        columns.append((f"{kind}, {dtype}" + (f" ({name})" if group else ""), group))
+        title = f"{kind}, {dtype}" + ", CUDA graph" * replayed
+        columns.append((title + (f" ({name})" if group else ""), group, replayed))
 
-    def cell(record: Record | None) -> str:
+    def factor(record: Record, peer: str, replayed: bool) -> float | None:
+        if not replayed:
+            return record["speedup"].get(peer)
+        ours, theirs = graph_ms(record, "ours"), graph_ms(record, peer)
+        return None if ours is None or theirs is None else theirs / ours
+
+    def cell(record: Record | None, replayed: bool) -> str:
         if record is None:
             return NOT_MEASURED
-        return " / ".join(_times(record["speedup"].get(peer)) for peer in ("eager", "compile"))
+        found = [factor(record, peer, replayed) for peer in ("eager", "compile")]
+        return " / ".join(map(_times, found)) if any(found) else NOT_MEASURED
 
     rows = [
-        [label, *(cell(_find(group, *key)) for _, group in columns)] for label, *key in _headlines()
+        [label, *(cell(_find(group, *key), replayed) for _, group, replayed in columns)]
+        for label, *key in _headlines()
     ]
     pages = [f"[{name}](docs/benchmarks_{records.slug(name)}.md)" for name in sorted(found)]
     note = (
         "How many times faster than PyTorch eager / `torch.compile`, forward and backward unless "
-        "said; on a CPU with one thread and an allocator tuned for both sides. "
+        "said; on a CPU with one thread and an allocator tuned for both sides; on a GPU as called "
+        "from Python and, where it says so, as a CUDA graph on both sides, which is the kernels "
+        "without their launches. "
     )
     note += f"All numbers: {', '.join(pages)}." if pages else "No results yet."
-    return f"{note}\n\n" + markdown(["", *(title for title, _ in columns)], rows)
+    return f"{note}\n\n" + markdown(["", *(title for title, *_ in columns)], rows)
 
 
 def backends() -> str:

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,11 +128,16 @@ def measure_case(
     variants, skipped = _variants(work, case, direction, against, device, dtype, compile_limit)
     truth = case.truth(direction, device, dtype)
     errors = measure.check(variants, truth, measure.tolerance(device, dtype), case.slack)
-    times = measure.interleave(variants, clock(device), seconds, least=least)
+    runs = {name: variant.run for name, variant in variants.items()}
+    times = measure.interleave(runs, clock(device), seconds, least=least)
+
+    graphs = _graph_times(variants, clock(device), seconds / 2) if device == "cuda" else {}
 
     found: dict[str, dict[str, Any]] = {}
     for name, variant in variants.items():
         found[name] = {"ms": measure.summary(times[name]), "error": errors[name]}
+        if name in graphs:
+            found[name]["graph_ms"] = measure.summary(graphs[name])
         found[name]["peak_bytes"] = measure.peak_bytes(variant.run, device)
         if direction in case.saving:
             found[name]["saved_bytes"] = measure.saved_bytes(variant)
@@ -162,6 +167,14 @@ def measure_case(
     }
 
 
+def _graph_times(
+    variants: dict[str, Variant], clock: Callable[[Callable[[], Any]], float], seconds: float
+) -> measure.Times:
+    """Times of the kernels alone, where launching them costs nothing."""
+    replays = {name: measure.captured(variant.run) for name, variant in variants.items()}
+    return measure.interleave({n: r for n, r in replays.items() if r is not None}, clock, seconds)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="benchmarks.run", description=__doc__)
     parser.add_argument("--op", nargs="+", default=[], choices=sorted(op_cases()))
@@ -179,6 +192,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--allocator", default="tuned", choices=[*ALLOCATOR, "both"])
     parser.add_argument("--seconds", type=float, default=4.0, help="of timing per case")
     parser.add_argument("--compile-limit", type=float, default=900.0, help="of a model, in s")
+    parser.add_argument("--warm", metavar="I/N", help="run every N-th case once, from the I-th")
     parser.add_argument("--compile-only", choices=list(COMPILE), help=argparse.SUPPRESS)
     parser.add_argument("--budget", type=float, default=1e9, help="start no case after, in s")
     parser.add_argument("--quick", action="store_true", help="small batch, few rounds, not stored")
@@ -244,6 +258,13 @@ def _measure(options: argparse.Namespace, failures: list[str]) -> Iterator[Recor
             )
 
 
+def _warm(options: argparse.Namespace) -> None:
+    """Fill Triton's cache of compiled kernels: N processes do it N times as fast."""
+    first, _, step = options.warm.partition("/")
+    for dtype, _, case, direction in list(_plan(options))[int(first) :: int(step)]:
+        case.variants(direction, [], options.device, dtype)["ours"].run()
+
+
 def _compile_only(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads[0])
     name, dtype = options.compile_only, getattr(torch, options.dtype[0])
@@ -267,6 +288,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     if options.compile_only:
         _compile_only(options)
+        return 0
+    if options.warm:
+        _warm(options)
         return 0
     if options.device == "cpu" and sys.platform == "linux":
         asked = list(ALLOCATOR) if options.allocator == "both" else [options.allocator]

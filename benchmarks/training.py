@@ -2,6 +2,7 @@
 
 python -m benchmarks.training run nw_ucla-ctr_gcn_small-joint --source path/to/nw_ucla.npz
 python -m benchmarks.training fuse nw_ucla-ctr_gcn_small
+python -m benchmarks.training fuse nw_ucla-psumnet_small
 python -m benchmarks.training report
 """
 
@@ -10,8 +11,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +24,9 @@ from benchmarks.report import between, markdown
 RESULTS = Path(__file__).resolve().parent / "trainings"
 PAGE = records.ROOT / "docs" / "training.md"
 STREAMS = ("joint", "bone", "joint_motion", "bone_motion")
+PARTS = ("body", "hand", "leg")
+SIX = ("joint", "bone", "skip", "joint_motion", "bone_motion", "skip_motion")
+GROUPS = ("head", "medium", "tail")
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,12 @@ class Training:
     recipes: tuple[str, ...]
     arguments: tuple[str, ...] = ()
     published: str = "-"
+    fusion: str = "ctr_gcn"  # of the streams of its group
 
-    def command(self, name: str, source: str) -> list[str]:
+    def command(self, name: str, source: str, further: Sequence[str] = ()) -> list[str]:
         configs = [word for recipe in self.recipes for word in ("--config", recipe)]
         where = ["--data.source", source, "--trainer.default_root_dir", f"runs/{name}"]
-        return ["skelops", "fit", *configs, *where, *self.arguments]
+        return ["fit", *configs, *where, *self.arguments, *further]
 
 
 # The full network in a short cycle, in batches that fill a GPU.
@@ -59,6 +62,32 @@ _HYPER = {
     ),
     "synthetic": ("Synthetic set, unseen subjects", ("synthetic",), _ROOTED, ("joint",)),
 }
+_PLAIN = (
+    *("--data.rebalance", "false", "--model.mix_up", "null"),
+    *("--model.action_aware", "null"),
+)  # the network of BRL without the rest
+
+
+def _long_tailed(
+    name: str, title: str, recipes: tuple[str, ...], arguments: tuple[str, ...] = (),
+    repeat: tuple[int, int] = (5, 9), streams: tuple[str, ...] = ("joint",),
+) -> dict[str, Training]:  # fmt: skip
+    """BRL and its plain peer; ``repeat``: passes per epoch of either, for about as many clips."""
+    recipe = recipes[-1]
+    title = f"{title}, ST-GCN++ of {'half' if recipe == 'brl_small' else 'full'} width"
+    ours, plain = ((*arguments, "--data.repeat", str(n)) for n in repeat)
+    found = {
+        f"{name}-{recipe}-{stream}": Training(
+            f"{title}, BRL, {stream}", (*recipes, stream), ours, fusion="brl"
+        )
+        for stream in streams
+    }
+    found[f"{name}-{recipe.replace('brl', 'plain')}-joint"] = Training(
+        f"{title}, plain sampling and loss, joint", (*recipes, "joint"), (*plain, *_PLAIN)
+    )
+    return found
+
+
 TRAININGS = {
     **{
         f"nw_ucla-ctr_gcn_small-{stream}": Training(
@@ -78,6 +107,21 @@ TRAININGS = {
         ("ui_prmd", "ctr_gcn_small", "joint"),
         _CORRECT,
     ),
+    **{
+        f"{data}-{method}-{part}": Training(
+            f"{title}, PSUMNet{' of half width' if method == 'psumnet_small' else ''}, {part}",
+            (data.rstrip("0123456789"), recipe, f"psumnet_{part}"),
+            arguments,
+            fusion="psumnet_ntu60_xsub",
+        )
+        for data, title, arguments in (
+            ("nw_ucla", "NW-UCLA cross-view", ()),
+            ("ui_prmd20", "UI-PRMD odd/even subjects, 20 classes", _CORRECT),
+            ("synthetic", "Synthetic set, unseen subjects", ()),
+        )
+        for method, recipe in (("psumnet_small", "ctr_gcn_small"), ("psumnet", "psumnet"))
+        for part in PARTS
+    },
     **{
         f"nw_ucla-ctr_gcn-{stream}": Training(
             f"NW-UCLA cross-view, CTR-GCN, {stream}",
@@ -104,23 +148,43 @@ TRAININGS = {
         for data, (title, recipes, arguments, streams) in _HYPER.items()
         for stream in streams
     },
+    **_long_tailed(
+        "nw_ucla_lt", "NW-UCLA-LT cross-view", ("nw_ucla", "nw_ucla_lt", "brl_small"), streams=SIX
+    ),
+    **_long_tailed(
+        "nw_ucla_lt", "NW-UCLA-LT cross-view", ("nw_ucla", "nw_ucla_lt", "brl"), streams=SIX
+    ),
+    **_long_tailed(
+        "ui_prmd20_lt",
+        "UI-PRMD odd/even subjects, 20 classes with 50 to 5 clips",
+        ("ui_prmd", "brl_small"),
+        ("--data.divide", "correct", "--data.long_tail", "[50,0.1]"),
+    ),
+    **_long_tailed(
+        "synthetic_lt",
+        "synthetic, 16 classes with 64 to 3 clips",
+        ("synthetic", "brl_small"),
+        ("--data.long_tail", "[64,0.05]"),
+        repeat=(2, 4),
+    ),
 }
 
 
-def run(name: str, source: str) -> Path:
+def run(name: str, source: str, further: Sequence[str] = ()) -> Path:
     """Train, evaluate the last epoch and write ``benchmarks/trainings/<name>.json``."""
+    from skelops.train import cli
+    from skelops.train.ensemble import load_predictions
+
     training = TRAININGS[name]
-    command = training.command(name, source)
+    command = training.command(name, source, further)
     folder = Path("runs") / name
     begin = time.perf_counter()
-    subprocess.run([sys.executable, "-m", *command], check=True)
+    cli.main(command)
     seconds = time.perf_counter() - begin
-    predict = [word if word != "fit" else "predict" for word in command]
-    predict += ["--ckpt_path", str(folder / "checkpoints" / "last.ckpt")]
-    subprocess.run([sys.executable, "-m", *predict], check=True)
+    cli.main(["predict", *command[1:], "--ckpt_path", str(folder / "checkpoints" / "last.ckpt")])
     curve = _curve(sorted(folder.glob("csv/version_*/metrics.csv"))[-1])
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    shown = " ".join(training.command(name, "PATH"))
+    shown = " ".join(["skelops", *training.command(name, "PATH", further)])
     record = {
         "title": training.title,
         "command": shown,
@@ -128,7 +192,7 @@ def run(name: str, source: str) -> Path:
         "seconds": round(seconds),
         "threads": torch.get_num_threads() if device == "cpu" else None,
         "epochs": len(curve),
-        **{key: curve[-1][f"val_{key}"] for key in ("top1", "top5", "mean_class")},
+        **load_predictions(folder / "predictions.npz").accuracies(),
         "curve": curve,
         "environment": records.environment(device),
     }
@@ -147,28 +211,29 @@ def _curve(path: Path) -> list[dict[str, float]]:
 
 
 def fuse(group: str) -> Path:
-    """Fuse the four streams of a group with the published weights."""
+    """Fuse the streams, or the parts, of a group with the published weights."""
+    from skelops.train.ensemble import PRESETS, load_predictions
     from skelops.train.ensemble import fuse as fused
-    from skelops.train.ensemble import load_predictions
-    from skelops.train.metrics import accuracies
 
-    names = [f"{group}-{stream}" for stream in STREAMS]
+    fusion = next(t.fusion for n, t in TRAININGS.items() if n.rpartition("-")[0] == group)
+    names = [f"{group}-{stream}" for stream in PRESETS[fusion][1]]
     files = [f"runs/{name}/predictions.npz" for name in names]
     predictions = [load_predictions(file) for file in files]
-    score = torch.from_numpy(fused(predictions, "ctr_gcn")[0])
-    found = accuracies(score, torch.from_numpy(predictions[0].label))
+    found = predictions[0].accuracies(fused(predictions, fusion)[0])
     singles = [json.loads((RESULTS / f"{name}.json").read_text()) for name in names]
+    number = {3: "three", 4: "four", 6: "six"}[len(names)]
+    what = "parts" if set(PRESETS[fusion][1]) == set(PARTS) else "streams"
     record = {
-        "title": singles[0]["title"].rsplit(",", 1)[0] + ", four streams",
-        "command": f"skelops ensemble {' '.join(files)} --weights ctr_gcn",
+        "title": singles[0]["title"].rsplit(",", 1)[0] + f", {number} {what}",
+        "command": f"skelops ensemble {' '.join(files)} --weights {fusion}",
         "published": singles[0]["published"],
         "seconds": sum(single["seconds"] for single in singles),
         "threads": singles[0]["threads"],
         "epochs": singles[0]["epochs"],
-        **{key: float(value) for key, value in found.items()},
+        **found,
         "environment": singles[0]["environment"],
     }
-    return _write(f"{group}-four", record)
+    return _write(f"{group}-{number}", record)
 
 
 def _write(name: str, record: dict) -> Path:
@@ -190,10 +255,18 @@ def table() -> str:
         rows.append([
             f"[{r['title']}](../benchmarks/trainings/{path.name})",
             *(f"{100 * r[key]:.1f}" for key in ("top1", "mean_class")),
+            " / ".join(f"{100 * r[key]:.1f}" for key in GROUPS if key in r),
             f"{r['epochs']}", f"{r['seconds'] / 60:.0f} min, {where}",
         ])  # fmt: skip
         commands.append(r["command"])
-    header = ["training", "top-1 %", "mean class %", "epochs", "wall time"]
+    header = [
+        "training",
+        "top-1 %",
+        "mean class %",
+        "head / medium / tail %",
+        "epochs",
+        "wall time",
+    ]
     listing = "\n".join(commands)
     return f"{markdown(header, rows)}\n```sh\n{listing}\n```\n" if rows else "No results yet.\n"
 
@@ -205,12 +278,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     command = commands.add_parser("run", help="train and keep the result")
     command.add_argument("name", choices=TRAININGS)
     command.add_argument("--source", required=True, help="the recorded clips")
-    command = commands.add_parser("fuse", help="fuse the four streams of a group")
+    command.add_argument("further", nargs="*", help="after --: more arguments of skelops fit")
+    command = commands.add_parser("fuse", help="fuse the streams or parts of a group")
     command.add_argument("group", choices=sorted({n.rpartition("-")[0] for n in TRAININGS}))
     commands.add_parser("report", help="render the table of docs/training.md")
     options = parser.parse_args(argv)
     if options.command == "run":
-        run(options.name, options.source)
+        run(options.name, options.source, options.further)
     elif options.command == "fuse":
         fuse(options.group)
     fresh = between(PAGE.read_text(), "training", table()) if PAGE.exists() else None

@@ -97,13 +97,25 @@ def _warn_fallback(name: str, reasons: str) -> None:
 
 
 def _gpu_entry(op: Op, direction: str) -> Callable:
+    @cache
+    def kernels() -> dict[str, tuple[str | None, Callable, Callable]]:
+        """Backend -> why it is unavailable, its judge of a case, its kernel."""
+
+        def kernel(backend: str):
+            if reason := unavailable(op, backend, "cuda"):
+                return reason, None, None
+            module = _module(backend, op.name)
+            return None, module.supports, getattr(module, direction)
+
+        return {backend: kernel(backend) for backend in op.gpu}
+
     def run(*args):
         inputs = args if direction == "forward" else op.split_backward(args)[1]
         reasons = []
-        for backend in op.gpu:
-            reason = unavailable(op, backend, "cuda") or _module(backend, op.name).supports(*inputs)
+        for backend, (missing, supports, kernel) in kernels().items():
+            reason = missing or supports(*inputs)
             if reason is None:
-                return getattr(_module(backend, op.name), direction)(*args)
+                return kernel(*args)
             reasons.append(f"{backend}: {reason}")
         _warn_fallback(op.name, "; ".join(reasons))
         return _reference(op, direction)(*args)

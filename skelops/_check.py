@@ -80,3 +80,9 @@ def autocast(*values: Any) -> tuple[Any, ...]:
         return v.to(dtype) if below_double else v
 
     return tuple(cast(v) for v in values)
+
+
+def autocast_dtype(x: Tensor) -> torch.dtype:
+    """The dtype of a result computed from x as it is: x's, or that of an autocast region."""
+    region = torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64
+    return torch.get_autocast_dtype(x.device.type) if region else x.dtype

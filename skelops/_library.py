@@ -65,6 +65,7 @@ class Op:
     saved: tuple[str, ...]
     gpu: tuple[str, ...]
     composite_backward: Callable | None
+    full_precision: bool
     library: torch.library.Library
 
     @cached_property
@@ -101,11 +102,11 @@ class Op:
     def has_backward_op(self) -> bool:
         return bool(self.grads) and self.composite_backward is None
 
-    @property
+    @cached_property
     def forward_op(self) -> torch._ops.OpOverload:
         return getattr(getattr(torch.ops, self.library.ns), self.name).default
 
-    @property
+    @cached_property
     def backward_op(self) -> torch._ops.OpOverload:
         return getattr(getattr(torch.ops, self.library.ns), f"{self.name}_backward").default
 
@@ -176,6 +177,7 @@ def define(
     saved: Sequence[str] = (),
     gpu: Sequence[str] = (),
     backward: Callable | None = None,
+    full_precision: bool = False,
     library: torch.library.Library = LIBRARY,
 ) -> Op:
     """Declare an op.
@@ -191,10 +193,13 @@ def define(
         gpu: backends that have a GPU kernel, best first; modules ``skelops.ops.<backend>.<name>``.
         backward: ``backward(inputs, *grad_outputs) -> gradients`` in plain PyTorch for ops whose
             gradient needs no kernel; there is then no ``_backward`` op.
+        full_precision: the results are in float32 for half types, in autocast regions too; as
+            losses are.
     """
     op = Op(
-        name, schema, reference, fake, tuple(grads), tuple(saved), tuple(gpu), backward, library
-    )
+        name, schema, reference, fake, tuple(grads), tuple(saved), tuple(gpu), backward,
+        full_precision, library,
+    )  # fmt: skip
     library.define(f"{name}{schema}")
     library.impl(name, reference, "CompositeExplicitAutograd")
     if fake is not None:
@@ -206,22 +211,54 @@ def define(
     return op
 
 
+def _register_backward(
+    library: torch.library.Library,
+    name: str,
+    operator: torch._ops.OpOverload,
+    setup_context: Callable,
+    backward: Callable,
+) -> None:
+    """``torch.library.register_autograd`` without its walk through the schema at every call,
+    which takes longer than a small kernel."""
+
+    class Function(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, *args):
+            *inputs, keyset = args
+            output = below_autograd(keyset, *inputs)
+            setup_context(ctx, inputs, output)
+            return output
+
+        @staticmethod
+        def backward(ctx, *grads):
+            return backward(ctx, *grads)
+
+    def below_autograd(keyset, *args):
+        with torch._C._AutoDispatchBelowAutograd():
+            return operator.redispatch(keyset & torch._C._after_autograd_keyset, *args)
+
+    def autograd(keyset, *args):
+        if torch.is_grad_enabled() and torch._C._any_requires_grad(*args):
+            return Function.apply(*args, keyset)
+        return below_autograd(keyset, *args)
+
+    library.impl(name, autograd, "Autograd", with_keyset=True)
+
+
 def _register_autograd(op: Op) -> None:
+    is_tensor = ["Tensor" in kind for kind, _ in op.arguments]
+    kept = [op.outputs.index(name) for name in op.saved]
+    notes = [i for i in range(len(op.outputs)) if i not in op.differentiable_outputs]
+
     def setup_context(ctx, inputs, output):
         outputs = _as_tuple(output)
-        is_tensor = ["Tensor" in kind for kind, _ in op.arguments]
         ctx.constants = [None if t else v for t, v in zip(is_tensor, inputs, strict=True)]
         ctx.is_tensor = is_tensor
-        kept = [outputs[op.outputs.index(name)] for name in op.saved]
-        ctx.save_for_backward(
-            *[v for t, v in zip(is_tensor, inputs, strict=True) if t],
-            *kept,
-        )
+        tensors = [v for t, v in zip(is_tensor, inputs, strict=True) if t]
+        ctx.save_for_backward(*tensors, *[outputs[i] for i in kept])
         # Zeros for the gradients of the backward's notes would only be written, never read.
         ctx.set_materialize_grads(len(op.differentiable_outputs) > 1)
-        ctx.mark_non_differentiable(
-            *[o for i, o in enumerate(outputs) if i not in op.differentiable_outputs]
-        )
+        ctx.mark_non_differentiable(*[outputs[i] for i in notes])
 
     def unpack(ctx):
         tensors = iter(ctx.saved_tensors)
@@ -230,32 +267,25 @@ def _register_autograd(op: Op) -> None:
         ]
         return inputs, list(tensors)
 
-    def gradients_in_place(ctx, found, mask, offset=0):
-        result: list[Tensor | None] = [None] * len(ctx.needs_input_grad)
-        for i, k in enumerate(op.grad_index):
-            if op.needs(i, mask):
-                result[offset + k] = found[i]
-        return tuple(result)
-
-    def wanted(ctx, offset=0):
-        return sum(ctx.needs_input_grad[offset + k] << i for i, k in enumerate(op.grad_index))
-
     def backward(ctx, *grad_outputs):
         inputs, saved = unpack(ctx)
         grads = [grad_outputs[i] for i in op.differentiable_outputs]
         if grads[0] is None:
             return (None,) * len(ctx.needs_input_grad)
-        mask = wanted(ctx)
+        wanted = ctx.needs_input_grad
+        mask = sum(wanted[k] << i for i, k in enumerate(op.grad_index))
         if op.composite_backward is not None:
             found = op.composite_backward(inputs, *grads)
         else:
             found = _as_tuple(op.backward_op(*grads, *inputs, *saved, mask))
-        return gradients_in_place(ctx, found, mask)
+        result: list[Tensor | None] = [None] * len(wanted)
+        for i, k in enumerate(op.grad_index):
+            if wanted[k]:
+                result[k] = found[i]
+        return tuple(result)
 
     qualified = f"{op.library.ns}::{op.name}"
-    torch.library.register_autograd(
-        qualified, backward, setup_context=setup_context, lib=op.library
-    )
+    _register_backward(op.library, op.name, op.forward_op, setup_context, backward)
     if not op.has_backward_op:
         return
 
@@ -294,11 +324,11 @@ def _register_autograd(op: Op) -> None:
                 create_graph=torch.is_grad_enabled(),
                 materialize_grads=True,
             )
-        result: list[Tensor | None] = [None] * len(args)
+        result: list[Tensor | None] = [None] * len(ctx.needs_input_grad)
         for i, grad in zip(sources, second, strict=True):
             result[i] = grad
         return tuple(result)
 
-    torch.library.register_autograd(
-        f"{qualified}_backward", double_backward, setup_context=setup_double, lib=op.library
+    _register_backward(
+        op.library, f"{op.name}_backward", op.backward_op, setup_double, double_backward
     )

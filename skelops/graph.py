@@ -177,6 +177,13 @@ class Layout:
             A = torch.stack([A * identity, A * off * (1 - closer), A * off * closer])
         return A.to(dtype)
 
+    def incidence(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Body parts as hyperedges: (V, E) of 0 and 1, a column per entry of ``parts``."""
+        H = torch.zeros(self.num_joints, len(self.parts), dtype=dtype)
+        for e, joints in enumerate(self.parts.values()):
+            H[list(joints), e] = 1
+        return H
+
     def hop_distances(self, parents: Sequence[int] | None = None) -> Tensor:
         """Edges between every two joints, (V, V) float32; infinite where none connect them."""
         link = self._links(parents)
@@ -219,14 +226,104 @@ def list_layouts() -> list[str]:
 def get_layout(name: str | Layout) -> Layout:
     """The layout of that name; a layout is returned as it is.
 
+    Args:
+        name: a registered one, or one with a part of it as in "ntu25_hand", see ``body_part``.
+
     Raises:
         ValueError: an unknown name; the message lists the known ones.
     """
     if isinstance(name, Layout):
         return name
-    if name not in _LAYOUTS:
-        raise _check.fail("get_layout", f"one of {', '.join(list_layouts())}", repr(name))
-    return _LAYOUTS[name]
+    if name in _LAYOUTS:
+        return _LAYOUTS[name]
+    whole, _, part = name.rpartition("_")
+    if whole in _LAYOUTS and part in BODY_PARTS:
+        return body_part(whole, part).layout
+    raise _check.fail("get_layout", f"one of {', '.join(list_layouts())}", repr(name))
+
+
+BODY_PARTS = ("body", "hand", "leg")
+
+
+@dataclass(frozen=True)
+class BodyPart:
+    """Joints of a skeleton that form a skeleton of their own.
+
+    Args:
+        joints: the joints of the whole, in the order of the part.
+        layout: bones and graph of the part, joints counted within it.
+    """
+
+    joints: tuple[int, ...]
+    layout: Layout
+
+
+def body_part(layout: str | Layout, part: str) -> BodyPart:
+    """A part of a skeleton as PSUMNet sees it: the body, both arms with hands, or both legs.
+
+    Those of ntu25 and ntu_x67, and the hand of shrec22, are as published. With other layouts the
+    body is everything, and the two arms (or legs) hang on the joint where they meet; joints whose
+    parent does not belong to the part hang on their nearest ancestor that does, or on its first
+    joint. A layout of a hand has no other part.
+
+    Args:
+        layout: of the whole skeleton.
+        part: "body", "hand" or "leg".
+
+    Returns:
+        BodyPart, its layout named as in "ntu25_hand".
+
+    Raises:
+        ValueError: an unknown part, or one that the layout does not have.
+
+    Source: Trivedi and Sarvadevabhatla, PSUMNet, ECCVW 2022, section 3.2.
+    """
+    layout = get_layout(layout)
+    if part not in BODY_PARTS:
+        raise _check.fail("body_part", f"part in {BODY_PARTS}", repr(part))
+    if (layout.name, part) in _PUBLISHED_PARTS:
+        return _PUBLISHED_PARTS[layout.name, part]
+    if {"body": "torso", "hand": "palm"}.get(part) in layout.parts:
+        whole = replace(layout, name=f"{layout.name}_{part}")
+        return BodyPart(tuple(range(layout.num_joints)), whole)
+    limbs = [f"{side}_{'leg' if part == 'leg' else 'arm'}" for side in ("left", "right")]
+    if part == "body" or not layout.parts.keys() >= set(limbs):
+        has = ", ".join(layout.parts) or "no parts"
+        raise _check.fail("body_part", f"a layout with the part {part}", f"{layout.name} ({has})")
+    left, right = (layout.parts[limb] for limb in limbs)
+    root = next(v for v in _ancestors(layout, left[0]) if v in _ancestors(layout, right[0]))
+    return _cut(layout, part, (root, *left, *right))
+
+
+def _ancestors(layout: Layout, joint: int) -> list[int]:
+    """The joints that a joint hangs on in the graph, nearest first."""
+    found = []
+    while layout.graph_parents[joint] not in (joint, *found):
+        joint = layout.graph_parents[joint]
+        found.append(joint)
+    return found
+
+
+def _cut(
+    layout: Layout,
+    part: str,
+    joints: Sequence[int],
+    changed: Mapping[int, int] | None = None,
+    extra_edges: Iterable[tuple[int, int]] = (),
+) -> BodyPart:
+    """A part with the bones of the whole but for ``changed``; both in the joints of the whole."""
+    place = {v: i for i, v in enumerate(joints)}
+    up = {v: next((u for u in _ancestors(layout, v) if u in place), joints[0]) for v in joints}
+    up |= changed or {}
+    return BodyPart(
+        tuple(joints),
+        Layout(
+            f"{layout.name}_{part}",
+            tuple(place[up[v]] for v in joints),
+            tuple(layout.joint_names[v] for v in joints),
+            extra_edges=tuple((place[v], place[u]) for v, u in extra_edges),
+        ),
+    )
 
 
 # Names under which layouts list the same point of the body.
@@ -612,3 +709,36 @@ _register_links(
     34,35 36,38 37,38 37,39 39,40 40,41 41,42 42,43""",
     left_right=((1, 2), (3, 6), (7, 10), *((v, v + 8) for v in (*range(11, 19), *range(27, 35)))),
 )
+
+# Parts as published with PSUMNet. The legs of ntu25 are shifted by one from the left foot
+# on, in the bones as in the graph, which keeps both links of that foot. In the body of NTU-X, hands
+# hang on elbows and a finger on another. Bones of SHREC point towards the tips of the fingers; of
+# the five that join in the wrist the last one is its bone, and all are in the graph.
+_PUBLISHED_PARTS = {
+    ("ntu25", "leg"): _cut(
+        _LAYOUTS["ntu25"],
+        "leg",
+        (0, *range(12, 20)),
+        {15: 0, 16: 15, 19: 19},
+        extra_edges=((15, 14),),
+    ),
+    ("ntu_x67", "body"): _cut(
+        _LAYOUTS["ntu_x67"],
+        "body",
+        (*range(25), 46, *range(50, 67, 4), 25, *range(29, 46, 4)),
+        {1: 1, 8: 1, 46: 3, 54: 50, 25: 6},
+    ),
+    ("ntu_x67", "hand"): _cut(
+        _LAYOUTS["ntu_x67"], "hand", (*range(2, 8), *range(46, 67), *range(25, 46))
+    ),
+    ("ntu_x67", "leg"): _cut(
+        _LAYOUTS["ntu_x67"], "leg", (*range(8, 12), 24, 22, 23, *range(12, 15), 21, 19, 20)
+    ),
+    ("shrec22", "hand"): _cut(
+        _LAYOUTS["shrec22"],
+        "hand",
+        range(22),
+        {0: 17, 21: 0, **{v: v if v % 4 == 0 else v + 1 for v in range(1, 21)}},
+        extra_edges=tuple((0, v) for v in (1, 5, 9, 13)),
+    ),
+}

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from skelops.graph import Layout, conversion, get_layout, list_layouts, register_layout
+from skelops.graph import (
+    BODY_PARTS,
+    Layout,
+    body_part,
+    conversion,
+    get_layout,
+    list_layouts,
+    register_layout,
+)
 
 SHARED = Path(__file__).parents[2] / "shared"
 CASES = SHARED / "golden" / "cases"
@@ -90,7 +98,7 @@ def test_errors():
 
 def published_tables():
     for path in sorted(CASES.glob("*.npz")) if CASES.is_dir() else []:
-        if path.name.startswith(("ctrgcn_model", "pyskl_", "brl_stgcnpp")):
+        if path.name.startswith(("ctrgcn_model", "pyskl_", "brl_stgcnpp", "psumnet_")):
             with np.load(path) as case:
                 for key in case.files:
                     if key.startswith("kept.") and key.endswith(("A", "PA")):
@@ -103,14 +111,16 @@ def test_published_tables():
     count = 0
     for case, key, meta, table in published_tables():
         config = meta["kwargs"].get("backbone", {}).get("graph_cfg")
-        if config is None:
+        if "stream" in meta["kwargs"]:
+            A = get_layout(f"ntu25_{meta['kwargs']['stream']}").adjacency("spatial")
+        elif config is None:
             A = get_layout("ntu25").adjacency("spatial")
         else:
             layout = get_layout(layouts[config["layout"]])
             A = layout.adjacency(config["mode"], parents=layout.graph_parents)
         np.testing.assert_allclose(A.numpy(), table, rtol=1e-6, err_msg=f"{case} {key}")
         count += 1
-    assert count >= 50
+    assert count >= 66
 
 
 @pytest.mark.skipif(not CASES.is_dir(), reason="golden cases are not at hand")
@@ -213,3 +223,80 @@ def test_conversion_of_a_recorded_pose():
     limbs = [4, 5, 6, 8, 9, 10, 12, 13, 14, 16, 17, 18]
     assert distance[limbs].max() == 0
     assert distance.max() < 0.25  # metres: hands, feet and the trunk stay near
+
+
+# Published bones (child, parent) of parts, counted from 1 but for SHREC, whose code takes 1 off all
+# the same: a later pair replaces the bone of an earlier one, and all are edges of the graph.
+NTU_X = {
+    "body": """1,2 3,2 4,3 5,4 6,2 7,6 8,7 9,2 10,9 11,10 12,11 13,9 14,13 15,14 16,1 17,1 18,16
+    19,17 20,15 21,20 22,15 23,12 24,23 25,12 26,4 27,26 28,27 29,26 30,26 31,26 32,7 33,32 34,32
+    35,32 36,32 37,32""",
+    "hand": """2,1 3,2 7,3 5,4 6,5 28,6 4,1 8,7 9,8 10,9 11,10 12,7 13,12 14,13 15,14 16,7 17,16
+    18,17 19,18 20,7 21,20 22,21 23,22 24,7 25,24 26,25 27,26 29,28 30,29 31,30 32,31 33,28 34,33
+    35,34 36,35 37,28 38,37 39,38 40,39 41,28 42,41 43,42 44,43 45,28 46,45 47,46 48,47""",
+    "leg": "2,1 3,2 4,3 5,4 6,4 7,6 8,1 9,8 10,9 11,10 12,10 13,12",
+}
+PAIRS = {("ntu_x67", part): text for part, text in NTU_X.items()} | {
+    ("ntu25", "hand"): "2,1 3,2 4,3 5,4 6,5 7,5 8,1 9,8 10,9 11,10 12,11 13,11",
+    ("ntu25", "leg"): "2,1 3,2 4,3 5,4 5,1 6,5 7,6 8,7",
+    ("shrec22", "hand"): """0,1 1,2 2,3 3,4 4,5 1,6 6,7 7,8 8,9 1,10 10,11 11,12 12,13 1,14 14,15
+    15,16 16,17 1,18 18,19 19,20 20,21""",
+}
+
+
+@pytest.mark.parametrize(("layout", "part"), PAIRS)
+def test_published_parts(layout, part):
+    found = body_part(layout, part)
+    V = len(found.joints)
+    pairs = [[int(v) - 1 for v in pair.split(",")] for pair in PAIRS[layout, part].split()]
+    bones, links = list(range(V)), torch.zeros(V, V, dtype=torch.float64)
+    for child, parent in pairs:
+        bones[child] = parent % V
+        links[parent, child] = 1
+    assert found.layout.parents == tuple(bones)
+    A = [links / links.sum(0).clamp(min=1), links.T / links.sum(1).clamp(min=1)]
+    expected = torch.stack([torch.eye(V, dtype=torch.float64), *A])
+    assert torch.equal(found.layout.adjacency("spatial", torch.float64), expected)
+
+
+def test_joints_of_parts():
+    assert body_part("ntu25", "hand").joints == (20, 4, 5, 6, 7, 21, 22, 8, 9, 10, 11, 23, 24)
+    hand = body_part("ntu_x67", "hand").joints
+    assert hand == (*range(2, 8), *range(46, 67), *range(25, 46))
+    body = body_part("ntu_x67", "body").joints[25:]
+    assert body == (46, 50, 54, 58, 62, 66, 25, 29, 33, 37, 41, 45)
+    leg = (8, 9, 10, 11, 24, 22, 23, 12, 13, 14, 21, 19, 20)
+    assert body_part("ntu_x67", "leg").joints == leg
+
+
+@pytest.mark.parametrize("name", ["nw_ucla20", "ui_prmd22", "coco17", "openpose18", "smpl24"])
+def test_parts_of_other_layouts(name):
+    """The limbs of both sides, hung on the joint where they meet, with the bones of the whole."""
+    whole = get_layout(name)
+    for part, limb in (("hand", "arm"), ("leg", "leg")):
+        cut = body_part(name, part)
+        assert cut.layout is not whole and get_layout(f"{name}_{part}") == cut.layout
+        root, *limbs = cut.joints
+        assert sorted(limbs) == sorted(whole.parts[f"left_{limb}"] + whole.parts[f"right_{limb}"])
+        assert cut.layout.parents[0] == 0
+        assert cut.layout.joint_names == tuple(whole.joint_names[v] for v in cut.joints)
+        ends = {whole.parts[f"{side}_{limb}"][0] for side in ("left", "right")}
+        for v, parent in zip(cut.joints, cut.layout.parents, strict=True):
+            above = cut.joints[parent]
+            assert above == whole.graph_parents[v] or (v in ends and above == root) or v == root
+    body = body_part(name, "body")
+    assert body.joints == tuple(range(whole.num_joints)) and body.layout.parents == whole.parents
+
+
+def test_what_has_no_such_part():
+    assert body_part("hand21", "hand").layout.num_joints == 21
+    has = r"a layout with the part leg, got hand21 \(palm, thumb"
+    with pytest.raises(ValueError, match=f"body_part: expected {has}"):
+        body_part("hand21", "leg")
+    with pytest.raises(ValueError, match=r"with the part body, got smplx42 \(no parts\)"):
+        body_part("smplx42", "body")
+    with pytest.raises(ValueError, match=r"expected part in .*, got 'foot'"):
+        body_part("ntu25", "foot")
+    with pytest.raises(ValueError, match=r"get_layout: expected one of .*, got 'ntu25_foot'"):
+        get_layout("ntu25_foot")
+    assert set(BODY_PARTS) == {"body", "hand", "leg"}

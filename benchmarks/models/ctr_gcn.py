@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -34,9 +34,9 @@ class Refinement(nn.Module):
 
 
 class GraphUnit(nn.Module):
-    def __init__(self, inputs: int, outputs: int):
+    def __init__(self, inputs: int, outputs: int, graph: Tensor | None = None):
         super().__init__()
-        self.PA = nn.Parameter(peers.skeleton_graph())
+        self.PA = nn.Parameter(peers.skeleton_graph() if graph is None else graph.clone())
         self.alpha = nn.Parameter(torch.full((1,), 0.5))
         self.convs = nn.ModuleList(Refinement(inputs, outputs) for _ in self.PA)
         self.bn = nn.BatchNorm2d(outputs)
@@ -87,9 +87,11 @@ class MultiScaleTemporal(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, inputs: int, outputs: int, stride: int, first: bool):
+    def __init__(
+        self, inputs: int, outputs: int, stride: int, first: bool, graph: Tensor | None = None
+    ):
         super().__init__()
-        self.gcn1 = GraphUnit(inputs, outputs)
+        self.gcn1 = GraphUnit(inputs, outputs, graph)
         self.tcn1 = MultiScaleTemporal(outputs, stride)
         self.first = first
         same = first or (inputs == outputs and stride == 1)
@@ -119,17 +121,20 @@ class EagerCTRGCN(nn.Module):
         return self.fc(x.view(N, M, 256, -1).mean(3).mean(1))
 
 
-def multiplications(sizes: Mapping[str, int]) -> float:
+def multiplications(
+    sizes: Mapping[str, int], blocks: Sequence[tuple[int, int, int]] = BLOCKS, joints: int = V
+) -> float:
     """Of the published equations, the temporal mean taken before W1 and W2."""
     B, T, total = sizes["N"] * sizes["M"], sizes["T"], 0.0
-    for i, (inputs, outputs, stride) in enumerate(BLOCKS):
-        graph = 3 * outputs * (inputs + V) + (inputs * outputs if inputs != outputs else 0)
+    for i, (inputs, outputs, stride) in enumerate(blocks):
+        changes = inputs != outputs
+        graph = 3 * outputs * (inputs + joints) + (inputs * outputs if changes else 0)
         after = outputs**2 // 4 + 2 * 5 * (outputs // 4) ** 2
-        after += inputs * outputs if i and (inputs != outputs or stride > 1) else 0
+        after += inputs * outputs if i and (changes or stride > 1) else 0
         relations = 8 if inputs == 3 else inputs // 8
-        topology = 3 * relations * (outputs * V * V + 2 * inputs * V)
+        topology = 3 * relations * (outputs * joints**2 + 2 * inputs * joints)
         frames = T * (graph + outputs**2 * 3 // 4) + T // stride * after
-        total += B * (frames * V + topology)
+        total += B * (frames * joints + topology)
         T //= stride
     return total
 

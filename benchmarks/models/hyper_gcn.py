@@ -11,7 +11,7 @@ from benchmarks.case import TRAINING
 from benchmarks.network import CLASSES, INFERENCE, STEP, NetworkCase, UnitCase, V
 from skelops.models import create_model
 from skelops.models.hyper_gcn import PUBLISHED_KEYS
-from skelops.nn import GraphUnit, HyperGraphConv, make_stages
+from skelops.nn import AdaptiveHypergraphConv, GraphUnit, make_stages
 from skelops.testing import plain
 
 HEADS, VIRTUAL = 8, 3
@@ -21,7 +21,7 @@ STAGES = make_stages(128, 9, inflate=(4,), down=(4, 7))  # the base size
 
 def _unit(sizes: Mapping[str, int]) -> nn.Module:
     C = sizes["C"]
-    unit = GraphUnit(HyperGraphConv(C, C, torch.zeros(1, V, V), VIRTUAL), C, C)
+    unit = GraphUnit(AdaptiveHypergraphConv(C, C, torch.zeros(1, V, V), VIRTUAL), C, C)
     unit.published_keys = PUBLISHED_KEYS
     return unit
 

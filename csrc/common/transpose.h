@@ -39,6 +39,13 @@ inline void transpose_tile(const T* from, int64_t from_row, T* to, int64_t to_ro
 #pragma GCC unroll 16
   for (int i = 0; i < L; ++i) S::store(to + i * to_row, rows[i]);
 }
+#else
+template <typename T>
+inline void transpose_tile(const T* from, int64_t from_row, T* to, int64_t to_row) {
+  for (int i = 0; i < Simd<T>::kLanes; ++i) {
+    for (int j = 0; j < Simd<T>::kLanes; ++j) to[j * to_row + i] = from[i * from_row + j];
+  }
+}
 #endif
 
 // transposed[j][i] = matrix[i][j]; strides of both in elements.
@@ -46,18 +53,21 @@ template <typename T>
 void transpose(const T* matrix, int64_t rows, int64_t columns, int64_t row_stride, T* transposed,
                int64_t transposed_stride) {
   constexpr int64_t kBlock = Simd<T>::kLanes;
-  for (int64_t i0 = 0; i0 < rows; i0 += kBlock) {
-    const int64_t i1 = std::min(i0 + kBlock, rows);
-    int64_t j = 0;
-#if defined(__GNUC__) && !defined(__clang__)
-    for (; i1 - i0 == kBlock && j + kBlock <= columns; j += kBlock) {
-      transpose_tile(matrix + i0 * row_stride + j, row_stride,
-                     transposed + j * transposed_stride + i0, transposed_stride);
-    }
-#endif
-    for (; j < columns; ++j) {
-      for (int64_t i = i0; i < i1; ++i) {
-        transposed[j * transposed_stride + i] = matrix[i * row_stride + j];
+  // Rows of the result are finished while they are in the first-level cache.
+  constexpr int64_t kChunk = 8 * kBlock;
+  for (int64_t j0 = 0; j0 < columns; j0 += kChunk) {
+    const int64_t j1 = std::min(j0 + kChunk, columns);
+    for (int64_t i0 = 0; i0 < rows; i0 += kBlock) {
+      const int64_t i1 = std::min(i0 + kBlock, rows);
+      int64_t j = j0;
+      for (; i1 - i0 == kBlock && j + kBlock <= j1; j += kBlock) {
+        transpose_tile(matrix + i0 * row_stride + j, row_stride,
+                       transposed + j * transposed_stride + i0, transposed_stride);
+      }
+      for (; j < j1; ++j) {
+        for (int64_t i = i0; i < i1; ++i) {
+          transposed[j * transposed_stride + i] = matrix[i * row_stride + j];
+        }
       }
     }
   }

@@ -3,6 +3,7 @@
 // whole vectors: selection, softmax and degrees of vertices then run down the rows without any
 // exchange between lanes. The backward rebuilds the planes instead of reading saved ones.
 #include <cmath>
+#include <limits>
 
 #include "common/gemm.h"
 #include "common/parallel.h"
@@ -15,6 +16,7 @@ namespace skelops {
 namespace {
 
 constexpr double kEps = 1e-8;
+constexpr int kPublishedTopk = 9;
 
 struct HyperTensors {
   const Tensor &embedding, &edge_weight, &adjacency, &alpha;
@@ -51,12 +53,6 @@ inline Simd<double>::Vec exp_of_negative(Simd<double>::Vec x) {
   return x;
 }
 
-template <typename Vec, typename A>
-Vec root(Vec x, int lanes, A) {
-  for (int i = 0; i < lanes; ++i) x[i] = std::sqrt(x[i]);
-  return x;
-}
-
 // Rows that are worked on together, to have several chains of additions. Divides a plane's width.
 template <typename A>
 constexpr int kRows = std::min(4, Simd<A>::kLanes);
@@ -78,6 +74,7 @@ class HyperGraph {
         edge_degree(width),
         edge(width),
         vertex_scale(width),
+        closeness_(width * width),
         nearest_(s.topk) {
     std::fill_n(features.get(), (s.channels + kRows<A>)*width, A(0));
   }
@@ -88,10 +85,8 @@ class HyperGraph {
       std::copy_n(embedding + d * s.vertices, s.vertices, features.get() + d * width);
     }
     std::copy_n(edge_weight, s.vertices, weight.get());
-    for (int64_t i = 0; i < width; i += S::kLanes) {
-      squares(i);
-      memberships(i);
-    }
+    distances();
+    for (int64_t i = 0; i < width; i += S::kLanes) memberships(i);
     for (int64_t e = 0; e < s.vertices; ++e) {
       const A* row = member.get() + e * width;
       edge_degree[e] = reduce<A>(width, [&](int64_t i, int) { return S::load(row + i); }) + A(kEps);
@@ -110,57 +105,87 @@ class HyperGraph {
   const Scratch<A> vertex_scale;  // 1 / r_i
 
  private:
-  // Squared distances of a vector of vertices from all, left in `distance`.
-  void squares(int64_t i) {
-    for (int64_t e = 0; e < s.vertices; e += kRows<A>) {
-      const A* f = features.get();
-      Vec sums[kRows<A>] = {};
-      for (int64_t d = 0; d < s.channels; ++d, f += width) {
-        const Vec own = S::load(f + i);
-#pragma GCC unroll 4
-        for (int j = 0; j < kRows<A>; ++j) {
-          const Vec difference = own - f[e + j];
-          sums[j] += difference * difference;
+  // On and above the diagonal, tile by tile; the tiles below are mirror images.
+  void distances() {
+    for (int64_t row = 0; row < width; row += S::kLanes) {
+      const int64_t end = std::min<int64_t>(row + S::kLanes, s.vertices);
+      for (int64_t i = row; i < width; i += S::kLanes) {
+        for (int64_t e = row; e < end; e += kRows<A>) distances(e, i);
+        for (A* plane : {distance.get(), closeness_.get()}) {
+          if (i > row) {
+            transpose_tile(plane + row * width + i, width, plane + i * width + row, width);
+          }
         }
       }
-      for (int j = 0; j < kRows<A>; ++j) S::store(distance.get() + (e + j) * width + i, sums[j]);
     }
   }
 
-  // The topk smallest squares of a vector of vertices, ascending: insertion without branches.
-  void select(const A* square) {
-    Vec* best = nearest_.get();
-    for (int64_t e = 0; e < s.vertices; ++e, square += width) {
-      Vec x = S::load(square);
-      const int64_t held = std::min(e, s.topk);
-      for (int64_t k = 0; k < held; ++k) {
+  // Of a vector of vertices from kRows others.
+  void distances(int64_t e, int64_t i) {
+    const A* f = features.get();
+    Vec squares[kRows<A>] = {};
+    for (int64_t d = 0; d < s.channels; ++d, f += width) {
+      const Vec own = S::load(f + i);
+#pragma GCC unroll 4
+      for (int j = 0; j < kRows<A>; ++j) {
+        const Vec difference = own - f[e + j];
+        squares[j] += difference * difference;
+      }
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < kRows<A>; ++j) {
+      Vec root = squares[j];
+      for (int lane = 0; lane < S::kLanes; ++lane) root[lane] = std::sqrt(root[lane]);
+      S::store(distance.get() + (e + j) * width + i, root);
+      S::store(closeness_.get() + (e + j) * width + i, exp_of_negative(-root));
+    }
+  }
+
+  // The largest of the topk smallest distances, and how many of the topk equal it.
+  struct Limit {
+    Vec distance, ties;
+  };
+
+  // By insertion into an ascending list, all lanes at once; of kTopk in registers, or else of any
+  // length. NaN counts as the largest.
+  template <int kTopk>
+  Limit limit(const A* column) const {
+    const int64_t topk = kTopk > 0 ? kTopk : s.topk;
+    Vec registers[kTopk > 0 ? kTopk : 1];
+    Vec* best = kTopk > 0 ? registers : nearest_.get();
+    std::fill_n(best, topk, Vec{} + std::numeric_limits<A>::infinity());
+    for (int64_t e = 0; e < s.vertices; ++e, column += width) {
+      Vec x = S::load(column);
+#pragma GCC unroll 16
+      for (int64_t k = 0; k < topk; ++k) {
         const Vec smaller = x < best[k] ? x : best[k];
         x = x < best[k] ? best[k] : x;
         best[k] = smaller;
       }
-      if (held < s.topk) best[held] = x;
     }
+    Limit found{best[topk - 1], Vec{}};
+    for (int64_t k = 0; k < topk; ++k) {
+      found.ties += best[k] == found.distance ? Vec{} + A(1) : Vec{};
+    }
+    return found;
   }
 
-  // H and 1 / r of a vector of vertices; squares become distances.
+  // H and 1 / r of a vector of vertices.
   void memberships(int64_t i) {
-    A* column = distance.get() + i;
-    select(column);
-    const Vec limit = nearest_[s.topk - 1];
-    Vec left = {};  // how many of those at the limit are among the topk: the first ones
-    for (int64_t k = 0; k < s.topk; ++k) left += nearest_[k] == limit ? Vec{} + A(1) : Vec{};
-    Vec sum = {};
+    const A* d = distance.get() + i;
+    const A* closeness = closeness_.get() + i;
     A* h = member.get() + i;
-    for (int64_t e = 0; e < s.vertices; ++e, column += width, h += width) {
-      const Vec square = S::load(column);
-      const Vec d = root(square, S::kLanes, A{});
-      const auto tied = square == limit;
-      const auto selected = (square < limit) | (tied & (left > A(0)));
-      left -= tied ? Vec{} + A(1) : Vec{};
-      const Vec x = selected ? exp_of_negative(-d) : Vec{};
-      sum += x;
-      S::store(column, d);
-      S::store(h, x);
+    Limit limit = s.topk == kPublishedTopk ? this->template limit<kPublishedTopk>(d)
+                                           : this->template limit<0>(d);
+    Vec sum = {};
+    for (int64_t at = 0; at < s.vertices * width; at += width) {
+      const Vec x = S::load(d + at);
+      const auto tied = x == limit.distance;
+      const auto selected = (x < limit.distance) | (tied & (limit.ties > A(0)));
+      limit.ties -= tied ? Vec{} + A(1) : Vec{};  // the first ones are selected
+      const Vec near = selected ? S::load(closeness + at) : Vec{};
+      sum += near;
+      S::store(h + at, near);
     }
     // Nothing is selected next to NaN: 0 * inf tells.
     Vec scale = A(1) / sum;
@@ -168,16 +193,16 @@ class HyperGraph {
       if (pad >= i) scale[pad - i] = 0;
     }
     Vec degree = Vec{} + A(kEps);
-    h = member.get() + i;
-    for (int64_t e = 0; e < s.vertices; ++e, h += width) {
-      const Vec x = S::load(h) * scale;
+    for (int64_t e = 0; e < s.vertices; ++e) {
+      const Vec x = S::load(h + e * width) * scale;
       degree += x * std::abs(weight[e]);
-      S::store(h, x);
+      S::store(h + e * width, x);
     }
     S::store(vertex_scale.get() + i, A(1) / degree);
   }
 
-  Scratch<Vec> nearest_;
+  const Scratch<A> closeness_;  // exp(-D[e, i])
+  const Scratch<Vec> nearest_;
 };
 
 template <typename T>
@@ -327,7 +352,7 @@ class HyperGradient {
     for (int64_t e = 0; e < s.vertices; ++e) {
       const Vec d = at(graph.distance, e, i);
       const Vec pull = at(graph.member, e, i) * (mean - at(joint_, e, i)) / d;
-      S::store(by_row_.get() + e * width_ + i, d > A(0) ? pull : Vec{});
+      S::store(by_row_.get() + e * width_ + i, d == A(0) ? Vec{} : pull);
     }
   }
 
@@ -350,8 +375,9 @@ class HyperGradient {
           }
         }
         const int lanes = static_cast<int>(std::min<int64_t>(W - i, S::kLanes));
-        for (int64_t j = 0; j < std::min<int64_t>(kRows<A>, s.channels - d); ++j) {
-          S::store(embedding.get() + (d + j) * W + i, sums[j], lanes);
+#pragma GCC unroll 4
+        for (int j = 0; j < kRows<A>; ++j) {
+          if (d + j < s.channels) S::store(embedding.get() + (d + j) * W + i, sums[j], lanes);
         }
       }
     }

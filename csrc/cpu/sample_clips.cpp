@@ -11,14 +11,15 @@
 #include "common/parallel.h"
 #include "common/simd.h"
 #include "common/tensor.h"
+#include "cpu/streams.h"
 #include "math/normal.h"
 
 namespace skelops {
 namespace {
 
 constexpr const char* kOp = "sample_clips";
-constexpr int64_t kMotion = 1, kNative = 2, kAngle = 4, kScoreMean = 8;  // kinds
-constexpr uint8_t kKeep = 0, kCorrupt = 1, kDrop = 2;                    // branches
+constexpr int64_t kNative = 2, kAngle = 4, kScoreMean = 8;  // kinds
+constexpr uint8_t kKeep = 0, kCorrupt = 1, kDrop = 2;       // branches
 
 // A contiguous table of integers, in [low, high) where that is asked for.
 template <typename I>
@@ -47,14 +48,6 @@ class Table {
   const I* data_ = nullptr;
 };
 
-// Streams that show the same differences between joints, with or without motion.
-struct Group {
-  int64_t parents;  // row of `parent`
-  bool direct;      // the joints as they stand: nothing to gather
-  int64_t kind;
-  std::vector<int64_t> streams;
-};
-
 // Everything that the samples of a call share.
 template <typename T>
 struct Problem {
@@ -66,7 +59,8 @@ struct Problem {
   const Parameter<A>&blend, &affine, &convert_weight, &blur, &noise, &noise_std;
   const Table<int64_t>& draw;
   const std::vector<int64_t>& kinds;
-  const std::vector<Group>& groups;
+  const std::vector<StreamGroup>& groups;
+  const std::vector<Differences<A>>& differences;  // of each group
   int64_t seed, epoch, stream;
   bool keep_missing, unit_box, native;
 
@@ -99,15 +93,9 @@ class Sampler {
         coefficients_(p.branch.present() ? p.dims * (p.dims + 1) * p.padded() : 0),
         take_(p.averaged * p.padded()),
         boxed_(p.unit_box ? p.padded() : 0),
-        share_(p.convert.present() ? p.averaged * p.padded() : 0),
-        here_(p.width() + S::kLanes),
-        there_(p.width() + S::kLanes),
-        has_parent_(p.width() + S::kLanes) {
+        share_(p.convert.present() ? p.averaged * p.padded() : 0) {
     std::fill_n(source_.get(), values_ + p.channels, A(0));
     std::fill_n(rows_.get(), (kSlots + 1) * (p.channels + 1) * p.padded(), A(0));
-    std::fill_n(here_.get(), p.width() + S::kLanes, 0);
-    std::fill_n(there_.get(), p.width() + S::kLanes, 0);
-    std::fill_n(has_parent_.get(), p.width() + S::kLanes, A(0));
   }
 
   template <typename U>
@@ -134,7 +122,7 @@ class Sampler {
     add_noise();
     if (p_.blur.present()) blur();
     const int64_t size = p_.frames * p_.width();
-    for (const Group& group : p_.groups) {
+    for (const StreamGroup& group : p_.groups) {
       const A* planes = difference(group);
       for (int64_t s : group.streams) {
         for (int64_t c = 0; c < p_.channels; ++c) {
@@ -365,20 +353,11 @@ class Sampler {
   }
 
   // The planes (C, T, V", M) that a group of streams shows.
-  const A* difference(const Group& group) {
+  const A* difference(const StreamGroup& group) {
     const A* from = group.kind & kNative ? native_.get() : window_.get();
-    if (group.direct) return from;
+    if (group.unlinked && !p_.part.present() && !(group.kind & kAngle)) return from;
     const int64_t row = p_.row(), width = p_.width();
-    for (int64_t w = 0; w < p_.parts; ++w) {
-      const int64_t parent = p_.parent.row(group.parents)[w];
-      const int64_t joint = p_.part.present() ? p_.part[w] : w;
-      for (int64_t m = 0; m < p_.persons; ++m) {
-        const int64_t at = w * p_.persons + m;
-        here_[at] = static_cast<int32_t>(joint * p_.persons + m);
-        there_[at] = static_cast<int32_t>(std::max<int64_t>(parent, 0) * p_.persons + m);
-        has_parent_[at] = parent >= 0;
-      }
-    }
+    const Differences<A>& differences = p_.differences[&group - p_.groups.data()];
     for (int64_t c = 0; c < p_.channels; ++c) {
       const bool mean = c >= p_.dims && group.kind & kScoreMean;
       for (int64_t t = 0; t < p_.frames; ++t) {
@@ -386,10 +365,7 @@ class Sampler {
         const Row<A> joints(z, row);
         A* to = gathered_.get() + (c * p_.frames + t) * width;
         for (int64_t j = 0; j < width; j += S::kLanes) {  // later frames overwrite the excess
-          const Vec here = p_.part.present() ? joints.pick(&here_[j]) : S::load(z + j);
-          const Vec there = joints.pick(&there_[j]);
-          const Vec linked = S::load(&has_parent_[j]);
-          S::store(to + j, here + (mean ? (there - here) * linked * A(0.5) : -there * linked));
+          S::store(to + j, differences.at(z, joints, j, mean));
         }
       }
     }
@@ -434,33 +410,10 @@ class Sampler {
   const Scratch<A> source_, rows_, window_, native_, spread_, gathered_, coefficients_;
   const Scratch<int32_t> take_;
   const Scratch<A> boxed_, share_;
-  const Scratch<int32_t> here_, there_;
-  const Scratch<A> has_parent_;
   std::array<std::array<A, 12>, 3> transform_{};
   int64_t held_[kSlots];
   int64_t n_ = 0, first_ = 0, last_ = 0;
 };
-
-std::vector<Group> grouped(const std::vector<int64_t>& kinds, const Table<int64_t>& parent,
-                           int64_t parts, bool all_joints) {
-  std::vector<Group> groups;
-  for (size_t s = 0; s < kinds.size(); ++s) {
-    const int64_t* row = parent.row(static_cast<int64_t>(s));
-    const int64_t kind = kinds[s] & ~kMotion;
-    const auto same = [&](const Group& g) {
-      return g.kind == kind && std::equal(row, row + parts, parent.row(g.parents));
-    };
-    auto found = std::find_if(groups.begin(), groups.end(), same);
-    if (found == groups.end()) {
-      const bool none = std::all_of(row, row + parts, [](int64_t v) { return v < 0; });
-      const bool direct = none && all_joints && !(kind & kAngle);
-      groups.push_back({static_cast<int64_t>(s), direct, kind, {}});
-      found = groups.end() - 1;
-    }
-    found->streams.push_back(static_cast<int64_t>(s));
-  }
-  return groups;
-}
 
 Tensor sample_clips(Tensor xyz, Tensor bounds, Tensor frame, Tensor blend, Tensor affine,
                     Tensor parent, std::vector<int64_t> kinds, OptionalTensor part,
@@ -511,7 +464,7 @@ Tensor sample_clips(Tensor xyz, Tensor bounds, Tensor frame, Tensor blend, Tenso
     const auto inside = [&](int64_t f) { return f == -1 || (f >= clip[0] && f < clip[1]); };
     SKELOPS_CHECK(std::all_of(row, row + frames, inside), kOp, "frame inside its clip, or -1");
   }
-  const auto groups = grouped(kinds, parent_table, parts, !part.has_value());
+  const auto groups = grouped(kinds, parent_table.row(0), parts);
   const bool native =
       std::any_of(kinds.begin(), kinds.end(), [](int64_t kind) { return kind & kNative; });
 
@@ -524,13 +477,18 @@ Tensor sample_clips(Tensor xyz, Tensor bounds, Tensor frame, Tensor blend, Tenso
     using A = Accumulate<T>;
     const Parameter<A> blend_values(blend), affine_values(affine), weights(convert_weight),
         blur_values(blur), noise_values(noise), std_values(noise_std);
+    std::vector<Differences<A>> differences;
+    for (const StreamGroup& group : groups) {
+      differences.emplace_back(parent_table.row(group.first),
+                               part.has_value() ? part_table.row(0) : nullptr, parts, persons);
+    }
     const Problem<T> problem{
         data<T>(source), xyz.size(1),  xyz.size(2),   xyz.size(3),  dims,          frames,
         joints,          persons,      parts,         taps,         averaged,      bounds_table,
         frame_table,     parent_table, part_table,    person_table, convert_table, order_table,
         branch_table,    blend_values, affine_values, weights,      blur_values,   noise_values,
-        std_values,      draw_table,   kinds,         groups,       seed,          epoch,
-        stream,          keep_missing, unit_box,      native};
+        std_values,      draw_table,   kinds,         groups,       differences,   seed,
+        epoch,           stream,       keep_missing,  unit_box,     native};
     dispatch(dtype, kOp, [&](auto to) {
       using U = decltype(to);
       const int64_t size = out.numel() / batch;

@@ -6,32 +6,10 @@
 #include <cstring>
 
 #include "common/simd.h"
+#include "math/log.h"
 #include "math/philox.h"
 
 namespace skelops {
-
-typedef int32_t IntVec __attribute__((vector_size(kVectorBytes)));
-
-// log(n) + shift for integers n in [1, 2^24]: n = 2^e m with m in [sqrt(1/2), sqrt(2)), and
-// log(m) by the series of 2 artanh((m - 1) / (m + 1)) (error 2e-9).
-inline Simd<float>::Vec log_of_integer(IntVec n, float shift) {
-  using Vec = Simd<float>::Vec;
-  constexpr float kLog2 = 0.6931471805599453f;
-  constexpr int kSqrtHalf = 0x3F3504F3;
-  const Vec x = __builtin_convertvector(n, Vec);
-  IntVec bits;
-  std::memcpy(&bits, &x, sizeof(x));
-  const IntVec e = (bits - kSqrtHalf) >> 23;
-  bits -= e << 23;
-  Vec m;
-  std::memcpy(&m, &bits, sizeof(m));
-  const Vec s = (m - 1.0f) / (m + 1.0f), s2 = s * s;
-  Vec series = s2 * (2.0f / 9) + (2.0f / 7);
-  series = series * s2 + (2.0f / 5);
-  series = series * s2 + (2.0f / 3);
-  series = series * s2 + 2.0f;
-  return __builtin_convertvector(e, Vec) * kLog2 + (series * s + shift);
-}
 
 inline Simd<float>::Vec square_root(Simd<float>::Vec x) {
   for (int i = 0; i < Simd<float>::kLanes; ++i) x[i] = std::sqrt(x[i]);

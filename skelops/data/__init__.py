@@ -3,8 +3,18 @@
 from skelops.data import synthetic
 from skelops.data.clips import Clips
 from skelops.data.convert import Conversion, convert
-from skelops.data.dataset import Batch, ClipDataset, ClipLoader, DrawSampler
+from skelops.data.dataset import BalancedSampler, Batch, ClipDataset, ClipLoader, DrawSampler
 from skelops.data.formats import open_source, read
+from skelops.data.longtail import (
+    action_aware_weights,
+    class_balanced_weights,
+    class_counts,
+    class_groups,
+    long_tail,
+    long_tail_counts,
+    tail_multipliers,
+)
+from skelops.data.mixup import PartialMixUp
 from skelops.data.plan import ClipPlan
 from skelops.data.splits import load_split, save_split, split
 from skelops.data.store import ClipWriter, verify
@@ -14,6 +24,7 @@ from skelops.data.transform import TRANSFORMS, ClipTransform, get_transform
 __all__ = [
     "STREAMS",
     "TRANSFORMS",
+    "BalancedSampler",
     "Batch",
     "ClipDataset",
     "ClipLoader",
@@ -23,15 +34,23 @@ __all__ = [
     "Clips",
     "Conversion",
     "DrawSampler",
+    "PartialMixUp",
     "Streams",
+    "action_aware_weights",
+    "class_balanced_weights",
+    "class_counts",
+    "class_groups",
     "convert",
     "get_transform",
     "load_split",
+    "long_tail",
+    "long_tail_counts",
     "make_streams",
     "open_source",
     "read",
     "save_split",
     "split",
     "synthetic",
+    "tail_multipliers",
     "verify",
 ]

@@ -14,6 +14,7 @@ import numpy as np
 from skelops.data.clips import Clips
 from skelops.data.convert import ON_ERROR, convert
 from skelops.data.formats import FORMATS, open_source
+from skelops.data.longtail import long_tail
 from skelops.data.normalize import PREPARATIONS, Prepared
 from skelops.data.splits import PROTOCOLS, save_split, split
 from skelops.data.store import DTYPES, verify
@@ -83,7 +84,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--train", type=int, nargs="+", metavar="GROUP",
                          help="subjects (views, setups) to train on")  # fmt: skip
     command.add_argument("--share", type=float, default=0.8, help="to train on, of a random split")
-    command.add_argument("--seed", type=int, default=0, help="of a random split")
+    command.add_argument("--long-tail", nargs=2, metavar=("LARGEST", "FACTOR"),
+                         help="keep a long-tailed part of the clips to train on")  # fmt: skip
+    command.add_argument("--seed", type=int, default=0, help="of a random split or a long tail")
     return parser
 
 
@@ -192,5 +195,8 @@ def _verify(args: argparse.Namespace) -> None:
 def _split(args: argparse.Namespace) -> None:
     clips = Clips.open(args.store)
     train, test = split(clips, args.protocol, args.train, share=args.share, seed=args.seed)
+    if args.long_tail is not None:
+        largest, factor = args.long_tail
+        train = long_tail(clips, train, int(largest), float(factor), args.seed)
     save_split(args.out, train, test, clips)
     print(f"{args.out}: {len(train)} clips to train on, {len(test)} to test, {args.protocol}")

@@ -45,7 +45,7 @@ class ClipDataset(Dataset):
         views: samples of each draw with independent augmentation, in training; x is then
             (N, views, C, T, V, M).
         layout: convert the joints to this layout.
-        part: joints to keep.
+        part: joints to keep, or a part of the body, see :func:`skelops.data.make_streams`.
         seed: key of all random numbers.
         device: where to build batches.
         dtype: of x.
@@ -74,7 +74,7 @@ class ClipDataset(Dataset):
         repeat: int = 1,
         views: int = 1,
         layout: str | None = None,
-        part: Sequence[int] | None = None,
+        part: Sequence[int] | str | None = None,
         seed: int = 0,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
@@ -173,11 +173,78 @@ class DrawSampler(DistributedSampler):
         self.skip = self.skip if epoch == self.epoch else 0
         super().set_epoch(epoch)
 
+    def epoch_draws(self) -> Sequence[int]:
+        """The draws of this epoch, in the order before shuffling."""
+        size = len(self.dataset)  # type: ignore[arg-type]
+        return range(self.epoch * size, (self.epoch + 1) * size)
+
     def __iter__(self) -> Iterator[int]:
-        base = self.epoch * len(self.dataset)  # type: ignore[arg-type]
-        draws = [base + i for i in super().__iter__()][self.skip :]
+        draws = self.epoch_draws()
+        order = list(super().__iter__())[self.skip :]
         self.skip = 0
-        return iter(draws)
+        return iter([draws[i] for i in order])
+
+
+class BalancedSampler(DrawSampler):
+    """Draws that show the clips of some classes more often than those of others.
+
+    An epoch has every clip of a class ``floor(m)`` times, m being its multiplier times the
+    dataset's ``repeat``, and ``floor((m - floor(m)) n)`` of its n clips once more, drawn without
+    replacement anew in each epoch. Each time is another draw, with another augmentation.
+
+    Args:
+        dataset: the clips.
+        multiplier: (K,) how often a pass shows each class, see
+            :func:`skelops.data.tail_multipliers`.
+        num_replicas, rank, shuffle, seed: as of :class:`DrawSampler`.
+
+    Raises:
+        ValueError: not one multiplier per class, or a negative one, or nothing to draw.
+
+    Source: the sampler of BRL (Liu et al., arXiv 2308.14024).
+    """
+
+    def __init__(
+        self,
+        dataset: ClipDataset,
+        multiplier: Sequence[float],
+        num_replicas: int = 1,
+        rank: int = 0,
+        *,
+        shuffle: bool = True,
+        seed: int = 0,
+    ) -> None:
+        K = dataset.clips.num_classes
+        if len(multiplier) != K or min(multiplier) < 0:
+            raise _check.fail("BalancedSampler", f"{K} multipliers >= 0", list(multiplier))
+        label = torch.from_numpy(dataset.clips.label[dataset.index.numpy()])
+        self._members = [(label == c).nonzero()[:, 0] for c in range(K)]
+        times = [m * dataset.repeat for m in multiplier]
+        self._whole = [int(m) for m in times]
+        self._rest = [
+            int(m % 1 * len(members)) for m, members in zip(times, self._members, strict=True)
+        ]
+        self._clips = len(dataset.index)
+        size = sum(self.class_draws())
+        if not size:
+            raise _check.fail("BalancedSampler", "something to draw", 0)
+        super().__init__(range(size), num_replicas, rank, shuffle=shuffle, seed=seed)
+
+    def class_draws(self) -> list[int]:
+        """Draws of each class per epoch."""
+        parts = zip(self._whole, self._rest, self._members, strict=True)
+        return [whole * len(members) + rest for whole, rest, members in parts]
+
+    def epoch_draws(self) -> Sequence[int]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        passes = 1 + max(self._whole)
+        base = self.epoch * passes * self._clips
+        draws = []
+        for whole, rest, members in zip(self._whole, self._rest, self._members, strict=True):
+            draws += [members + k * self._clips for k in range(whole)]
+            chosen = torch.randperm(len(members), generator=generator)[:rest]
+            draws.append(members[chosen] + whole * self._clips)
+        return (base + torch.cat(draws)).tolist()
 
 
 class ClipLoader:
@@ -196,9 +263,10 @@ class ClipLoader:
         num_replicas: processes that share an epoch.
         rank: index of this process.
         num_workers: worker processes, for datasets on a CPU.
+        multiplier: how often a pass shows each class, see :class:`BalancedSampler`. Default: once.
 
     Raises:
-        ValueError: ``batch_size`` below 1, or no clips.
+        ValueError: ``batch_size`` below 1, no clips, or multipliers that do not fit.
     """
 
     def __init__(
@@ -211,6 +279,7 @@ class ClipLoader:
         num_replicas: int = 1,
         rank: int = 0,
         num_workers: int = 0,
+        multiplier: Sequence[float] | None = None,
     ) -> None:
         if batch_size < 1:
             raise _check.fail("ClipLoader", "batch_size >= 1", batch_size)
@@ -218,7 +287,12 @@ class ClipLoader:
             raise _check.fail("ClipLoader", "at least one clip", 0)
         shuffle = dataset.train if shuffle is None else shuffle
         self.dataset, self.batch_size = dataset, batch_size
-        self.sampler = DrawSampler(dataset, num_replicas, rank, shuffle=shuffle, seed=dataset.seed)
+        given: dict[str, Any] = {"shuffle": shuffle, "seed": dataset.seed}
+        self.sampler = (
+            DrawSampler(dataset, num_replicas, rank, **given)
+            if multiplier is None
+            else BalancedSampler(dataset, multiplier, num_replicas, rank, **given)
+        )
         if drop_last is None:
             drop_last = dataset.train and len(self.sampler) > batch_size
         self._loader = DataLoader(

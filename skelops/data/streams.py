@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from skelops import _check
-from skelops.graph import Layout, get_layout
+from skelops.graph import Layout, body_part, get_layout
+from skelops.ops import skeleton_streams
 from skelops.ops.sample_clips import ANGLE, MOTION, NATIVE, SCORE_MEAN
 
 
 @dataclass(frozen=True)
 class Streams:
-    """Streams as :func:`skelops.sample_clips` takes them.
+    """Streams as :func:`skelops.sample_clips` and :func:`skelops.skeleton_streams` take them.
 
     Args:
         parent: (S, V") int64, per stream the joint to subtract; -1 for none.
@@ -31,6 +32,10 @@ class Streams:
 
     def __len__(self) -> int:
         return len(self.kinds)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """These streams of clips (N, C, T, V, M), see :func:`skelops.skeleton_streams`."""
+        return skeleton_streams(x, self.parent, self.kinds, part=self.part)
 
     def to(self, device: torch.device | str) -> Streams:
         """The tables on another device."""
@@ -48,7 +53,7 @@ def make_streams(
     parents: Sequence[int] | str | None = None,
     skip_parents: Sequence[int] | None = None,
     root: int | bool | None = None,
-    part: Sequence[int] | None = None,
+    part: Sequence[int] | str | None = None,
     native_motion: bool = False,
     mean_scores: bool = False,
 ) -> Streams:
@@ -65,7 +70,8 @@ def make_streams(
             next to the root (ACLNet, BRL).
         root: "joint" becomes relative to this joint, which itself stays as it is (Hyper-GCN);
             "joint_motion" does not. True for the root of the layout's graph.
-        part: joints to return.
+        part: joints to return, or "body", "hand" or "leg": the joints and bones of that part, see
+            :func:`skelops.graph.body_part` (PSUMNet).
         native_motion: take motion between neighbouring frames of the clip, before it is resampled
             (PYSKL, BRL, ACLNet).
         mean_scores: the confidence of a bone is the mean of those of its ends (PYSKL) instead of
@@ -79,12 +85,17 @@ def make_streams(
         if name not in STREAMS:
             raise _check.fail("make_streams", f"streams of {STREAMS}", repr(name))
     layout = get_layout(layout)
-    V = layout.num_joints
+    V, own = layout.num_joints, list(layout.parents)
     roots = [v for v, parent in enumerate(layout.graph_parents) if v == parent]
     if parents == "graph":
         parents = [-1 if v in roots else parent for v, parent in enumerate(layout.graph_parents)]
     root = roots[0] if root is True else root
-    bone = _table("parents", layout.parents if parents is None else parents, V)
+    if isinstance(part, str):
+        cut = body_part(layout, part)
+        part = cut.joints
+        for v, p in zip(part, cut.layout.parents, strict=True):
+            own[v] = part[p]
+    bone = _table("parents", own if parents is None else parents, V)
     skip = [v if p < 0 or bone[p] in (p, -1) else bone[p] for v, p in enumerate(bone)]
     skip = _table("skip_parents", skip if skip_parents is None else skip_parents, V)
     for what, joints in (("root", [] if root is None else [root]), ("part", part or [])):
@@ -110,35 +121,3 @@ def _table(name: str, parents: Sequence[int], V: int) -> list[int]:
     if len(parents) != V or not all(-1 <= p < V for p in parents):
         raise _check.fail("make_streams", f"{name} of {V} joints in -1..{V - 1}", list(parents))
     return list(parents)
-
-
-# Joints of the parts of PSUMNet and, counted within the part, their parents as published: the table
-# of the legs is shifted by one from the knee of the left leg on (Trivedi and Sarvadevabhatla, ECCVW
-# 2022).
-PSUMNET_PARTS = {
-    "body": (tuple(range(25)), get_layout("ntu25").parents),
-    "hand": (
-        (20, 4, 5, 6, 7, 21, 22, 8, 9, 10, 11, 23, 24),
-        (0, 0, 1, 2, 3, 4, 4, 0, 7, 8, 9, 10, 10),
-    ),
-    "leg": ((0, 12, 13, 14, 15, 16, 17, 18, 19), (0, 0, 1, 2, 0, 4, 5, 6, 8)),
-}
-
-
-def psumnet_streams(part: str) -> Streams:
-    """Joint, bone and their motion of a part of ntu25, 12 channels together (PSUMNet).
-
-    Args:
-        part: "body", "hand" or "leg".
-
-    Raises:
-        ValueError: another part.
-    """
-    if part not in PSUMNET_PARTS:
-        raise _check.fail("psumnet_streams", f"part in {tuple(PSUMNET_PARTS)}", repr(part))
-    joints, local = PSUMNET_PARTS[part]
-    parents = list(range(25))
-    for joint, parent in zip(joints, local, strict=True):
-        parents[joint] = joints[parent]
-    names = ("joint", "bone", "joint_motion", "bone_motion")
-    return make_streams(names, "ntu25", parents=parents, part=joints)

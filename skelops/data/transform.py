@@ -541,13 +541,14 @@ def first_seen(clips: Clips) -> np.ndarray:
     return np.asarray(clips.xyz[first, 0])
 
 
-def _joint(layout: Layout, *names: str) -> int | None:
+def joint_named(layout: Layout, *names: str) -> int | None:
+    """The first of some joints that the layout has."""
     return next((layout.joint_names.index(n) for n in names if n in layout.joint_names), None)
 
 
 def middle(layout: Layout) -> int:
     """The joint that becomes the origin: the middle of the spine, else the root of the layout."""
-    joint = _joint(layout, "spine_mid", "spine")
+    joint = joint_named(layout, "spine_mid", "spine")
     root = next(v for v, parent in enumerate(layout.parents) if v == parent)
     return root if joint is None else joint
 
@@ -558,7 +559,7 @@ def shoulders(layout: Layout) -> tuple[int, int]:
     Raises:
         ValueError: the layout names none.
     """
-    right, left = _joint(layout, "right_shoulder"), _joint(layout, "left_shoulder")
+    right, left = joint_named(layout, "right_shoulder"), joint_named(layout, "left_shoulder")
     if right is None or left is None:
         raise _check.fail("alignment", "a layout with shoulders", layout.name)
     return right, left
@@ -572,8 +573,8 @@ def alignment(pose: Tensor, layout: Layout) -> Tensor:
 
     Source: the pre-normalisation of 2s-AGCN (Shi et al., CVPR 2019), PYSKL and HaLP.
     """
-    low = _joint(layout, "spine_base", "hip_center", "pelvis", "mid_hip")
-    high = _joint(layout, "spine_mid", "spine", "thorax", "neck")
+    low = joint_named(layout, "spine_base", "hip_center", "pelvis", "mid_hip", "waist")
+    high = joint_named(layout, "spine_mid", "spine", "thorax", "neck")
     if None in (low, high) or pose.shape[-1] != 3:
         raise _check.fail("alignment", "a 3-D layout with a spine", layout.name)
     right, left = shoulders(layout)

@@ -6,6 +6,7 @@ from skelops.models.aagcn import AAGCN
 from skelops.models.ctr_gcn import CTRGCN
 from skelops.models.dg_stgcn import DGSTGCN
 from skelops.models.hyper_gcn import HyperGCN
+from skelops.models.psumnet import PSUMNet, PSUMNetPart
 from skelops.models.st_gcn import STGCN
 from skelops.models.st_gcn_pp import st_gcn_pp
 
@@ -16,6 +17,8 @@ __all__ = [
     "STGCN",
     "HyperGCN",
     "LoadReport",
+    "PSUMNet",
+    "PSUMNetPart",
     "create_model",
     "list_models",
     "load_published",

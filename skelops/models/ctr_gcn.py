@@ -34,12 +34,20 @@ _PYSKL: KeyPairs = (
     (r"^fc\.", "cls_head.fc_cls."),
     (r"^(A|data_bn|net)\b", r"backbone.\1"),
 )
-PUBLISHED_KEYS = {"official": _OFFICIAL, "baseline": _OFFICIAL, "pyskl": _PYSKL}
+# As in skelemoa/psumnet.
+_PSUMNET: KeyPairs = ((r"\bblocks\.", "layers."), *_OFFICIAL)
+PUBLISHED_KEYS = {
+    "official": _OFFICIAL,
+    "baseline": _OFFICIAL,
+    "pyskl": _PYSKL,
+    "psumnet": _PSUMNET,
+}
 
 
 def rel_channels(in_channels: int, variant: str = "official", reduction: int = 8) -> int:
     """R of CTR-GC: the published exceptions for the coordinates at the input."""
-    few = in_channels <= 16 if variant == "pyskl" else in_channels in (3, 6, 9)
+    few = in_channels in ((3, 6) if variant == "psumnet" else (3, 6, 9))
+    few = in_channels <= 16 if variant == "pyskl" else few
     return 8 if few else max(in_channels // reduction, 1)
 
 
@@ -50,8 +58,8 @@ class CTRGCN(SkeletonNet):
     Args:
         num_classes, layout: see ``skelops.nn.SkeletonNet``.
         variant: "official" (Uason-Chen/CTR-GCN); "pyskl", which contracts the other side of the
-            refined graph and rectifies the temporal module; "baseline", the static network of the
-            official repository.
+            refined graph and rectifies the temporal module; "psumnet" (skelemoa/psumnet), with
+            fewer relations at the input; "baseline", the static network of the official repository.
         graph: kind of adjacency, or one (K, V, V); "spatial", or three identities (baseline).
         topology: see ``skelops.nn.Topology``; "learnable", or "normalised" (baseline).
         branches: of the temporal module, see ``skelops.nn.MultiScaleTemporalConv``.

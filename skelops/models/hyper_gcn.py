@@ -12,8 +12,8 @@ from skelops.graph import Layout
 from skelops.models._published import OFFICIAL_BLOCKS, UNIT_KEYS, KeyPairs
 from skelops.models._registry import graph_of, register_model
 from skelops.nn import (
+    AdaptiveHypergraphConv,
     GraphUnit,
-    HyperGraphConv,
     MultiScaleTemporalConv,
     SkeletonNet,
     STBlock,
@@ -40,7 +40,7 @@ class HyperGCN(SkeletonNet):
         base_channels: of the embedded joints and the first three of the nine published blocks.
         stages: other blocks; every third also takes the output of the last but one, where the
             shapes agree.
-        num_virtual, heads, topk: see ``skelops.nn.HyperGraphConv``.
+        num_virtual, heads, topk: see ``skelops.nn.AdaptiveHypergraphConv``.
         graph: kind of adjacency, or links (K, V, V).
         divergence_weight: of the auxiliary loss.
         net: further arguments of ``skelops.nn.SkeletonNet``.
@@ -75,7 +75,7 @@ class HyperGCN(SkeletonNet):
         A = graph_of(graph, layout)
 
         def block(C: int, out: int, stride: int, first: bool) -> nn.Module:
-            conv = HyperGraphConv(C, out, A, num_virtual, heads=heads, topk=topk)
+            conv = AdaptiveHypergraphConv(C, out, A, num_virtual, heads=heads, topk=topk)
             gcn = GraphUnit(conv, C, out, norm_weight=1e-6)
             temporal = MultiScaleTemporalConv(out, out, stride=stride, padding_mode="replicate")
             return STBlock(gcn, temporal, C, out, stride)

@@ -1,27 +1,35 @@
 """Modules that own parameters and call the ops."""
 
 from skelops.nn.adaptive_graph_conv import AdaptiveGraphConv, Gates
+from skelops.nn.adaptive_hypergraph_conv import (
+    AdaptiveHypergraphConv,
+    divergence_loss,
+    static_adjacency,
+)
 from skelops.nn.backbone import SkeletonNet, make_stages
 from skelops.nn.blocks import GraphUnit, Shortcut, STBlock, TemporalUnit
 from skelops.nn.ctr_graph_conv import CTRGraphConv, DynamicGraphConv
 from skelops.nn.graph_conv import GraphConv
-from skelops.nn.hyper_graph_conv import HyperGraphConv, divergence_loss, static_adjacency
+from skelops.nn.hypergraph_conv import HypergraphConv
 from skelops.nn.norm import bn_act_add
 from skelops.nn.packed import Packed, Part, kaiming_, published_parts
+from skelops.nn.st_attention import STAttention
 from skelops.nn.temporal_conv import MultiScaleTemporalConv, TemporalConv
 from skelops.nn.topology import Topology
 
 __all__ = [
     "AdaptiveGraphConv",
+    "AdaptiveHypergraphConv",
     "CTRGraphConv",
     "DynamicGraphConv",
     "Gates",
     "GraphConv",
     "GraphUnit",
-    "HyperGraphConv",
+    "HypergraphConv",
     "MultiScaleTemporalConv",
     "Packed",
     "Part",
+    "STAttention",
     "STBlock",
     "Shortcut",
     "SkeletonNet",

@@ -102,7 +102,7 @@ def _reference(embedding, edge_weight, adjacency, alpha, topk, rows):
 def incidence(f: Tensor, topk: int) -> Tensor:
     """H (..., W, W) of embeddings (..., D, W): vertices by the edges that they belong to."""
     square = (f.unsqueeze(-1) - f.unsqueeze(-2)).square().sum(-3)
-    apart = square > 0  # sqrt has no derivative at 0
+    apart = square != 0  # sqrt has no derivative at 0
     D = square.where(apart, 1).sqrt().where(apart, 0)
     nearest = D.detach().sort(stable=True).indices[..., :topk]
     return torch.zeros_like(D).scatter(-1, nearest, torch.softmax(-D.gather(-1, nearest), -1))
@@ -120,4 +120,5 @@ _op = define(
     _reference,
     fake=_fake,
     grads=("embedding", "edge_weight", "adjacency", "alpha"),
+    gpu=("triton",),
 )

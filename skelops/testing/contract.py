@@ -100,6 +100,8 @@ def _seed(op: Op, case: Case) -> int:
     """The first seed whose gradients do not hinge on a rounding at a kink of the op."""
 
     def perturbed(t: Tensor) -> Tensor:
+        if not t.is_floating_point():
+            return t
         return t * (1 + 1e-6 * torch.randn(t.shape, dtype=t.dtype, generator=generator))
 
     for seed in range(50 if case.backward else 0):
@@ -512,7 +514,8 @@ def aliasing(subject: Subject) -> None:
 
 @_register(backward=True)
 def autocast(subject: Subject) -> None:
-    """In an autocast region the result has the region's dtype and its accuracy."""
+    """In an autocast region the result has the region's dtype, or that of a loss, and its
+    accuracy."""
     op, args = subject.op, subject.args()
     _require(subject.case.public is not None, "no public function in the case")
     for dtype in subject.dtypes:
@@ -521,7 +524,8 @@ def autocast(subject: Subject) -> None:
         with torch.autocast(subject.device, dtype):
             got = _evaluate(op, lambda *a: subject.public(*_map_buffers(op, a)), args)
         out = got[op.outputs[0]]
-        _require(out.dtype == dtype, f"result of {out.dtype} in a region of {dtype}")
+        expected = torch.float32 if op.full_precision else dtype
+        _require(out.dtype == expected, f"result of {out.dtype} in a region of {dtype}")
         eager = _evaluate(op, op.reference, _to(args, dtype))
         grads = [g.double() for g in _grad_outputs(op, [out])]
         exact = _evaluate(op, op.reference, _to(args, torch.float64), grads)

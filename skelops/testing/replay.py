@@ -109,12 +109,14 @@ class Replay:
         module: holds the weights and is switched between training and evaluation.
         keys: pairs that turn the module's names into the published ones, see ``UNIT_KEYS``.
         own: published names of ``module`` that the case does not have.
+        data: floating inputs that carry no gradient here, such as masks; it is not compared.
     """
 
     call: Callable[..., Tensor | tuple[Tensor, ...]]
     module: nn.Module | None = None
     keys: KeyPairs = ()
     own: Sequence[str] = ()
+    data: Sequence[str] = ()
 
 
 def replays(repository: str, kind: str, file: str = "") -> Callable:
@@ -212,13 +214,16 @@ def run(case: Case, device: str = "cpu", dtype: torch.dtype = torch.float32) -> 
 
     errors = {"": 0.0}
     if case.arrays.get("grad_key") is not None or case.group("gradin") or case.group("gradin_l2"):
-        inputs = [x.requires_grad_() if x.is_floating_point() else x for x in inputs]
+        inputs = [
+            x.requires_grad_() if x.is_floating_point() and name not in replay.data else x
+            for name, x in zip(case.meta["input_names"], inputs, strict=True)
+        ]
         loss = sum(
             (y * torch.from_numpy(rule_value(f"probe.{name}", y.shape)).to(y)).sum()
             for name, y in zip(names, outputs(training=True), strict=True)
         )
         loss.backward()
-        errors |= norm_errors(case, parts, module) | input_errors(case, inputs)
+        errors |= norm_errors(case, parts, module) | input_errors(case, inputs, replay.data)
     worst = max(errors, key=lambda key: errors[key] if errors[key] == errors[key] else np.inf)
     noted = max(case.noted("grad_l2"), case.noted("gradin"))
     return Result(
@@ -254,11 +259,13 @@ def norm_errors(case: Case, parts: Mapping, module: nn.Module | None) -> dict[st
     return errors
 
 
-def input_errors(case: Case, inputs: Sequence[Tensor]) -> dict[str, float]:
+def input_errors(
+    case: Case, inputs: Sequence[Tensor], data: Sequence[str] = ()
+) -> dict[str, float]:
     """Relative errors of the input gradients, in whichever form the case has them."""
     errors = {}
     for name, x in zip(case.meta["input_names"], inputs, strict=True):
-        if not x.is_floating_point():
+        if not x.is_floating_point() or name in data:
             continue
         gradient = torch.zeros_like(x) if x.grad is None else x.grad
         stride = case.meta.get("gradin_stride", 1)

@@ -132,7 +132,8 @@ class WritePredictions(Callback):
 
     Plain arrays: ``name`` (N,) str and ``label`` (N,) int64 of the clips, ``logits`` and
     ``softmax`` (N, classes) float32, both means over the views of a clip, ``classes`` (classes,)
-    str, ``stream`` and ``run``, str.
+    str, ``class_counts`` (classes,) int64, training clips of each, ``stream`` (of a part of the
+    body its name) and ``run``, str.
     """
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -144,7 +145,8 @@ class WritePredictions(Callback):
             folder / "predictions.npz",
             name=data.clips.name[scores.pop("clip")],
             classes=np.array(data.clips.classes),
-            stream="+".join(data.hparams["streams"]),
+            class_counts=np.array(data.class_counts),
+            stream=data.hparams["part"] or "+".join(data.hparams["streams"]),
             run=folder.resolve().name,
             **scores,
         )

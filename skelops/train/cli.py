@@ -22,7 +22,7 @@ RECIPES = Path(__file__).parents[1] / "recipes"
 
 class _CLI(LightningCLI):
     def add_arguments_to_parser(self, parser) -> None:
-        for fact in ("num_classes", "layout", "num_persons", "in_channels"):
+        for fact in ("num_classes", "layout", "num_persons", "in_channels", "class_counts"):
             parser.link_arguments(f"data.{fact}", f"model.{fact}", apply_on="instantiate")
         parser.link_arguments("data.batch_size", "model.batch_size")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")

@@ -16,12 +16,16 @@ from skelops.data import (
     ClipLoader,
     Clips,
     ClipTransform,
+    class_counts,
     get_transform,
     load_split,
+    long_tail,
     read,
     split,
     synthetic,
+    tail_multipliers,
 )
+from skelops.data.longtail import check_counts
 
 
 class SkeletonDataModule(lightning.LightningDataModule):
@@ -40,19 +44,26 @@ class SkeletonDataModule(lightning.LightningDataModule):
             :meth:`skelops.data.Clips.divide`.
         train_groups: subjects (views, setups) to train on. Default: those of the protocol, for the
             synthetic set its ``TRAIN_SUBJECTS``.
+        long_tail: (largest, factor), keeps a long-tailed part of the training clips, see
+            :func:`skelops.data.long_tail`.
+        rebalance: show the clips of tail classes more often, see
+            :func:`skelops.data.tail_multipliers`.
         transform: name of a published transform, see :data:`skelops.data.TRANSFORMS`.
         transform_args: changes to it, see :class:`skelops.data.ClipTransform`.
         window: frames T per sample. Default: those of the transform.
         streams: streams that the network sees, see :func:`skelops.data.make_streams`.
         layout: convert the joints to this layout.
+        part: show the body, hand or leg only, see :func:`skelops.graph.body_part`; the layout that
+            a network sees then is that of the part.
         batch_size: clips per batch and process.
         repeat: passes over the training clips per epoch.
         num_clips: size of the synthetic set.
-        seed: of the synthetic set, the augmentation and the order.
+        seed: of the synthetic set, the long tail, the augmentation and the order.
         num_workers: worker processes of the loaders; 0 is usually fastest, and needed on a GPU.
 
     Raises:
-        ValueError: the source is damaged or the protocol leaves one side empty.
+        ValueError: the source is damaged, the protocol leaves one side empty, or a class that
+            ``long_tail`` or ``rebalance`` needs has no training clips.
     """
 
     def __init__(
@@ -62,11 +73,14 @@ class SkeletonDataModule(lightning.LightningDataModule):
         split_file: str | None = None,
         divide: str | None = None,
         train_groups: Sequence[int] | None = None,
+        long_tail: tuple[int, float] | None = None,
+        rebalance: bool = False,
         transform: str = "ctr_gcn",
         transform_args: dict[str, Any] | None = None,
         window: int | None = None,
         streams: Sequence[str] = ("joint",),
         layout: str | None = None,
+        part: str | None = None,
         batch_size: int = 64,
         repeat: int = 1,
         num_clips: int = 1536,
@@ -88,6 +102,13 @@ class SkeletonDataModule(lightning.LightningDataModule):
     def index(self) -> tuple[np.ndarray, np.ndarray]:
         """Clips to train and to test on."""
         h: Any = self.hparams
+        train, test = self._split()
+        if h.long_tail is not None:
+            train = long_tail(self.clips, train, *h.long_tail, seed=h.seed)
+        return train, test
+
+    def _split(self) -> tuple[np.ndarray, np.ndarray]:
+        h: Any = self.hparams
         if h.split_file is not None:
             return load_split(h.split_file, self.clips)
         groups = h.train_groups
@@ -108,9 +129,19 @@ class SkeletonDataModule(lightning.LightningDataModule):
         return self.clips.num_classes
 
     @property
+    def class_counts(self) -> list[int]:
+        """Training clips of each class."""
+        h: Any = self.hparams
+        count = class_counts(self.clips.label[self.index[0]], self.num_classes)
+        if h.rebalance:
+            check_counts("SkeletonDataModule", count, self.clips.classes)
+        return count
+
+    @property
     def layout(self) -> str:
         h: Any = self.hparams
-        return h.layout or self.clips.layout
+        whole = h.layout or self.clips.layout
+        return whole if h.part is None else f"{whole}_{h.part}"
 
     @property
     def num_persons(self) -> int:
@@ -135,6 +166,7 @@ class SkeletonDataModule(lightning.LightningDataModule):
             train=train,
             repeat=h.repeat,
             layout=h.layout,
+            part=h.part,
             seed=h.seed,
             device=device,
         )
@@ -149,6 +181,7 @@ class SkeletonDataModule(lightning.LightningDataModule):
             num_replicas=trainer.world_size if trainer else 1,
             rank=trainer.global_rank if trainer else 0,
             num_workers=h.num_workers,
+            multiplier=tail_multipliers(self.class_counts) if train and h.rebalance else None,
         )
 
     def train_dataloader(self) -> ClipLoader:

@@ -15,10 +15,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from skelops.graph import BODY_PARTS
+from skelops.models.psumnet import ALPHAS
+
 SCORES = ("logits", "softmax")
 FOUR = ("joint", "bone", "joint_motion", "bone_motion")
 SIX = ("joint", "bone", "skip", "joint_motion", "bone_motion", "skip_motion")
-PARTS = ("body", "hand", "leg")
 
 # Published fusions: what is summed, over which streams, with which weights.
 PRESETS: dict[str, tuple[str, tuple[str, ...], tuple[float, ...]]] = {
@@ -36,11 +38,8 @@ PRESETS: dict[str, tuple[str, tuple[str, ...], tuple[float, ...]]] = {
     "hyper_gcn_large_ntu60": ("logits", FOUR, (1, 1.4, 1, 0.5)),
     "hyper_gcn_large_ntu120_xsub": ("logits", FOUR, (1, 1.5, 0.7, 0.3)),
     "hyper_gcn_large_ntu120_xset": ("logits", FOUR, (1, 1.5, 0.6, 0.6)),
-    # PSUMNet, WACV 2023: parts of the body
-    "psumnet_ntu60_xsub": ("logits", PARTS, (2, 1.8, 0.7)),
-    "psumnet_ntu60_xview": ("logits", PARTS, (2.1, 1.6, 0.7)),
-    "psumnet_ntu120_xsub": ("logits", PARTS, (2.2, 1.5, 0.7)),
-    "psumnet_ntu120_xset": ("logits", PARTS, (2.1, 2, 0.8)),
+    # Trivedi and Sarvadevabhatla, ECCVW 2022: parts of the body
+    **{f"psumnet_{data}": ("logits", BODY_PARTS, alphas) for data, alphas in ALPHAS.items()},
     # AimCLR, HiCLR and MS-CLR
     "hiclr": ("logits", FOUR[:3], (0.6, 0.6, 0.4)),
 }
@@ -57,6 +56,7 @@ class Predictions:
         softmax: (N, classes) floating, likewise.
         stream: "joint", "bone", ...
         run: where they come from.
+        class_counts: (classes,) int64, training clips of each class, if known.
     """
 
     name: np.ndarray
@@ -65,6 +65,15 @@ class Predictions:
     softmax: np.ndarray
     stream: str
     run: str
+    class_counts: np.ndarray | None = None
+
+    def accuracies(self, score: np.ndarray | None = None) -> dict[str, float]:
+        """See :func:`skelops.train.metrics.accuracies`; by default of ``softmax``."""
+        from skelops.train.metrics import accuracies
+
+        found = torch.from_numpy(self.softmax if score is None else score)
+        count = None if self.class_counts is None else self.class_counts.tolist()
+        return accuracies(found, torch.from_numpy(self.label), count)
 
 
 def load_predictions(path: str | Path) -> Predictions:
@@ -75,7 +84,8 @@ def load_predictions(path: str | Path) -> Predictions:
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            found = {key: file[key] for key in Predictions.__dataclass_fields__}
+            optional = {"class_counts"} - set(file.files)
+            found = {key: file[key] for key in Predictions.__dataclass_fields__.keys() - optional}
     except (KeyError, ValueError, OSError) as error:
         raise ValueError(f"{path}: expected predictions of skelops predict, got {error}") from None
     found["stream"], found["run"] = str(found["stream"]), str(found["run"])
@@ -144,8 +154,6 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, object]]:
     Raises:
         SystemExit: arguments that do not parse, or predictions that do not fit together.
     """
-    from skelops.train.metrics import accuracies
-
     parser = argparse.ArgumentParser(prog="skelops ensemble", description=__doc__.split("\n")[0])
     parser.add_argument("predictions", nargs="+", type=Path, help="files of skelops predict")
     parser.add_argument("--weights", nargs="+", default=["ctr_gcn"],
@@ -162,10 +170,8 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, object]]:
     except ValueError as error:
         parser.exit(2, f"skelops: {error}\n")
 
-    label = torch.from_numpy(streams[0].label)
-
     def row(run: str, stream: str, weight: float | str, score: np.ndarray) -> dict[str, object]:
-        found = accuracies(torch.from_numpy(score), label)
+        found = streams[0].accuracies(score)
         return {"run": run, "stream": stream, "weight": weight, **found}
 
     rows = [row(p.run, p.stream, w, p.softmax) for p, w in zip(streams, used, strict=True)]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.functional.classification import multiclass_accuracy
 from torchmetrics.utilities import dim_zero_cat
+
+from skelops.data.longtail import GROUPS, class_groups
 
 
 class ClipScores(Metric):
@@ -61,17 +65,32 @@ class ClipScores(Metric):
         }
 
 
-def accuracies(score: Tensor, label: Tensor) -> dict[str, float]:
+def accuracies(
+    score: Tensor, label: Tensor, class_counts: Sequence[int] | None = None
+) -> dict[str, float]:
     """Shares in [0, 1]: ``top1``, ``top5`` (of more than five classes) and ``mean_class``, the
     mean over the classes of their top-1.
+
+    With a long-tailed training set, one whose rarest class has less than half of the clips of the
+    most frequent one, also ``head``, ``medium`` and ``tail``: the mean over the classes of a group
+    (see :func:`skelops.data.class_groups`) of their top-1. Classes without test clips do not count.
 
     Args:
         score: (N, classes) floating, largest for the predicted class.
         label: (N,) int64.
+        class_counts: training clips of each class.
     """
     classes = score.shape[1]
     found = {"top1": multiclass_accuracy(score, label, classes, average="micro")}
     if classes > 5:
         found["top5"] = multiclass_accuracy(score, label, classes, average="micro", top_k=5)
     found["mean_class"] = multiclass_accuracy(score, label, classes, average="macro")
+    if class_counts and 2 * min(class_counts) < max(class_counts):
+        group = class_groups(class_counts).to(label.device)
+        clips = label.bincount(minlength=classes)
+        right = label[score.argmax(1) == label].bincount(minlength=classes)
+        for g, name in enumerate(GROUPS):
+            members = (group == g) & (clips > 0)
+            if members.any():
+                found[name] = (right[members] / clips[members]).mean()
     return {name: float(value) for name, value in found.items()}

@@ -12,16 +12,18 @@ import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.nn.functional import cross_entropy
-from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
+from skelops import mixup_cross_entropy, random_uniform
+from skelops.data import PartialMixUp, action_aware_weights
 from skelops.models import create_model
+from skelops.train.cuda_graph import CudaGraphed
 from skelops.train.metrics import ClipScores, accuracies
 
-SCHEDULES = ("multistep", "cosine", "one_cycle", "constant")
+SCHEDULES = ("multistep", "cosine", "one_cycle", "plateau", "constant")
 OPTIMIZERS = ("sgd", "adamw")
 IDENTITY = ("model", "num_classes", "layout", "num_persons", "in_channels")
 
@@ -36,7 +38,8 @@ class Recognizer(lightning.LightningModule):
 
     A batch is x (N, C, T, V, M) float32, labels (N,) int64 and, optionally, the clip (N,) int64
     that each row is a view of; validation and test average the class probabilities of a clip's
-    views and report top-1, top-5 and mean-class accuracy of clips.
+    views and report top-1, top-5 and mean-class accuracy of clips; where training was long-tailed
+    also that of head, medium and tail classes, see :func:`skelops.train.metrics.accuracies`.
 
     Args:
         model: name for :func:`skelops.models.create_model`, or a module.
@@ -58,18 +61,28 @@ class Recognizer(lightning.LightningModule):
         batch_size: clips per batch and process, for ``reference_batch``.
         schedule: "multistep" (by epoch, as published), "cosine" (by step, to zero), "one_cycle"
             (by step: rise over a quarter, then cosine, momentum against it; for short trainings,
-            Smith and Topin, 2018) or "constant".
+            Smith and Topin, 2018), "plateau" (halved when the validation loss has not fallen for
+            more than five epochs, as PSUMNet) or "constant".
         milestones: epochs at which "multistep" divides by ten.
         warmup_epochs: linear warm-up: (e + 1) / warmup_epochs in epoch e of "multistep", by step
             with "cosine" and "constant".
         label_smoothing: of the cross-entropy.
+        class_counts: training clips of each class.
+        mix_up: mix training batches, by these arguments of :class:`skelops.data.PartialMixUp`.
+            Default: no.
+        action_aware: weigh the classes in training, by these arguments of
+            :func:`skelops.data.action_aware_weights`. Default: no.
         ema: decay of a moving average of weights and statistics, by which validation, checkpoints
             and the finished network then go. Default: none.
         compile: compile the network with ``torch.compile``.
+        cuda_graph: replay forward and backward of the network as CUDA graphs, see ``CudaGraphed``;
+            for one GPU.
 
     Raises:
         ValueError: unknown schedule, optimiser or model; a ``reference_batch`` without
-            ``batch_size``; on resuming, a checkpoint of other classes or another skeleton.
+            ``batch_size``; ``cuda_graph`` without a GPU or with several processes; ``mix_up`` or
+            ``action_aware`` without ``class_counts`` or with a class that has none; on resuming, a
+            checkpoint of other classes or another skeleton.
     """
 
     def __init__(
@@ -88,12 +101,16 @@ class Recognizer(lightning.LightningModule):
         decay_norms: bool = True,
         reference_batch: int | None = None,
         batch_size: int | None = None,
-        schedule: Literal["multistep", "cosine", "one_cycle", "constant"] = "multistep",
+        schedule: Literal["multistep", "cosine", "one_cycle", "plateau", "constant"] = "multistep",
         milestones: Sequence[int] = (35, 55),
         warmup_epochs: float = 5,
         label_smoothing: float = 0.0,
+        class_counts: Sequence[int] | None = None,
+        mix_up: dict[str, Any] | None = None,
+        action_aware: dict[str, Any] | None = None,
         ema: float | None = None,
         compile: bool = False,
+        cuda_graph: bool = False,
     ) -> None:
         super().__init__()
         for name, value, known in (
@@ -105,6 +122,9 @@ class Recognizer(lightning.LightningModule):
         if reference_batch and not batch_size:
             raise ValueError(f"Recognizer: expected a batch_size with reference_batch "
                              f"{reference_batch}, got {batch_size}")  # fmt: skip
+        if class_counts is None and (mix_up, action_aware) != (None, None):
+            raise ValueError("Recognizer: expected class_counts with mix_up or action_aware, "
+                             "got None")  # fmt: skip
         self.save_hyperparameters(ignore=() if isinstance(model, str) else "model")
         if isinstance(model, str):
             model = create_model(
@@ -116,11 +136,17 @@ class Recognizer(lightning.LightningModule):
                 **(model_kwargs or {}),
             )
         self.model = model
+        self.graphed: CudaGraphed | None = None
+        if mix_up is not None:
+            self.mix_up = PartialMixUp(class_counts or (), layout, **mix_up)
+        if action_aware is not None:
+            self.register_buffer("class_weight", self._weights(epoch=0), persistent=False)
         self.train_loss = MeanMetric()
         self.train_top1 = MulticlassAccuracy(num_classes, average="micro")
         for metric in (self.train_loss, self.train_top1):
             metric.persistent(True)  # an epoch that resumes reports all of itself
         self.scores = ClipScores()
+        self._weights_of = 0  # the epoch that class_weight holds
 
     def configure_callbacks(self) -> list[lightning.Callback]:
         decay = self.hparams["ema"]
@@ -146,14 +172,46 @@ class Recognizer(lightning.LightningModule):
     def setup(self, stage: str) -> None:
         if self.hparams["compile"]:
             self.model.compile()  # in place: names of parameters stay as they are
+        if stage == "fit" and self.hparams["cuda_graph"]:
+            device, processes = self.trainer.strategy.root_device, self.trainer.world_size
+            if device.type != "cuda" or processes > 1:
+                raise ValueError(f"Recognizer: expected one CUDA device with cuda_graph, got "
+                                 f"{processes} of type {device.type}")  # fmt: skip
+            self.graphed = CudaGraphed(self.model)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.model(x)
 
-    def training_step(self, batch: Sequence[Tensor], _: int) -> Tensor:
+    def _mixed(self, x: Tensor, y: Tensor, batch: int) -> tuple[Any, ...]:
+        """The batch with its labels and their share; what is mixed depends on torch's seed, the
+        epoch, the batch and the process."""
+        if self.hparams["mix_up"] is None:
+            return x, y, None, None
+        process = torch.tensor([batch * self.trainer.world_size + self.global_rank])
+        seed = torch.initial_seed() % 2**63
+        noise = random_uniform(process, 2 * len(x), seed=seed, epoch=self.current_epoch)
+        return self.mix_up(x, y, *self.mix_up.draw(noise[0]))
+
+    def _weights(self, epoch: int) -> Tensor:
+        h: Any = self.hparams
+        return action_aware_weights(h.class_counts, epoch, **h.action_aware)
+
+    def _class_weight(self) -> Tensor | None:
+        if self.hparams["action_aware"] is None:
+            return None
+        if self._weights_of != self.current_epoch:
+            self._weights_of = self.current_epoch
+            self.class_weight.copy_(self._weights(self.current_epoch))
+        return self.class_weight
+
+    def training_step(self, batch: Sequence[Tensor], i: int) -> Tensor:
         x, y = batch[:2]
-        logits = self(x)
-        loss = cross_entropy(logits, y, label_smoothing=self.hparams["label_smoothing"])
+        x, a, b, mix = self._mixed(x, y, i)
+        logits = self(x) if self.graphed is None else self.graphed(x)
+        loss = mixup_cross_entropy(
+            logits, a, b, mix,
+            weight=self._class_weight(), label_smoothing=self.hparams["label_smoothing"],
+        )  # fmt: skip
         if hasattr(self.model, "auxiliary_loss"):
             loss = loss + self.model.auxiliary_loss()
         self.train_loss.update(loss.detach(), len(y))
@@ -167,11 +225,12 @@ class Recognizer(lightning.LightningModule):
     def _evaluate(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         logits = self(batch[0])
         self.scores.update(logits, *batch[1:])
-        return logits, cross_entropy(logits, batch[1])
+        return logits, mixup_cross_entropy(logits, batch[1])
 
     def _report(self, stage: str) -> None:
         scores = self.scores.compute()
-        for name, value in accuracies(scores["softmax"], scores["label"]).items():
+        found = accuracies(scores["softmax"], scores["label"], self.hparams["class_counts"])
+        for name, value in found.items():
             self.log(f"{stage}_{name}", value, prog_bar=name == "top1", sync_dist=True)
 
     def on_validation_epoch_start(self) -> None:
@@ -222,6 +281,9 @@ class Recognizer(lightning.LightningModule):
             )
         else:
             optimizer = torch.optim.AdamW(groups, lr=lr, betas=tuple(h.betas))
+        if h.schedule == "plateau":
+            plateau = ReduceLROnPlateau(optimizer, factor=0.5, patience=5)
+            return [optimizer], [{"scheduler": plateau, "monitor": "val_loss"}]
         self.trainer.fit_loop.setup_data()  # the schedule goes by the batches of an epoch
         total = max(self.trainer.estimated_stepping_batches, 1)
         if h.schedule == "one_cycle":

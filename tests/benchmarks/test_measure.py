@@ -59,7 +59,8 @@ def test_interleave_takes_turns():
         run()
         return 1.0
 
-    times = measure.interleave(variants, clock, 0, warm_up=1, least=3)
+    runs = {name: variant.run for name, variant in variants.items()}
+    times = measure.interleave(runs, clock, 0, warm_up=1, least=3)
     assert {k: len(v) for k, v in times.items()} == {"a": 3, "b": 3, "c": 3}
     assert order == list("abcbcacab")
     assert all(v.runs == 4 for v in variants.values())

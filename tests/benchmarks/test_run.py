@@ -66,18 +66,26 @@ def test_a_wrong_op_prints_no_speed(plain_allocator, monkeypatch, tmp_path, caps
 
 def test_gpu_check_cuts_a_section_off(tmp_path):
     log = tmp_path / "log"
-    slow = gpu_check.Section("slow", 1, [sys.executable, "-c", "import time; time.sleep(60)"])
+    slow = gpu_check.Section("slow", 1, [[sys.executable, "-c", "import time; time.sleep(60)"]])
     begin = time.monotonic()
     assert gpu_check.run(slow, 0.5, log).startswith("cut off")
     assert time.monotonic() - begin < 20
-    quick = gpu_check.Section("quick", 9, [sys.executable, "-c", "print('hello')"])
+    quick = gpu_check.Section("quick", 9, [[sys.executable, "-c", "print('hello')"]])
     assert gpu_check.run(quick, 30, log) == "passed"
     assert gpu_check.last_lines(log, "quick") == "hello"
 
 
 def test_gpu_check_sections_are_valid_commands():
+    ours = (gpu_check.ROOT / "tests" / "conftest.py").read_text()
     for section in gpu_check.sections(["--json"]):
-        if "benchmarks.run" in section.command:
-            arguments = section.command[section.command.index("benchmarks.run") + 1 :]
-            options = run._parser().parse_args(arguments)
-            assert options.device == "cuda" and options.budget < section.seconds
+        for command in section.commands:
+            if "benchmarks.run" in command:
+                options = run._parser().parse_args(command[command.index("benchmarks.run") + 1 :])
+                assert options.device == "cuda"
+                assert options.warm or options.budget < section.seconds
+            elif "pytest" in command:
+                pytests_own = ("--tb", "--ignore")
+                long = [
+                    w for w in command if w.startswith("--") and w.split("=")[0] not in pytests_own
+                ]
+                assert all(f'"{word}"' in ours for word in long)

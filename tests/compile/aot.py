@@ -28,6 +28,7 @@ ARCHITECTURES = (80, 90, 100)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 SHARED_BYTES = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 _GRAPH = dict(N=8, T=64, V=25, K=3)
+_MAMP = dict(T=120, V=25, C=3)
 CASES = {
     "graph_conv": {
         "fused": dict(**_GRAPH, C=64, D=64),
@@ -47,6 +48,7 @@ CASES = {
     },
     "hypergraph_conv": {
         "hypergcn": dict(N=8, C=128, D=128, T=64, V=25, Q=3, K=8),
+        "hypergcn_256": dict(N=8, C=256, D=256, T=32, V=25, Q=3, K=8),
         "wide": dict(N=8, C=512, D=512, T=16, V=25, Q=3, K=8),
         "shared": dict(N=8, C=256, D=256, T=32, V=20, Q=0, K=8, bias=False, per_sample=False),
         "two_bodies": dict(N=8, C=64, D=64, T=13, V=50, Q=6, K=2),
@@ -85,8 +87,65 @@ CASES = {
         "tiny": dict(N=1, C=1, T=1, V=1),
         "eval": dict(N=8, C=64, T=13, V=25, residual="norm", training=False),
     },
+    "hyper_adjacency": {
+        "ntu": dict(N=8, K=8, D=8, W=28, topk=9, rows=25),
+        "two_bodies": dict(N=8, K=8, D=64, W=53, topk=9, rows=50),
+        "tiny": dict(N=1, K=1, D=1, W=1, topk=1),
+    },
+    "mixup_cross_entropy": {
+        "ntu120": dict(N=64, K=120),
+        "kinetics": dict(N=4096, K=400, mix="sample"),
+        "one_label": dict(N=16, K=60, mix=None, weight=False, smoothing=0.0),
+        "tiny": dict(N=1, K=1),
+        "vocabulary": dict(N=64, K=16384),
+    },
     "random_uniform": {"noise": dict(N=8, count=9600), "tiny": dict(N=1, count=1)},
+    "skeleton_streams": {
+        "ntu": dict(N=8, C=3, T=64, V=25, kinds=(0, 0, 1, 1), parents=(-1, 0, -1, 0)),
+        "hand": dict(N=8, C=3, T=64, V=25, part=13, kinds=(0, 0, 1, 1), parents=(-1, 0, -1, 0)),
+        "still": dict(N=8, C=3, T=13, V=67, kinds=(0,), parents=(0,)),
+        "tiny": dict(N=1, C=1, T=1, V=1, M=1, kinds=(1,), parents=(0,)),
+    },
+    "st_attention": {
+        "mamp": dict(N=8, L=750, H=8, D=32, V=25),
+        "wide": dict(N=8, L=256, H=8, D=64),
+        "biased": dict(N=8, L=750, H=8, D=32, V=25, joint_bias=True, lags=29),
+        "hops": dict(N=8, L=750, H=8, D=32, V=25, hops=2, window=4),
+        "frame": dict(N=8, L=750, H=8, D=3, V=25, window=0),
+        "kept": dict(N=8, L=75, H=8, D=32, V=25, grid=750, masked="keys", lags=29),
+        "widest": dict(N=8, L=128, H=2, D=128),
+        "tiny": dict(N=1, L=1, H=1, D=1),
+    },
     "temporal_mean": {"ntu": dict(N=8, C=64, T=64, V=25), "tiny": dict(N=1, C=1, T=1, V=1)},
+    "motion_mask": {
+        "mamp": dict(N=8, segment=4, **_MAMP),
+        "exact": dict(N=8, segment=4, exact=True, **_MAMP),
+        "tiny": dict(N=1, T=1, V=1, C=1, segment=1, keep=1),
+    },
+    "slot_mask": {"ntu": dict(N=8, T=64, V=25, C=3), "tiny": dict(N=1, T=1, V=1, C=1)},
+    "part_mask": {"coco": dict(N=8, T=64, V=17, C=64), "tiny": dict(N=1, T=1, V=1, C=1)},
+    "masked_patch_embed": {
+        "mamp": dict(N=8, segment=4, K=74, D=256, **_MAMP),
+        "all": dict(N=8, segment=4, D=256, ids=False, **_MAMP),
+        "tiny": dict(N=1, T=1, V=1, C=1, segment=1, K=1, D=1),
+    },
+    "token_restore": {
+        "mamp": dict(N=8, T=30, V=25, K=74, D=256),
+        "tiny": dict(N=1, T=1, V=1, K=1, D=1),
+    },
+    "motion_target": {
+        "mamp": dict(N=8, segment=4, **_MAMP),
+        "tiny": dict(N=1, T=1, V=1, C=1, segment=1, normalise=False),
+    },
+    "masked_cosine_loss": {
+        "coco": dict(N=8, T=64, V=17, C=64),
+        "tiny": dict(N=1, T=1, V=1, C=1, beta=1.0, literal=True),
+    },
+    "masked_motion_loss": {
+        "mamp": dict(N=8, segment=4, **_MAMP),
+        "mae": dict(N=8, segment=4, stride=0, normalise=False, **_MAMP),
+        "tiny": dict(N=1, T=1, V=1, C=1, segment=1, normalise=False),
+    },
 }
 
 

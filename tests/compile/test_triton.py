@@ -44,7 +44,9 @@ def test_compiles(name, case, dtype, architecture):
         assert kernel.shared <= aot.SHARED_BYTES[architecture], kernel
 
 
-@pytest.mark.parametrize("name", ["graph_conv", "ctr_graph_conv", "ms_temporal_conv"])
+@pytest.mark.parametrize(
+    "name", ["graph_conv", "ctr_graph_conv", "hypergraph_conv", "ms_temporal_conv"]
+)
 def test_compiles_with_tf32(name, monkeypatch):
     monkeypatch.setattr("skelops.ops.triton._tiles.precision", lambda x: "tf32")
     kernels = aot.compile_case(name, aot.CASES[name]["wide"], torch.float32, 90)

@@ -76,7 +76,7 @@ def op(request):
 
 def test_has_fake_and_gradients(op):
     assert op.fake is not None, f"{op.name}: no fake"
-    on_data = op.name in ("random_uniform", "sample_clips")
+    on_data = op.name in ("motion_mask", "random_uniform", "sample_clips")
     assert bool(op.grads) != on_data, f"{op.name}: no backward"
 
 

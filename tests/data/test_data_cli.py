@@ -121,6 +121,9 @@ def test_split(tmp_path, store, capsys):
     assert train.tolist() == [0, 3, 6, 9]
     main(["split", str(store), "--protocol", "random", "--share", "0.5", "--out", str(out)])
     assert "6 clips to train on, 6 to test" in capsys.readouterr().out
+    tail = ["--long-tail", "2", "0.5"]
+    main(["split", str(store), "--protocol", "random", "--share", "0.7", "--out", str(out), *tail])
+    assert "3 clips to train on, 4 to test" in capsys.readouterr().out
     line = refused(capsys, "split", store, "--protocol", "ntu60_xsub", "--out", tmp_path / "b")
     assert "expected the 60 classes of ntu60_xsub, got 2" in line
     assert not (tmp_path / "b").exists()

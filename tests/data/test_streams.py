@@ -7,7 +7,6 @@ import torch
 
 from skelops.data import STREAMS, ClipPlan, get_transform, make_streams
 from skelops.data.plan import two_branches
-from skelops.data.streams import psumnet_streams
 from skelops.graph import Layout, get_layout
 
 NTU = get_layout("ntu25")
@@ -105,7 +104,7 @@ def test_hyper_gcn_is_relative_to_a_joint_that_stays_absolute(x):
     ],
 )
 def test_psumnet_sees_parts(x, part, joints, parents):
-    streams = psumnet_streams(part)
+    streams = make_streams(("joint", "bone", "joint_motion", "bone_motion"), NTU, part=part)
     assert streams.part.tolist() == joints
     j, b, jm, bm = apply(x, streams)
     bone = x[:, :, joints] - x[:, :, parents]
@@ -156,7 +155,7 @@ def test_refusals(names, options, message):
 
 
 def test_unknown_part_and_layout():
-    with pytest.raises(ValueError, match=r"psumnet_streams: expected part in .*, got 'foot'"):
-        psumnet_streams("foot")
+    with pytest.raises(ValueError, match=r"body_part: expected part in .*, got 'foot'"):
+        make_streams("joint", "ntu25", part="foot")
     with pytest.raises(ValueError, match=r"get_layout: expected one of .*, got 'ntu26'"):
         make_streams("joint", "ntu26")

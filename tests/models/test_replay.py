@@ -10,7 +10,7 @@ from skelops.testing import replay
 from skelops.testing.rule import rule_value
 
 CASES = Path(__file__).parents[3] / "shared" / "golden" / "cases"
-KINDS = ("ctrgcn_*", "pyskl_*", "hypergcn_*", "brl_mstcn*", "brl_stgcnpp*", "brl_unit*")
+KINDS = ("ctrgcn_*", "pyskl_*", "hypergcn_*", "psumnet_*", "brl_*")
 DATA = (
     "feeder_*",
     "hiclr_aug*",
@@ -23,15 +23,14 @@ DATA = (
     "aclnet_random*",
     "aclnet_spatial*",
     "aclnet_uniform*",
-    "brl_modalities",
-    "brl_prenormalize3d",
-    "brl_uniform*",
     "epamnet_uniform*",
     "mamp_feeder*",
-    "psumnet_features*",
     "msclr_flip_orders",
 )
-FILES = sorted(path for pattern in (*KINDS, *DATA) for path in CASES.glob(f"{pattern}.npz"))
+MASKING = ("mamp_embed", "mamp_motion*", "cascadeformer_masking*", "graphmae_sce*")
+FILES = sorted(
+    path for pattern in (*KINDS, *DATA, *MASKING) for path in CASES.glob(f"{pattern}.npz")
+)
 golden = pytest.mark.skipif(not FILES, reason="golden cases are not at hand")
 
 

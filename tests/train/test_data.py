@@ -83,6 +83,29 @@ def test_classes_divided_further(store):
     assert (y % 2).tolist() == (clip % 2).tolist()
 
 
+def test_a_long_tail_that_is_rebalanced():
+    plain = data(long_tail=[4, 0.25], batch_size=1)
+    assert plain.class_counts[0] == 4 and plain.class_counts[-1] == 1
+    assert sorted(seen(plain, True).tolist()) == plain.index[0].tolist()
+    assert np.array_equal(plain.index[1], data().index[1])
+    balanced = data(long_tail=[4, 0.25], rebalance=True, repeat=2)
+    assert balanced.class_counts == plain.class_counts
+    sampler = balanced.train_dataloader().sampler
+    assert sampler.class_draws()[-6:] == [8] * 6  # the tail, as often as the largest class
+    assert seen(balanced, False).tolist() == balanced.index[1].tolist()
+
+
+def test_a_class_without_training_clips(store, tmp_path):
+    clips = Clips.open(store)
+    train, test = split(clips, "random")
+    save_split(tmp_path / "split.npz", train[clips.label[train] != 3], test, clips)
+    given = {"source": str(store), "split_file": str(tmp_path / "split.npz")}
+    assert data(**given).class_counts[3] == 0
+    data(**given).train_dataloader()
+    with pytest.raises(ValueError, match=r"training clips of every class, got none of class 3 \("):
+        data(**given, rebalance=True).train_dataloader()
+
+
 def test_settings_reach_the_transform():
     source = data(
         transform="hiclr_strong", window=20, transform_args={"noise": 0.5, "blur": [0.1, 1.0]},
@@ -190,6 +213,7 @@ def test_a_resumed_run_sees_the_same_batches(tmp_path, limit):
         ({"window": 0}, ValueError, "ClipTransform: expected frames >= 1, got 0"),
         ({"streams": ["up"]}, ValueError, "make_streams: expected streams of .*'up'"),
         ({"batch_size": 0}, ValueError, "ClipLoader: expected batch_size >= 1, got 0"),
+        ({"long_tail": [4, 0.1]}, ValueError, "long_tail: expected at least one clip of class 15"),
         ({"divide": "hand"}, ValueError, r"Clips: expected key of extra, one of \[\], got 'hand'"),
     ],
 )

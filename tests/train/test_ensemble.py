@@ -21,7 +21,7 @@ def predictions(stream, seed=0, **changes):
 
 
 def save(path, found):
-    np.savez(path, **vars(found))
+    np.savez(path, **{name: value for name, value in vars(found).items() if value is not None})
     return str(path)
 
 
@@ -84,6 +84,16 @@ def test_command(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["ensemble", *files, "--weights", "ctrgcn", "--out", str(table)])
     assert "one of ctr_gcn, pyskl" in capsys.readouterr().err
+
+
+def test_groups_of_a_long_tail(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save("tailed.npz", predictions("joint", class_counts=np.arange(8, 0, -1) * 3))
+    save("unknown.npz", predictions("bone"))
+    assert "tail" in load_predictions("tailed.npz").accuracies()
+    assert "tail" not in load_predictions("unknown.npz").accuracies()
+    rows = ensemble.main(["tailed.npz", "unknown.npz", "--weights", "1", "1"])
+    assert all("tail" in row for row in rows)
 
 
 def test_files_are_not_executed(tmp_path):

@@ -44,6 +44,24 @@ def test_a_run_killed_in_mid_epoch_ends_with_the_same_bits(start, tmp_path):
         assert through.column(name) == resumed.column(name), name
 
 
+def test_a_balanced_run_ends_with_the_same_bits(start, tmp_path):
+    options = ["--data.num_clips", "96", "--data.train_groups", "[1, 2, 3, 4]"]
+    options += ["--data.long_tail", "[4, 0.5]", "--data.rebalance", "true"]
+    options += ["--model.mix_up", "{ratio: 0.5}", "--model.action_aware", "{start: 1}"]
+    options += ["--model.model_kwargs", "{base_channels: 8}", "--ckpt_path", "last"]
+    options += ["--step_checkpoint.every_n_train_steps", "5"]
+    kill = ["--trainer.callbacks.step", "18", "--trainer.callbacks.marker", str(tmp_path / "mark")]
+    through = start(tmp_path / "a", *options)
+    start(tmp_path / "b", *options, *kill).finish(-signal.SIGKILL)
+    resumed = start(tmp_path / "b", *options, *kill)
+    resumed.finish()
+    through.finish()
+    a, b = through.last(), resumed.last()
+    assert a["global_step"] == b["global_step"] == 26
+    assert equal(a["state_dict"], b["state_dict"])
+    assert through.column("loss") == resumed.column("loss")
+
+
 class Stop(Exception):
     pass
 

@@ -136,6 +136,21 @@ def test_one_cycle_rises_and_falls(tmp_path):
     assert max(rates) == pytest.approx(0.1, rel=0.1) and rates[-1] < rates[0] < 0.01
 
 
+def test_the_rate_halves_on_a_plateau(tmp_path):
+    module = Recognizer(Tiny(), num_classes=16, schedule="plateau", lr=1e-7)
+    run = trainer(tmp_path, max_steps=-1, max_epochs=14, limit_train_batches=1)
+    rates = []
+
+    class Note(lightning.Callback):
+        def on_train_epoch_start(self, trainer, _):
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    run.callbacks.append(Note())
+    run.fit(module, data())
+    # Such a rate changes next to nothing: six epochs without progress, twice, after the first.
+    np.testing.assert_allclose(rates, [1e-7] * 7 + [5e-8] * 6 + [2.5e-8])
+
+
 @pytest.mark.parametrize("world, accumulate", [(1, 1), (4, 1), (2, 8)])
 def test_the_learning_rate_follows_the_clips_of_a_step(world, accumulate, monkeypatch):
     module = Recognizer(Tiny(), num_classes=16, lr=0.1, reference_batch=64, batch_size=16)
@@ -225,6 +240,65 @@ def test_the_views_of_a_clip_are_averaged(tmp_path):
     assert alone == pytest.approx(float(right.float().mean())) and alone < 1
 
 
+LONG_TAILED = [64, 60, 50, 40, 30, 30, 20, 20, 20, 10, 10, 10, 5, 5, 5, 2]
+
+
+def test_mix_up_and_weights_enter_the_loss(tmp_path):
+    losses = []
+
+    class Note(lightning.Callback):
+        def on_train_batch_end(self, trainer, module, outputs, *_):
+            losses.append(outputs["loss"].item())
+
+    def run(**options):
+        losses.clear()
+        lightning.seed_everything(0, verbose=False)
+        module = Recognizer(Tiny(), 16, class_counts=LONG_TAILED, lr=0.0, **options)
+        trainer(tmp_path, max_steps=2, callbacks=[Note()]).fit(module, data())
+        assert all(map(np.isfinite, losses))
+        return list(losses)
+
+    plain = run()
+    mixed = run(mix_up={"ratio": 0.25})
+    assert mixed != plain and mixed == run(mix_up={"ratio": 0.25})
+    assert mixed != run(mix_up={"ratio": 0.25, "published": False})
+    assert run(action_aware={}) == plain  # ones at first
+    assert run(action_aware={"start": 0}) != plain
+
+
+def test_weights_follow_the_epoch(tmp_path):
+    seen = []
+
+    class Note(lightning.Callback):
+        def on_train_batch_end(self, trainer, module, *_):
+            seen.append(module.class_weight.max().item())
+
+    action_aware = {"start": 1}
+    module = Recognizer(Tiny(), 16, class_counts=LONG_TAILED, action_aware=action_aware)
+    run = trainer(tmp_path, max_steps=-1, max_epochs=4, limit_train_batches=1, callbacks=[Note()])
+    run.fit(module, data())
+    assert seen[0] == 1 and seen[1] == seen[3] > 2 and abs(seen[2] - 1) < 0.01
+    assert not any("class_weight" in name or "mix_up" in name for name in module.state_dict())
+
+
+def test_head_and_tail_are_reported(tmp_path):
+    label = torch.arange(8).repeat_interleave(3)
+    logits = torch.nn.functional.one_hot(label, 8).float()
+    logits[-7:] = torch.tensor([1.0] + [0] * 7)  # a clip of class 5, all of 6 and 7
+    items = [(x.view(8, 1, 1, 1), y) for x, y in zip(logits, label, strict=True)]
+    loader = torch.utils.data.DataLoader(items, batch_size=5)
+
+    def found(count):
+        module = Recognizer(nn.Flatten(), num_classes=8, class_counts=count)
+        return trainer(tmp_path).test(module, loader, verbose=False)[0]
+
+    tailed = found([80, 40, 20, 10, 8, 6, 4, 2])
+    assert tailed["test_head"] == tailed["test_medium"] == 1
+    assert tailed["test_tail"] == pytest.approx((1 + 2 / 3) / 4)
+    assert "test_tail" not in found([80, 70, 60, 60, 60, 60, 50, 40])
+    assert "test_tail" not in found(None)
+
+
 def test_a_checkpoint_of_other_classes(tmp_path):
     run = trainer(tmp_path, max_steps=1)
     run.fit(Recognizer(Tiny(), num_classes=16), data())
@@ -268,6 +342,10 @@ def test_bad_settings():
         Recognizer(Tiny(), num_classes=16, schedule="step")
     with pytest.raises(ValueError, match="ctr-gcn"):
         Recognizer("ctr-gcn")
+    with pytest.raises(ValueError, match="expected class_counts with mix_up or action_aware"):
+        Recognizer(Tiny(), num_classes=16, mix_up={})
+    with pytest.raises(ValueError, match=r"action_aware_weights: .* got none of class 1"):
+        Recognizer(Tiny(), num_classes=2, class_counts=[3, 0], action_aware={})
 
 
 MODELS = sorted(p.stem for p in (commands.RECIPES / "model").glob("*.yaml"))
@@ -297,6 +375,28 @@ def test_recipes_compose(i, model, monkeypatch):
         assert cli.trainer.default_root_dir == f"runs/{model}-{source}-{stream}"
 
 
+@pytest.mark.parametrize("part, V", [("body", 25), ("hand", 13), ("leg", 9)])
+def test_recipes_of_parts(part, V, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["skelops"])
+    for model in ("psumnet", "ctr_gcn_small"):
+        names = ("ui_prmd", model, f"psumnet_{part}")
+        options = [word for name in names for word in ("--config", name)]
+        cli = commands.main([*options, *SMALL], run=False)
+        assert cli.datamodule.layout == cli.model.hparams.layout == f"ntu25_{part}"
+        x = next(iter(cli.datamodule.train_dataloader())).x
+        assert x.shape[1::2] == (12, V) and cli.model(x).shape == (len(x), 16)
+
+
+@pytest.mark.parametrize("tail, largest", [("ntu_lt", 600), ("ntu120_xset_lt", 400)])
+def test_long_tails_compose(tail, largest, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["skelops"])
+    names = [f"--config={name}" for name in ("brl", "synthetic", tail, "skip_motion")]
+    cli = commands.main([*names, *SMALL], run=False)
+    assert cli.datamodule.hparams.long_tail == [largest, 0.01]
+    assert cli.model.hparams.class_counts == cli.datamodule.class_counts
+    assert cli.model.hparams.mix_up == {} and cli.datamodule.hparams.rebalance
+
+
 @pytest.mark.parametrize("source", DATA)
 def test_recipes_name_a_protocol(source):
     from skelops.data import splits
@@ -313,7 +413,7 @@ def test_recipes_state_what_was_published(model):
 def test_unknown_recipes(tmp_path, monkeypatch):
     from skelops.__main__ import main
 
-    with pytest.raises(SystemExit, match=r"model/ctr_gcn, .*stream/joint_motion; got 'ctrgcn'"):
+    with pytest.raises(SystemExit, match=r"model/ctr_gcn, .*tail/nw_ucla_lt; got 'ctrgcn'"):
         main(["fit", "--config", "ctrgcn"])
     monkeypatch.setattr(commands, "RECIPES", tmp_path)
     for kind in ("model", "data"):
@@ -351,9 +451,32 @@ def test_fit_test_predict_from_the_command_line(tmp_path, monkeypatch):
     assert main(["predict", *common, "--ckpt_path", "last"]) == 0
     found = ensemble.load_predictions(run / "predictions.npz")
     assert found.stream == "bone" and found.run == run.name and len(set(found.name)) == 16
+    assert found.class_counts.tolist() == [2] * 16
     np.testing.assert_allclose(found.softmax.sum(1), 1, atol=1e-5)
     accuracy = (found.softmax.argmax(1) == found.label).mean()
     assert accuracy == pytest.approx(np.trace(matrix) / 16)
+
+
+def test_parts_are_fused_by_their_names(tmp_path, monkeypatch, capsys):
+    from skelops.__main__ import main
+
+    monkeypatch.setattr("sys.argv", ["skelops"])
+    monkeypatch.chdir(tmp_path)
+    files = []
+    for part in ("leg", "body", "hand"):
+        names = ["synthetic", "ctr_gcn_small", f"psumnet_{part}"]
+        common = [word for name in names for word in ("--config", name)]
+        common += [*SMALL, "--data.window", "8", "--data.batch_size", "8"]
+        common += ["--trainer.enable_progress_bar", "false"]
+        assert main(["fit", *common, "--trainer.max_steps", "1"]) == 0
+        assert main(["predict", *common, "--ckpt_path", "last"]) == 0
+        files.append(f"runs/{'-'.join(names)}/predictions.npz")
+        assert ensemble.load_predictions(files[-1]).stream == part
+    rows = ensemble.main([*files, "--weights", "psumnet_ntu60_xsub"])
+    assert [(r["stream"], r["weight"]) for r in rows[:-1]] == [
+        ("leg", 0.7), ("body", 2.0), ("hand", 1.8),
+    ]  # fmt: skip
+    assert rows[-1]["stream"] == "leg+body+hand" and 0 <= rows[-1]["top1"] <= 1
 
 
 def test_commands(capsys):

@@ -6,7 +6,6 @@ import functools
 from collections.abc import Callable
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
@@ -20,9 +19,14 @@ HALF = (torch.float16, torch.bfloat16)
 DTYPES = (torch.float64, torch.float32, *HALF)
 
 
+def cdiv(n: int, d: int) -> int:
+    """n / d, rounded up; Triton's function of that name also serves its kernels, and is slow."""
+    return -(-n // d)
+
+
 def pow2(n: int, low: int = 1, high: int | None = None) -> int:
     """The next power of two, between two bounds."""
-    size = max(triton.next_power_of_2(max(n, 1)), low)
+    size = max(1 << max(n - 1, 0).bit_length(), low)
     return size if high is None else min(size, high)
 
 
@@ -36,7 +40,7 @@ def accumulator(x: Tensor) -> tl.dtype:
 
 
 def contraction(x: Tensor) -> int:
-    """Length of a product's step: without matrix units its operands fill the registers."""
+    """Length of a product's step: as many bytes in every precision."""
     return 32 if x.dtype in HALF else 16
 
 
@@ -60,8 +64,8 @@ def splits(x: Tensor, independent: int, steps: int, per_multiprocessor: int = 4)
 
 
 def precision(x: Tensor) -> str:
-    """Of tl.dot on float32 operands: what torch's own matrix products would use."""
-    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
+    """Of tl.dot on float32 operands: what torch's convolutions, which these ops stand for, use."""
+    return "tf32" if torch.backends.cudnn.conv.fp32_precision == "tf32" else "ieee"
 
 
 def on_device(launch: Callable) -> Callable:
@@ -69,7 +73,10 @@ def on_device(launch: Callable) -> Callable:
 
     @functools.wraps(launch)
     def wrapper(*args):
-        with torch.cuda.device_of(args[0]):
+        device = args[0].device
+        if device.type != "cuda" or device.index == torch.cuda.current_device():
+            return launch(*args)
+        with torch.cuda.device(device):
             return launch(*args)
 
     return wrapper

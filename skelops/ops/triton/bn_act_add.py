@@ -9,11 +9,12 @@ from torch import Tensor
 
 from skelops.ops.bn_act_add import statistics_dtype
 from skelops.ops.triton import _tiles
+from skelops.ops.triton._launch import kernel
 
 GRADS = ("x", "weight", "bias", "residual", "res_weight", "res_bias")
 
 
-@triton.jit(do_not_specialize=_tiles.VARYING)
+@kernel(_tiles.VARYING)
 def _statistics_kernel(
     x_ptr, part_ptr, N, C, S, SPLITS,
     ACC: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_S: tl.constexpr,
@@ -50,7 +51,7 @@ def _statistics_kernel(
     tl.store(part_ptr + 2 * C * SPLITS, tl.sum(squares) - counted * mean * mean)
 
 
-@triton.jit(do_not_specialize=_tiles.VARYING)
+@kernel(_tiles.VARYING)
 def _merge_statistics_kernel(
     part_ptr, mean_ptr, var_ptr, C, SPLITS, ACC: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
@@ -77,6 +78,32 @@ def _merge_statistics_kernel(
     tl.store(var_ptr + c, tl.sum(squares) / counted)
 
 
+@kernel(("SPLITS",))
+def _sum_parts_kernel(
+    part_ptr, sum_ptr, b_ptr, w_ptr, rb_ptr, rw_ptr, C, SPLITS, ROWS: tl.constexpr,
+    ACC: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """sum[row, c] of all splits; the rows are the gradients of bias, weight and residual weight."""
+    c = tl.program_id(0)
+    p = tl.arange(0, BLOCK)
+    for row in tl.static_range(ROWS):
+        at = (tl.cast(row, tl.int64) * C + c) * SPLITS
+        total = tl.zeros((BLOCK,), dtype=ACC)
+        for p0 in range(0, SPLITS, BLOCK):
+            total += tl.load(part_ptr + at + p0 + p, mask=p0 + p < SPLITS, other=0.0)
+        value = tl.sum(total)
+        tl.store(sum_ptr + row * C + c, value)
+        if row == 0:
+            if b_ptr is not None:
+                tl.store(b_ptr + c, value.to(b_ptr.dtype.element_ty))
+            if rb_ptr is not None:
+                tl.store(rb_ptr + c, value.to(rb_ptr.dtype.element_ty))
+        if row == 1 and w_ptr is not None:
+            tl.store(w_ptr + c, value.to(w_ptr.dtype.element_ty))
+        if row == 2 and rw_ptr is not None:
+            tl.store(rw_ptr + c, value.to(rw_ptr.dtype.element_ty))
+
+
 @triton.jit
 def _channel(ptr, c, inside, ACC: tl.constexpr):
     return tl.load(ptr + c, mask=inside, other=0.0).to(ACC)[:, None]
@@ -89,7 +116,7 @@ def _deviation(x, mean_ptr, var_ptr, c, inside, EPS: tl.constexpr, ACC: tl.const
     return (x.to(ACC) - _channel(mean_ptr, c, inside, ACC)) * rstd, rstd
 
 
-@triton.jit
+@kernel(_tiles.VARYING)
 def _bn_act_add_fwd_kernel(
     x_ptr, w_ptr, b_ptr, mean_ptr, var_ptr, r_ptr, rw_ptr, rb_ptr, rmean_ptr, rvar_ptr, out_ptr,
     PLANES, C, S, RELU: tl.constexpr, EPS: tl.constexpr, ACC: tl.constexpr,
@@ -128,7 +155,7 @@ def _masked_grad(g_ptr, out_ptr, at, inside, ACC: tl.constexpr):
     return g
 
 
-@triton.jit(do_not_specialize=_tiles.VARYING)
+@kernel(_tiles.VARYING)
 def _bn_act_add_grad_sums_kernel(
     g_ptr, out_ptr, x_ptr, mean_ptr, var_ptr, r_ptr, rmean_ptr, rvar_ptr, part_ptr,
     N, C, S, SPLITS, EPS: tl.constexpr, ACC: tl.constexpr,
@@ -177,7 +204,7 @@ def _norm_grad(
     return g * _channel(w_ptr, c, inside, ACC) * rstd
 
 
-@triton.jit(do_not_specialize=_tiles.VARYING)
+@kernel(_tiles.VARYING)
 def _bn_act_add_bwd_kernel(
     g_ptr, out_ptr, x_ptr, w_ptr, mean_ptr, var_ptr, r_ptr, rw_ptr, rmean_ptr, rvar_ptr, sums_ptr,
     dx_ptr, dr_ptr, PLANES, C, S, TRAINING: tl.constexpr, EPS: tl.constexpr, ACC: tl.constexpr,
@@ -226,12 +253,34 @@ def merge_statistics(parts: Tensor) -> tuple[Tensor, Tensor]:
     return mean, var
 
 
+def sum_parts(
+    parts: Tensor,
+    bias: Tensor | None = None,
+    weight: Tensor | None = None,
+    res_bias: Tensor | None = None,
+    res_weight: Tensor | None = None,
+) -> tuple[Tensor, list[Tensor | None]]:
+    """(rows, C, P) sums of the rows dz, dz (x - mean) / std and the residual's of that -> (rows, C)
+    and, like each parameter that is given, its gradient."""
+    rows, C, P = parts.shape
+    sums = parts.new_empty(rows, C)
+    grads = [
+        None if t is None else torch.empty_like(t) for t in (bias, weight, res_bias, res_weight)
+    ]
+    if C:
+        _sum_parts_kernel[C,](
+            parts, sums, grads[0], grads[1], grads[2], grads[3], C, P, ROWS=rows,
+            ACC=_tiles.accumulator(parts), BLOCK=_tiles.pow2(P, high=2048),
+        )  # fmt: skip
+    return sums, grads
+
+
 def _reduction(x: Tensor) -> tuple[int, int, int]:
     """(SPLITS, BLOCK_N, BLOCK_S) of a reduction to channels."""
     N, C, T, V = x.shape
     BLOCK_S = _tiles.pow2(T * V, high=256)
     BLOCK_N = _tiles.pow2(N, high=2048 // BLOCK_S)
-    return _tiles.splits(x, C, triton.cdiv(N, BLOCK_N), 8), BLOCK_N, BLOCK_S
+    return _tiles.splits(x, C, _tiles.cdiv(N, BLOCK_N), 8), BLOCK_N, BLOCK_S
 
 
 def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -252,7 +301,7 @@ def _planes(x: Tensor) -> tuple[int, dict]:
     planes, S = x.shape[0] * x.shape[1], x.shape[2] * x.shape[3]
     BLOCK_S = _tiles.pow2(S, high=256)
     BLOCK_P = _tiles.pow2(planes, high=min(2048, 8192 // x.element_size()) // BLOCK_S)
-    grid = triton.cdiv(planes, BLOCK_P) * triton.cdiv(S, BLOCK_S)
+    grid = _tiles.cdiv(planes, BLOCK_P) * _tiles.cdiv(S, BLOCK_S)
     return grid, {"BLOCK_P": BLOCK_P, "BLOCK_S": BLOCK_S, "ACC": _tiles.accumulator(x)}
 
 
@@ -316,17 +365,17 @@ def backward(
     SPLITS, BLOCK_N, BLOCK_S = _reduction(x)
     sums = None
     if parameters or through:
-        parts = x.new_zeros(3, C, SPLITS, dtype=statistics_dtype(x))
+        make = x.new_empty if x.numel() else x.new_zeros
+        parts = make(3, C, SPLITS, dtype=statistics_dtype(x))
         if x.numel():
             _bn_act_add_grad_sums_kernel[C * SPLITS,](
                 grad, out, x, mean, var, residual, res_mean, res_var, parts,
                 N, C, T * V, SPLITS, EPS=eps, ACC=_tiles.accumulator(x),
                 BLOCK_N=BLOCK_N, BLOCK_S=BLOCK_S,
             )  # fmt: skip
-        sums = parts.sum(2)
-        rows = {"bias": sums[0], "weight": sums[1], "res_bias": sums[0], "res_weight": sums[2]}
         like = {"bias": bias, "weight": weight, "res_bias": res_bias, "res_weight": res_weight}
-        found |= {name: rows[name].to(like[name].dtype, copy=True) for name in parameters}
+        sums, grads = sum_parts(parts, *[t if wants(n) else None for n, t in like.items()])
+        found |= {name: g for name, g in zip(like, grads, strict=True) if g is not None}
     for name in ("x", "residual"):
         if wants(name):
             found[name] = torch.empty_like(x)

@@ -12,8 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from skelops.ops import _gemm
-from skelops.ops.triton import _tiles
+from skelops.ops.triton import _pointwise, _tiles
+from skelops.ops.triton._launch import kernel
 
 GRADS = ("x", "A", "p", "q", "alpha", "weight4", "bias4", "weight", "bias")
 
@@ -61,7 +61,7 @@ def _store_matrix(ptr, row, column, ROWS, COLUMNS, x):
     tl.store(ptr + (row[:, None] * COLUMNS + column), x, mask=mask)
 
 
-@triton.jit(do_not_specialize=_tiles.VARYING)
+@kernel(_tiles.VARYING)
 def _ctr_aggregate_kernel(
     x_ptr, a_ptr, p_ptr, q_ptr, alpha_ptr, w4_ptr, b4_ptr, w_ptr, b_ptr, out_ptr,
     C_IN, C, T, R, SPLITS, x_stride_n, x_stride_k, a_stride_n,
@@ -180,7 +180,7 @@ def _features(
     return x
 
 
-@triton.jit(do_not_specialize=_tiles.VARYING)
+@kernel(_tiles.VARYING)
 def _ctr_grad_graph_kernel(
     l_ptr, lb_ptr, r_ptr, rb_ptr, p_ptr, q_ptr, alpha_ptr, w4_ptr,
     da_ptr, dp_ptr, dq_ptr, dalpha_ptr, dw4_ptr, db4_ptr,
@@ -302,8 +302,8 @@ def _aggregate(x, A, p, q, alpha, weight4, bias4, weight, bias, outputs, channel
     BLOCK_C, BLOCK_T, BLOCK_O, KEEP = _aggregate_blocks(
         x, SUM, R, V, weight4 is not None, weight is not None
     )
-    programs = N * outputs * triton.cdiv(V, BLOCK_O)
-    SPLITS = _tiles.splits(x, programs, triton.cdiv(channels, BLOCK_C))
+    programs = N * outputs * _tiles.cdiv(V, BLOCK_O)
+    SPLITS = _tiles.splits(x, programs, _tiles.cdiv(channels, BLOCK_C))
     _ctr_aggregate_kernel[programs * SPLITS,](
         x, A, p, q, alpha, weight4, bias4, weight, bias, out,
         x.shape[1], channels, T, R, SPLITS,
@@ -324,7 +324,7 @@ def _grad_graph(grad, f, A, p, q, alpha, weight4, bias4, bias, transposed) -> di
     BLOCK_V, BLOCK_R = min(_tiles.joints(V), 32), _tiles.pow2(R, 16)
     size = 512 if grad.dtype in _tiles.HALF else 256
     BLOCK_U = max(1, min(size, 2**14 // BLOCK_R) // BLOCK_V)
-    u_chunks, v_chunks = triton.cdiv(V, BLOCK_U), triton.cdiv(V, BLOCK_V)
+    u_chunks, v_chunks = _tiles.cdiv(V, BLOCK_U), _tiles.cdiv(V, BLOCK_V)
     chunks = u_chunks * v_chunks
 
     def parts(*shape: int) -> Tensor:
@@ -363,7 +363,7 @@ def forward(x, A, p, q, alpha, weight4, bias4, weight, bias, transposed):
     K = A.shape[-3]
     channels = x.shape[1] // K if weight is None else weight.shape[1]
     if not _fuses(x, p, weight):
-        f = x if weight is None else _gemm.transform(weight.flatten(0, 1), x)
+        f = x if weight is None else _pointwise.transform(weight.flatten(0, 1), x)
         x, weight = f.unflatten(1, (K, channels)), None
     return _aggregate(
         x, A, p, q, alpha, weight4, bias4, weight, bias, 1, channels, transposed
@@ -381,7 +381,7 @@ def backward(grad, x, A, p, q, alpha, weight4, bias4, weight, bias, transposed, 
     rows = None if weight is None else weight.flatten(0, 1)
     graph = [name for name in ("A", "p", "q", "alpha", "weight4", "bias4") if wants(name)]
     if graph:
-        f = x if weight is None else _gemm.transform(rows, x)
+        f = x if weight is None else _pointwise.transform(rows, x)
         f = f.unflatten(1, (K, channels))
         grads = _grad_graph(grad, f, A, p, q, alpha, weight4, bias4, bias, transposed)
         found |= {name: grads[name] for name in graph}
@@ -392,9 +392,9 @@ def backward(grad, x, A, p, q, alpha, weight4, bias4, weight, bias, transposed, 
             not transposed,
         )  # fmt: skip
         if wants("x"):
-            found["x"] = df.view(x.shape) if weight is None else _gemm.transform(rows.mT, df)
+            found["x"] = df.view(x.shape) if weight is None else _pointwise.transform(rows.mT, df)
         if wants("weight"):
-            found["weight"] = _gemm.weight_grad(df, x).view(weight.shape).to(weight.dtype)
+            found["weight"] = _pointwise.weight_grad(df, x).view(weight.shape).to(weight.dtype)
         if wants("bias"):
             found["bias"] = df.sum((0, 3, 4))
     return tuple(found.values())

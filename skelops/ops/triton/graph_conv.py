@@ -7,13 +7,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from skelops.ops import _gemm
-from skelops.ops.triton import _tiles
+from skelops.ops.triton import _pointwise, _tiles
+from skelops.ops.triton._launch import kernel
 
 GRADS = ("x", "A", "weight", "bias")
 
 
-@triton.jit(do_not_specialize=_tiles.VARYING)
+@kernel(_tiles.VARYING)
 def _graph_aggregate_kernel(
     x_ptr, a_ptr, w_ptr, b_ptr, out_ptr,
     C_IN, C, T, C_BLOCKS, T_BLOCKS, x_stride_n, x_stride_k, a_stride_n,
@@ -101,7 +101,7 @@ def _rows(ptr, b_ptr, m, v, T, ROWS, V: tl.constexpr, BLOCK_M: tl.constexpr):
     return x
 
 
-@triton.jit(do_not_specialize=_tiles.VARYING)
+@kernel(_tiles.VARYING)
 def _graph_grad_a_kernel(
     l_ptr, lb_ptr, r_ptr, rb_ptr, out_ptr,
     C, T, SPLITS, l_stride_n, l_stride_k, r_stride_n, r_stride_k,
@@ -157,7 +157,7 @@ def _aggregate(x, A, weight, bias, outputs: int, channels: int, transposed: bool
         BLOCK_I = BLOCK_V
         BLOCK_T = _tiles.pow2(T, high=max(1, 128 // BLOCK_V))
         BLOCK_C = _tiles.pow2(channels, 16, 64)
-    C_BLOCKS, T_BLOCKS = triton.cdiv(channels, BLOCK_C), triton.cdiv(T, BLOCK_T)
+    C_BLOCKS, T_BLOCKS = _tiles.cdiv(channels, BLOCK_C), _tiles.cdiv(T, BLOCK_T)
     _graph_aggregate_kernel[N * outputs * C_BLOCKS * T_BLOCKS,](
         x, A, weight, bias, out,
         x.shape[1], channels, T, C_BLOCKS, T_BLOCKS,
@@ -176,7 +176,7 @@ def _grad_a(grad: Tensor, f: Tensor, A: Tensor, bias: Tensor | None, transposed:
     N, K, C, T, V = f.shape
     BLOCK_V = _tiles.joints(V)
     BLOCK_M = (4096 if f.dtype in _tiles.HALF else 2048) // BLOCK_V
-    SPLITS = _tiles.splits(f, N * K, triton.cdiv(C * T, BLOCK_M))
+    SPLITS = _tiles.splits(f, N * K, _tiles.cdiv(C * T, BLOCK_M))
     parts = f.new_empty(N, K, SPLITS, V, V, dtype=torch.float32)
     if parts.numel():
         sides = [(grad, None, grad.stride(0), 0), (f, bias, f.stride(0), f.stride(1))]
@@ -196,7 +196,7 @@ def forward(x, A, weight, bias, transposed):
     K = A.shape[-3]
     channels = x.shape[1] // K if weight is None else weight.shape[1]
     if not _fuses(x, weight):
-        x = (x if weight is None else _gemm.transform(weight.flatten(0, 1), x)).unflatten(
+        x = (x if weight is None else _pointwise.transform(weight.flatten(0, 1), x)).unflatten(
             1, (K, channels)
         )
         weight = None
@@ -212,14 +212,14 @@ def backward(grad, x, A, weight, bias, transposed, needs):
     subset_bias = bias is not None and bias.dim() == 2
     rows = None if weight is None else weight.flatten(0, 1)
     if wants("A"):
-        f = (x if weight is None else _gemm.transform(rows, x)).unflatten(1, (K, channels))
+        f = (x if weight is None else _pointwise.transform(rows, x)).unflatten(1, (K, channels))
         found["A"] = _grad_a(grad, f, A, bias if subset_bias else None, transposed)
     if wants("x") or wants("weight") or (wants("bias") and subset_bias):
         df = _aggregate(grad.unsqueeze(1), A, None, None, K, channels, not transposed)
         if wants("x"):
-            found["x"] = df.view(x.shape) if weight is None else _gemm.transform(rows.mT, df)
+            found["x"] = df.view(x.shape) if weight is None else _pointwise.transform(rows.mT, df)
         if wants("weight"):
-            found["weight"] = _gemm.weight_grad(df, x).view(weight.shape).to(weight.dtype)
+            found["weight"] = _pointwise.weight_grad(df, x).view(weight.shape).to(weight.dtype)
         if wants("bias") and subset_bias:
             found["bias"] = df.sum((0, 3, 4))
     if wants("bias") and not subset_bias:

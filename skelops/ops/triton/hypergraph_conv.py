@@ -9,6 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from skelops.ops.triton import _tiles
+from skelops.ops.triton._launch import kernel
 
 GRADS = ("x", "A", "weight", "bias", "virtual")
 MAX_CHANNELS, MAX_JOINTS = 64, 64  # of a head, which one program holds
@@ -37,7 +38,7 @@ def _channel_rows(C, T, t0, V, BLOCK_C: tl.constexpr, BLOCK_T: tl.constexpr, BLO
     return (c * T + t) * V + v, (c < C) & (t < T) & (v < V)
 
 
-@triton.jit(do_not_specialize=_tiles.VARYING)
+@kernel(_tiles.VARYING)
 def _hyper_aggregate_kernel(
     x_ptr, a_ptr, w_ptr, b_ptr, p_ptr, out_ptr,
     C_IN, C_OUT, T, T_BLOCKS, a_stride_n, w_row, w_column,
@@ -86,7 +87,7 @@ def _hyper_aggregate_kernel(
     tl.store(out_ptr + nk * C_OUT * T * V + at, y.to(dtype), mask=inside)
 
 
-@triton.jit(do_not_specialize=_tiles.VARYING)
+@kernel(_tiles.VARYING)
 def _hyper_grads_kernel(
     g_ptr, x_ptr, a_ptr, w_ptr, b_ptr, p_ptr, da_ptr, parts_ptr,
     N, C_IN, C_OUT, T, SPLITS, a_stride_n,
@@ -175,7 +176,7 @@ def _hyper_grads_kernel(
         tl.store(out + C_IN + j, dtable, mask=(c < C_OUT)[:, None] & (j <= Q))
 
 
-@triton.jit
+@kernel()
 def _hyper_finish_kernel(
     total_ptr, w_ptr, p_ptr, dw_ptr, db_ptr, dp_ptr,
     C_IN, C_OUT,
@@ -239,7 +240,7 @@ def _aggregate(x, A, weight, bias, virtual, transposed: bool) -> Tensor:
     if out.numel() == 0:
         return out
     blocks = _blocks(x, inputs, outputs, BLOCK_V, 8192 if x.dtype in _tiles.HALF else 2048)
-    T_BLOCKS = triton.cdiv(T, blocks["BLOCK_T"])
+    T_BLOCKS = _tiles.cdiv(T, blocks["BLOCK_T"])
     _hyper_aggregate_kernel[N * K * T_BLOCKS,](
         x, A, weight, bias, virtual, out,
         inputs, outputs, T, T_BLOCKS, A.stride(0) if A.dim() == 4 else 0, *strides,
@@ -273,13 +274,17 @@ def backward(grad, x, A, weight, bias, virtual, needs):
     parts = x.new_empty(SPLITS, K, outputs, inputs + Q + 1, dtype=torch.float32)
     shape, dtype = ((SPLITS, *A.shape), torch.float32) if shared else (A.shape, A.dtype)
     dA = A.new_empty(shape, dtype=dtype)
-    blocks = _blocks(x, inputs, outputs, BLOCK_V, 2048)
+    half = x.dtype in _tiles.HALF
+    blocks = _blocks(x, inputs, outputs, BLOCK_V, 2048 if half else 1024)
+    precision = _tiles.precision(x)
+    if max(blocks["BLOCK_I"], blocks["BLOCK_C"]) * BLOCK_V > 1024 and precision == "tf32x3":
+        precision = "ieee"  # three products of a wide head spill
     _hyper_grads_kernel[SPLITS * K,](
         grad, x, A, weight, bias, virtual, dA, parts,
         N, inputs, outputs, T, SPLITS, 0 if shared else A.stride(0),
         V=V, Q=Q, K=K, WANT_A=wants("A"), SHARED=shared, WANT_PARTS=want_parts,
-        PRECISION=_tiles.precision(x), BLOCK_Q=_tiles.pow2(Q + 1),
-        **blocks, num_warps=4 if x.dtype in _tiles.HALF else 8, num_stages=1,
+        PRECISION=precision, BLOCK_Q=_tiles.pow2(Q + 1),
+        **blocks, num_warps=4 if half else 8, num_stages=1,
     )  # fmt: skip
     if wants("A"):
         found["A"] = dA.sum(0).to(A.dtype) if shared else dA

@@ -12,9 +12,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from skelops.ops import _gemm
-from skelops.ops.triton import _tiles
-from skelops.ops.triton.bn_act_add import merge_statistics
+from skelops.ops.triton import _pointwise, _tiles
+from skelops.ops.triton._launch import kernel
+from skelops.ops.triton.bn_act_add import merge_statistics, sum_parts
 
 GRADS = ("x", "weight", "bias", "conv_weight", "conv_bias", "norm_weight", "norm_bias")
 VARYING = (*_tiles.VARYING, "T_OUT", "S_BLOCKS")
@@ -69,7 +69,7 @@ def _source(t, T, REPLICATE: tl.constexpr):
     return t, inside
 
 
-@triton.jit(do_not_specialize=VARYING)
+@kernel(VARYING)
 def _ms_pointwise_kernel(
     x_ptr, w_ptr, b_ptr, h_ptr, out_ptr, part_ptr,
     N, C_IN, C, NORMED, T, S, T_OUT, S_BLOCKS, V: tl.constexpr, STRIDE: tl.constexpr,
@@ -121,7 +121,7 @@ def _ms_pointwise_kernel(
     )
 
 
-@triton.jit(do_not_specialize=VARYING)
+@kernel(VARYING)
 def _ms_conv_fwd_kernel(
     h_ptr, mean_ptr, var_ptr, nw_ptr, nb_ptr, k_ptr, kb_ptr, out_ptr,
     C, NORMED, T, T_OUT, S_BLOCKS, V: tl.constexpr, WIDTHS: tl.constexpr, DILATIONS: tl.constexpr,
@@ -157,7 +157,7 @@ def _ms_conv_fwd_kernel(
     )
 
 
-@triton.jit(do_not_specialize=VARYING)
+@kernel(VARYING)
 def _ms_pool_fwd_kernel(
     h_ptr, mean_ptr, var_ptr, nw_ptr, nb_ptr, out_ptr,
     C, NORMED, FIRST, T, T_OUT, S_BLOCKS, C_BLOCKS, V: tl.constexpr, STRIDE: tl.constexpr,
@@ -198,7 +198,7 @@ def _store_norm_grad(
     tl.store(at + channels * parts, tl.sum(da * d, axis=1), mask=c_inside)
 
 
-@triton.jit(do_not_specialize=VARYING)
+@kernel(VARYING)
 def _ms_conv_grad_input_kernel(
     g_ptr, h_ptr, mean_ptr, var_ptr, nw_ptr, nb_ptr, k_ptr, dh_ptr, part_ptr,
     N, C, NORMED, T, T_OUT, S_BLOCKS, V: tl.constexpr, WIDTHS: tl.constexpr,
@@ -263,7 +263,7 @@ def _pool_grad(g_ptr, rows_inside, q, s, T_OUT, V: tl.constexpr, STRIDE: tl.cons
     return tl.load(g_ptr + (q // STRIDE * V + s % V), mask=inside, other=0.0).to(tl.float32)
 
 
-@triton.jit(do_not_specialize=VARYING)
+@kernel(VARYING)
 def _ms_pool_grad_input_kernel(
     g_ptr, h_ptr, mean_ptr, var_ptr, nw_ptr, nb_ptr, dh_ptr, part_ptr,
     N, C, NORMED, FIRST, T, T_OUT, S_BLOCKS, C_BLOCKS, V: tl.constexpr, STRIDE: tl.constexpr,
@@ -299,7 +299,7 @@ def _ms_pool_grad_input_kernel(
     )  # fmt: skip
 
 
-@triton.jit(do_not_specialize=VARYING)
+@kernel(VARYING)
 def _ms_norm_bwd_kernel(
     dh_ptr, g_ptr, h_ptr, mean_ptr, var_ptr, nw_ptr, sums_ptr,
     N, C, NORMED, T, T_OUT, S_BLOCKS, C_BLOCKS, V: tl.constexpr, STRIDE: tl.constexpr,
@@ -333,7 +333,7 @@ def _ms_norm_bwd_kernel(
     tl.store(dh_ptr, dh.to(dh_ptr.dtype.element_ty), mask=normed | plain)
 
 
-@triton.jit(do_not_specialize=VARYING)
+@kernel(VARYING)
 def _ms_conv_grad_weight_kernel(
     g_ptr, h_ptr, mean_ptr, var_ptr, nw_ptr, nb_ptr, part_ptr,
     N, C, NORMED, T, T_OUT, S_BLOCKS, SPLITS, TAPS, V: tl.constexpr, WIDTHS: tl.constexpr,
@@ -399,12 +399,12 @@ def forward(
         mean, var = (x.new_zeros(normed, dtype=torch.float32) for _ in range(2))
         return _noted(out, hidden, mean, var, training, keep)
     BLOCK_S = _columns(x)
-    S_BLOCKS, S_BLOCKS_OUT = triton.cdiv(T * V, BLOCK_S), triton.cdiv(T_OUT * V, BLOCK_S)
+    S_BLOCKS, S_BLOCKS_OUT = _tiles.cdiv(T * V, BLOCK_S), _tiles.cdiv(T_OUT * V, BLOCK_S)
     parts = None
     if training:
         parts = x.new_empty(3, normed, N * S_BLOCKS, dtype=torch.float32)
     BLOCK_C = _tiles.pow2(C, 16, 64)
-    _ms_pointwise_kernel[N * S_BLOCKS * triton.cdiv(C, BLOCK_C),](
+    _ms_pointwise_kernel[N * S_BLOCKS * _tiles.cdiv(C, BLOCK_C),](
         x, weight, bias, hidden, out, parts,
         N, C_IN, C, normed, T, T * V, T_OUT, S_BLOCKS, V=V, STRIDE=stride,
         PRECISION=_tiles.precision(x), BLOCK_C=BLOCK_C,
@@ -437,18 +437,18 @@ def _noted(out, hidden, mean, var, training, keep):
 def _rows(channels: int) -> tuple[int, int]:
     """(C_BLOCKS, BLOCK_C) of an elementwise pass."""
     BLOCK_C = _tiles.pow2(channels, high=8)
-    return triton.cdiv(channels, BLOCK_C), BLOCK_C
+    return _tiles.cdiv(channels, BLOCK_C), BLOCK_C
 
 
 def _conv_tile(x, widths, dilations, kernel_size, stride, replicate, eps) -> tuple[dict, int]:
     """Constants of the convolution kernels, and how many blocks of channels the widest has."""
     widths = tuple(widths[: len(dilations)])
-    BLOCK = _tiles.pow2(max(widths), 16, 64 if x.dtype in _tiles.HALF else 16)
+    BLOCK = _tiles.pow2(max(widths), 16, 64 if x.dtype in _tiles.HALF else 32)
     tile = {"WIDTHS": widths, "DILATIONS": tuple(dilations), "KERNEL": kernel_size}
     tile |= {"V": x.shape[3], "STRIDE": stride, "REPLICATE": replicate, "EPS": eps}
     tile |= {"PRECISION": _tiles.precision(x), "BLOCK_O": BLOCK, "BLOCK_S": _columns(x)}
     tile |= {"num_warps": 4 if BLOCK < 64 else 8, "num_stages": 1}
-    return tile, triton.cdiv(max(widths), BLOCK)
+    return tile, _tiles.cdiv(max(widths), BLOCK)
 
 
 @_tiles.on_device
@@ -478,7 +478,7 @@ def backward(
         return tuple(found.values())
 
     BLOCK_S = _columns(x)
-    S_BLOCKS = triton.cdiv(T * V, BLOCK_S)
+    S_BLOCKS = _tiles.cdiv(T * V, BLOCK_S)
     dh = x.new_empty(N, C, T, V)
     parts = x.new_empty(2, normed, N * S_BLOCKS, dtype=torch.float32)
     if dilations and x.numel():
@@ -495,11 +495,9 @@ def backward(
             N, C, normed, convs, T, T_OUT, S_BLOCKS, C_BLOCKS,
             V=V, STRIDE=stride, EPS=eps, BLOCK_C=BLOCK_C, BLOCK_S=BLOCK_S,
         )  # fmt: skip
-    sums = parts.sum(2)
-    if wants("norm_bias"):
-        found["norm_bias"] = sums[0].to(norm_bias.dtype, copy=True)
-    if wants("norm_weight"):
-        found["norm_weight"] = sums[1].to(norm_weight.dtype, copy=True)
+    like = {"norm_bias": norm_bias, "norm_weight": norm_weight}
+    sums, grads = sum_parts(parts, *[t if wants(n) else None for n, t in like.items()])
+    found |= {name: g for name, g in zip(like, grads, strict=False) if g is not None}
     if through:
         if x.numel():
             C_BLOCKS, BLOCK_C = _rows(C)
@@ -509,9 +507,9 @@ def backward(
                 V=V, STRIDE=stride, TRAINING=training, EPS=eps, BLOCK_C=BLOCK_C, BLOCK_S=BLOCK_S,
             )  # fmt: skip
         if wants("x"):
-            found["x"] = _gemm.transform(weight.mT, dh)
+            found["x"] = _pointwise.transform(weight.mT, dh)
         if wants("weight"):
-            found["weight"] = _gemm.weight_grad(dh, x).to(weight.dtype)
+            found["weight"] = _pointwise.weight_grad(dh, x).to(weight.dtype)
         if wants("bias"):
             found["bias"] = dh.sum((0, 2, 3))
     return tuple(found.values())
@@ -525,7 +523,7 @@ def _grad_conv_weight(
         return torch.zeros_like(conv_weight)
     tile, w_blocks = _conv_tile(grad, widths, dilations, kernel_size, stride, replicate, eps)
     BLOCK_W = tile.pop("BLOCK_O")
-    S_BLOCKS = triton.cdiv(T_OUT * V, tile["BLOCK_S"])
+    S_BLOCKS = _tiles.cdiv(T_OUT * V, tile["BLOCK_S"])
     SPLITS = _tiles.splits(grad, kernel_size * len(dilations) * w_blocks**2, N * S_BLOCKS)
     parts = grad.new_empty(SPLITS, conv_weight.numel(), dtype=torch.float32)
     _ms_conv_grad_weight_kernel[SPLITS * kernel_size, len(dilations), w_blocks**2](

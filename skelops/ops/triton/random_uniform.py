@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import torch
-import triton
 import triton.language as tl
 
 from skelops.ops import _philox
 from skelops.ops.triton import _tiles
+from skelops.ops.triton._launch import kernel
 
 
-@triton.jit(do_not_specialize=("seed", "epoch", "stream", "count", "PROGRAMS"))
+@kernel(("seed", "epoch", "stream", "count", "PROGRAMS"))
 def _random_uniform_fwd_kernel(
     draw_ptr, out_ptr, seed: tl.int64, epoch, stream, count, PROGRAMS,
     TILE: tl.constexpr, BLOCK: tl.constexpr,
@@ -37,9 +37,9 @@ def forward(draw, seed, epoch, stream, count):
     draw = draw.contiguous()
     out = draw.new_empty(len(draw), count, dtype=torch.float32)
     if out.numel():
-        blocks = triton.cdiv(count, 4 * _philox.TILE) * _philox.TILE
+        blocks = _tiles.cdiv(count, 4 * _philox.TILE) * _philox.TILE
         BLOCK = _tiles.pow2(blocks, high=256)
-        programs = triton.cdiv(blocks, BLOCK)
+        programs = _tiles.cdiv(blocks, BLOCK)
         _random_uniform_fwd_kernel[len(draw) * programs,](
             draw, out, seed, epoch, stream, count, programs, TILE=_philox.TILE, BLOCK=BLOCK
         )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import triton
 import triton.language as tl
 from torch import Tensor
 
 from skelops.ops.triton import _tiles
+from skelops.ops.triton._launch import kernel
 
 
-@triton.jit(do_not_specialize=_tiles.VARYING)
+@kernel(_tiles.VARYING)
 def _temporal_mean_fwd_kernel(
     x_ptr, out_ptr, PLANES, T, V: tl.constexpr, ACC: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_V: tl.constexpr,
@@ -48,7 +48,7 @@ def forward(x: Tensor) -> Tensor:
         BLOCK_V = _tiles.pow2(V)
         BLOCK_T = _tiles.pow2(T, high=max(1, 2048 // BLOCK_V))
         BLOCK_P = _tiles.pow2(N * C, high=max(1, 2048 // BLOCK_V // BLOCK_T))
-        _temporal_mean_fwd_kernel[triton.cdiv(N * C, BLOCK_P),](
+        _temporal_mean_fwd_kernel[_tiles.cdiv(N * C, BLOCK_P),](
             x, out, N * C, T, V=V, ACC=_tiles.accumulator(x),
             BLOCK_P=BLOCK_P, BLOCK_T=BLOCK_T, BLOCK_V=BLOCK_V,
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Cases of the input pipeline: counter-based random numbers and batches from a store of clips."""
+"""Cases of the input pipeline: random numbers, batches from a store of clips, streams of clips."""
 
 from __future__ import annotations
 
@@ -142,4 +142,52 @@ register(
     _sample("line", dims=dict(N=2, T=13, V=17, C=1, D=1, keep_missing=False)),
     _sample("transposed", dims=dict(N=2, T=13, V=20, layout="transposed", **_streams)),
     _sample("sliced", dims=dict(N=2, T=13, V=20, layout="sliced", blur=3, **_streams)),
+)
+
+
+def skeleton_streams(
+    draw, N=2, C=2, T=4, V=5, M=2, kinds=(0,), parents=None, part=0, root=None, result=None,
+    layout="contiguous",
+):  # fmt: skip
+    """Random parents, a row for each number in ``parents``: -1 for none, -2 for the root."""
+    x = relayout(draw.normal(N, C, T, V, M), layout)
+
+    def joints(low: int, *shape: int) -> list:
+        return torch.randint(low, V, shape, generator=draw.generator).tolist()
+
+    shown = joints(0, part) if part else list(range(V))
+    rows = joints(-1, max([0, *(parents or ())]) + 1, len(shown))
+    rows += [[-1 if v == root else root for v in shown], [-1] * len(shown)]
+    parent = [p for r in parents or [-1] * len(kinds) for p in rows[r]]
+    return x, parent, shown, list(kinds), result or draw.dtype
+
+
+def _skeleton_streams_public(x, parent, part, kinds, dtype):
+    rows = [parent[i : i + len(part)] for i in range(0, len(parent), len(part))]
+    # The default dtype is x's or that of an autocast region, which a case leaves open.
+    wanted = None if dtype == x.dtype else dtype
+    return ops.skeleton_streams(x, rows, kinds, part=part, dtype=wanted)
+
+
+_derive = partial(Case, build=skeleton_streams, public=_skeleton_streams_public)
+register(
+    "skeleton_streams",
+    _derive("small", small=True),
+    _derive("small_streams", dims=dict(part=7, **_streams), small=True),
+    _derive(
+        "small_motion", dims=dict(T=3, M=1, kinds=(MOTION, MOTION), parents=(0, 0)), small=True
+    ),
+    _derive("four_streams", dims=dict(N=3, C=3, T=64, V=25, **_streams)),
+    _derive("hand", dims=dict(C=3, T=13, V=25, part=13, **_streams)),
+    _derive("leg", dims=dict(N=5, C=3, T=13, V=25, part=9, M=1, **_streams)),
+    _derive("two_parents", dims=dict(C=3, T=13, V=20, kinds=(0, 0, MOTION), parents=(0, 1, 1))),
+    _derive("rooted", dims=dict(C=3, T=13, V=25, kinds=(0, MOTION), parents=(-2, -2), root=20)),
+    _derive("whole_body", dims=dict(N=1, C=3, T=13, V=67, **_streams)),
+    _derive("two_bodies", dims=dict(N=1, C=2, T=5, V=133, M=2, part=48, **_streams)),
+    _derive("hand_gesture", dims=dict(N=2, C=3, T=180, V=22, M=1, **_streams)),
+    _derive("one_frame", dims=dict(N=5, C=3, T=1, V=25, **_streams)),
+    _derive("one_joint", dims=dict(N=2, C=3, T=13, V=1, M=1, **_streams)),
+    _derive("transposed", dims=dict(C=3, T=13, V=20, layout="transposed", **_streams)),
+    _derive("sliced", dims=dict(C=5, T=13, V=17, layout="sliced", **_streams)),
+    _derive("expanded", dims=dict(N=5, C=3, T=13, V=17, layout="expanded", **_streams)),
 )

@@ -12,7 +12,7 @@ from torch import Tensor
 from skelops.data import normalize
 from skelops.data import plan as p
 from skelops.data.plan import ClipPlan
-from skelops.data.streams import Streams, make_streams, psumnet_streams
+from skelops.data.streams import Streams, make_streams
 from skelops.data.transform import (
     get_transform,
     legacy_uniform_frames,
@@ -466,10 +466,30 @@ def hyper_modality(case: Case) -> Replay:
     return Replay(lambda x: sample(x[None], streams=streams)[0])
 
 
+def psumnet_streams(layout: str, part: str) -> Streams:
+    names = ("joint", "bone", "joint_motion", "bone_motion")
+    return make_streams(names, layout, part=part)
+
+
 @replays("skelemoa/psumnet", "feeders/feeder_ntu.py")
+@replays("skelemoa/psumnet", "feeders/feeder_ntu_x.py")
 def psumnet_features(case: Case) -> Replay:
-    streams = psumnet_streams(case.kwargs["stream"])
+    layout = "ntu_x67" if case.kind.endswith("ntu_x.py") else "ntu25"
+    streams = psumnet_streams(layout, case.kwargs["stream"])
     return Replay(lambda x: sample(x[None], streams=streams)[0])
+
+
+@replays("skelemoa/psumnet", "feeders/feeder_shrec.py")
+def psumnet_gestures(case: Case) -> Replay:
+    streams = psumnet_streams("shrec22", "hand")
+    T = case.arrays["out.y"].shape[1]
+
+    def call(x: Tensor) -> Tensor:
+        frame = torch.arange(T)
+        plan = replace(still(x[None]), frame=torch.where(frame < x.shape[1], frame, -1)[None])
+        return sample(x[None], plan, streams)[0]
+
+    return Replay(call)
 
 
 # ---- 3Dwe-ai/ms-clr -----------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from skelops.nn import (
 from skelops.testing.replay import Case, NotUnderstood, Replay, replays
 
 OFFICIAL, PYSKL, BRL = "Uason-Chen/CTR-GCN", "kennymckormick/pyskl", "firework8/BRL"
+PSUMNET = "skelemoa/psumnet"
 OFFICIAL_KEYS: KeyPairs = (
     (r"\btopology\.A$", "PA"),
     *UNIT_KEYS,
@@ -192,6 +193,7 @@ def unit_replay(unit: nn.Module, options: Options, keys: KeyPairs = UNIT_KEYS) -
 
 
 @replays(OFFICIAL, "CTRGC")
+@replays(PSUMNET, "SAMG")
 @replays(PYSKL, "CTRGC")
 def relation_conv(case: Case) -> Replay:
     options = Options(case.kwargs)
@@ -221,6 +223,7 @@ def baseline_unit(case: Case) -> Replay:
 
 
 @replays(OFFICIAL, "unit_gcn")
+@replays(PSUMNET, "unit_gcn")
 def official_unit(case: Case) -> Replay:
     options = Options(case.kwargs)
     unit = ctr_unit(case.shapes, bool(options.take("residual", True)))
@@ -267,6 +270,7 @@ def temporal_replay(
 
 
 @replays(OFFICIAL, "MultiScale_TemporalConv")
+@replays(PSUMNET, "TRM")
 @replays(PYSKL, "MSTCN")
 def scales(case: Case) -> Replay:
     options = Options(case.kwargs)
@@ -285,6 +289,8 @@ def scales_and_transform(case: Case) -> Replay:
 
 @replays(OFFICIAL, "TemporalConv")
 @replays(OFFICIAL, "unit_tcn")
+@replays(PSUMNET, "TemporalConv")
+@replays(PSUMNET, "unit_tcn")
 @replays(PYSKL, "unit_tcn")
 @replays(BRL, "unit_tcn")
 def single_scale(case: Case) -> Replay:
@@ -325,6 +331,7 @@ def baseline_block(case: Case) -> Replay:
 
 
 @replays(OFFICIAL, "TCN_GCN_unit")
+@replays(PSUMNET, "STRB")
 @replays(PYSKL, "CTRGCNBlock")
 def ctr_block(case: Case) -> Replay:
     options, pyskl = Options(case.kwargs), case.repository == PYSKL

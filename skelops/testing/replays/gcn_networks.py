@@ -13,6 +13,7 @@ from skelops.testing.replay import Case, NotUnderstood, Replay, replays
 from skelops.testing.replays.gcn import (
     BRL,
     OFFICIAL,
+    PSUMNET,
     PYSKL,
     TOPOLOGIES,
     Options,
@@ -29,7 +30,7 @@ def network_replay(
 ) -> Replay:
     """``order`` of the axes of the published input that makes (N, C, T, V, M)."""
     V = graph.shape[-1]
-    model = create_model(name, layout=Layout("case", tuple(range(V))), graph=graph, **kwargs)
+    model = create_model(name, layout=Layout(name, tuple(range(V))), graph=graph, **kwargs)
     options.expect(pretrained=(None,))
 
     def call(x: Tensor) -> Tensor:
@@ -58,6 +59,25 @@ def official_network(case: Case) -> Replay:
         num_classes=options.take("num_class", 60),
         num_persons=options.take("num_person", 2),
         in_channels=options.take("in_channels", 3),
+        dropout=options.take("drop_out", 0),
+    )
+
+
+@replays(PSUMNET, "Model")
+def psumnet_network(case: Case) -> Replay:
+    options = Options(case.kwargs)
+    for name in ("graph", "graph_args", "num_point"):
+        options.take(name)
+    if not options.take("adaptive", True):
+        raise NotUnderstood("argument adaptive=False")
+    return network_replay(
+        f"psumnet_{options.take('stream', 'body')}",
+        blank(below(case.shapes, "layers.0.gcn1.")),
+        options,
+        (0, 1, 2, 3, 4),
+        num_classes=options.take("num_class", 120),
+        num_persons=options.take("num_person", 2),
+        in_channels=options.take("in_channels", 12),
         dropout=options.take("drop_out", 0),
     )
 

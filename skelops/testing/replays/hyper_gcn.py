@@ -9,7 +9,7 @@ from skelops import ops
 from skelops.graph import Layout
 from skelops.models import create_model
 from skelops.models.hyper_gcn import PUBLISHED_KEYS
-from skelops.nn import GraphUnit, HyperGraphConv, bn_act_add, divergence_loss
+from skelops.nn import AdaptiveHypergraphConv, GraphUnit, bn_act_add, divergence_loss
 from skelops.ops.hyper_adjacency import incidence
 from skelops.testing.replay import Case, Replay, replays
 from skelops.testing.replays.gcn import (
@@ -32,7 +32,7 @@ def hyper_unit(shapes: Shapes) -> GraphUnit:
     out = shapes["conv_d.weight"][0]
     embed = shapes["to_V.weight"][0] // K
     links = torch.zeros(1, W - Q, W - Q)
-    conv = HyperGraphConv(C, out, links, Q, heads=K, reduction=C // K // embed)
+    conv = AdaptiveHypergraphConv(C, out, links, Q, heads=K, reduction=C // K // embed)
     return GraphUnit(conv, C, out)
 
 

@@ -12,7 +12,7 @@ from skelops import _check, ops
 EPS = 1e-8
 
 
-class HyperGraphConv(nn.Module):
+class AdaptiveHypergraphConv(nn.Module):
     r"""Multi-head convolution on a hyper-graph that is found per sample (M-HGC).
 
     Q virtual joints, the same in every sample and frame, take part beside the V real ones. With
@@ -54,7 +54,7 @@ class HyperGraphConv(nn.Module):
         topk: int | None = None,
     ) -> None:
         super().__init__()
-        name, V = "HyperGraphConv", A.shape[-1]
+        name, V = "AdaptiveHypergraphConv", A.shape[-1]
         W = V + num_virtual
         if in_channels % heads or out_channels % heads:
             what = f"channels divisible by {heads} heads"
