@@ -279,7 +279,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     command.add_argument("name", choices=TRAININGS)
     command.add_argument("--source", required=True, help="the recorded clips")
     command.add_argument(
-        "--further", nargs=argparse.REMAINDER, default=[], help="more arguments of skelops fit, last"
+        "--further", nargs=argparse.REMAINDER, default=[], help="last: more arguments of fit"
     )
     command = commands.add_parser("fuse", help="fuse the streams or parts of a group")
     command.add_argument("group", choices=sorted({n.rpartition("-")[0] for n in TRAININGS}))
