@@ -5,10 +5,17 @@ from skelops._backend import use_backend
 from skelops.ops import (
     bn_act_add,
     ctr_graph_conv,
+    forward_dynamics,
+    forward_kinematics,
     graph_conv,
+    inverse_dynamics,
+    lagrange_tau,
+    mass_matrix,
     ms_temporal_conv,
+    point_dynamics,
     random_uniform,
     sample_clips,
+    sym_packed_matvec,
     temporal_mean,
 )
 
@@ -16,11 +23,18 @@ __version__ = "0.1.0"
 __all__ = [
     "bn_act_add",
     "ctr_graph_conv",
+    "forward_dynamics",
+    "forward_kinematics",
     "graph",
     "graph_conv",
+    "inverse_dynamics",
+    "lagrange_tau",
+    "mass_matrix",
     "ms_temporal_conv",
+    "point_dynamics",
     "random_uniform",
     "sample_clips",
+    "sym_packed_matvec",
     "temporal_mean",
     "use_backend",
 ]
