@@ -36,25 +36,29 @@ Tensor forward(const Tensor& q, const Tensor& inertia, const Tensor& offset, con
   const FrameRows<T> q_rows(kOp, q, frames, n);
   Tensor M = packed ? new_tensor<T>(q, {frames, entries}) : new_tensor<T>(q, {frames, n, n});
   const Slices slices(registers<A>(frames));
-  const int64_t scratch = (1 + composite::kSlots) * n + 2 * entries;
+  // Where each value of the dense form is among the packed ones, which a zero follows.
+  std::vector<int> source(packed ? 0 : n * n, static_cast<int>(entries));
+  for (int64_t e = 0; e < entries && !packed; ++e) {
+    const int i = pattern.row[e], j = pattern.column[e];
+    source[i * n + j] = source[j * n + i] = static_cast<int>(e);
+  }
+  const int64_t scratch = (1 + composite::kSlots) * n + 2 * (entries + 1);
   over_frames<A>(frames, slices, scratch, [&](const Block<A>& block) {
-    Lanes<A>*const q_in = block.scratch, *const out = q_in + n, *const turned = out + entries;
-    const Memory<Lanes<A>, false> memory{turned + entries, 1};
+    Lanes<A>*const q_in = block.scratch, *const out = q_in + n;
+    Lanes<A>* const turned = out + entries + 1;
+    const Memory<Lanes<A>, false> memory{turned + entries + 1, 1};
     q_rows.load(block, q_in);
     mass_matrix(tree, pattern.begin.data(), q_in, memory, out);
     if (packed) {
       store_rows<T>(block, out, entries, M);
       return;
     }
-    A* const rows = reinterpret_cast<A*>(turned);
-    transpose(reinterpret_cast<const A*>(out), entries, kLanes, rows);
-    for (int64_t k = 0; k < block.count; ++k) {
+    out[entries] = Lanes<A>{};
+    A* row = reinterpret_cast<A*>(turned);
+    transpose(reinterpret_cast<const A*>(out), entries + 1, kLanes, row);
+    for (int64_t k = 0; k < block.count; ++k, row += entries + 1) {
       T* const to = data<T>(M) + (block.begin + k) * n * n;
-      std::fill_n(to, n * n, T(0));
-      for (int64_t e = 0; e < entries; ++e) {
-        const int i = pattern.row[e], j = pattern.column[e];
-        to[i * n + j] = to[j * n + i] = static_cast<T>(rows[k * entries + e]);
-      }
+      for (int64_t i = 0; i < n * n; ++i) to[i] = static_cast<T>(row[source[i]]);
     }
   });
   return M;

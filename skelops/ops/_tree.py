@@ -401,7 +401,8 @@ def steps(
 ) -> Iterator[Step]:
     """Every body after its parent."""
     rotations: list[Tensor] = []
-    world = torch.eye(3).to(q).expand(q.shape[0], 3, 3)
+    # Of q even if no joint turns, so that rotations always have a gradient.
+    world = torch.eye(3).to(q) + 0 * q[:, :1, None]
     for i, l in enumerate(parent):
         R = rotations[l] if l >= 0 else world
         z, r = R @ axis[i], R @ offset[i]

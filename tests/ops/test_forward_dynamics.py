@@ -13,19 +13,21 @@ G = 9.81
 
 
 def random_tree(n, seed, branching=True):
-    """Bodies of any joints, axes and inertias; joints of several degrees of freedom included."""
+    """Bodies of any joints, axes and inertias, depth first as Pinocchio needs them."""
     random = np.random.default_rng(seed)
     names = ["ball", "hinge", "slide", "universal"]
     bodies = [Body("b0", None, "free", (0, 0, 0), 3.0, random.normal(0, 0.1, 3), (0.3, 0.2, 0.25))]
-    count = 6
+    path, count = ["b0"], 6
     while count < n:
         i = len(bodies)
+        if branching and random.random() < 0.4:
+            del path[1 + random.integers(len(path)) :]
         joint = names[random.integers(len(names))]
         root = random.normal(0, 0.15, (3, 3))
         axis = random.normal(0, 1, 3) if i % 2 else np.eye(3)[i % 3]
         body = Body(
             f"b{i}",
-            f"b{random.integers(i) if branching else i - 1}",
+            path[-1],
             joint,
             random.normal(0, 0.3, 3),
             0.5 + random.random(),
@@ -34,14 +36,17 @@ def random_tree(n, seed, branching=True):
             axis,
         )
         bodies.append(body)
+        path.append(body.name)
         count += len(body.degrees())
     return Tree.from_bodies(bodies)
 
 
 def state(tree, *batch, seed=1):
+    """Coordinates, with all turns away from gimbal lock, and two random vectors."""
     random = torch.Generator().manual_seed(seed)
     shape = (*batch, len(tree))
-    return [torch.randn(shape, dtype=torch.float64, generator=random) for _ in range(3)]
+    q, qd, u = (torch.randn(shape, dtype=torch.float64, generator=random) for _ in range(3))
+    return 0.7 * q.tanh(), qd, u
 
 
 def test_solves_the_equations_of_motion():
