@@ -4,12 +4,14 @@ A ``Tree`` is made from ``Body`` descriptions or from degrees of freedom. Coordi
 one per degree of freedom, in the units of the tree (metres, radians, kilograms, seconds).
 """
 
+from skelops.dynamics.coordinates import Frame, rotation_coordinates
 from skelops.dynamics.differences import acceleration, velocity
 from skelops.dynamics.learned import energy_consistency_loss
 from skelops.dynamics.terms import (
     LagrangeTerms,
     bias_force,
     center_of_mass,
+    coriolis_matrix,
     gravity_force,
     kinetic_energy,
     lagrange_terms,
@@ -28,11 +30,13 @@ from skelops.ops._tree import Body, Tree
 
 __all__ = [
     "Body",
+    "Frame",
     "LagrangeTerms",
     "Tree",
     "acceleration",
     "bias_force",
     "center_of_mass",
+    "coriolis_matrix",
     "energy_consistency_loss",
     "forward_dynamics",
     "forward_kinematics",
@@ -44,6 +48,7 @@ __all__ = [
     "mass_matrix",
     "point_dynamics",
     "potential_energy",
+    "rotation_coordinates",
     "sym_packed_matvec",
     "velocity",
 ]

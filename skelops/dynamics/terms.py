@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from skelops.ops import forward_kinematics, inverse_dynamics, mass_matrix
@@ -40,6 +41,20 @@ def lagrange_terms(
     return LagrangeTerms(
         mass_matrix(tree, q), bias_force(tree, q, qd, gravity), gravity_force(tree, q, gravity)
     )
+
+
+def coriolis_matrix(tree: Tree, q: Tensor, qd: Tensor) -> Tensor:
+    """C(q, qd), (..., n, n), of Christoffel's symbols: dM/dt - 2 C is skew.
+
+    C qd is quadratic in qd, and C half its derivative: 4 C e = h(qd + e) - h(qd - e), exactly.
+    """
+    q, qd = torch.broadcast_tensors(q, qd)
+    units = torch.eye(len(tree)).to(qd)
+    ahead, behind = (
+        inverse_dynamics(tree, q[..., None, :], qd[..., None, :] + way * units, gravity=None)
+        for way in (1, -1)
+    )
+    return (ahead - behind).mT / 4
 
 
 def kinetic_energy(tree: Tree, q: Tensor, qd: Tensor) -> Tensor:

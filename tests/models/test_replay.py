@@ -11,6 +11,7 @@ from skelops.testing.rule import rule_value
 
 CASES = Path(__file__).parents[3] / "shared" / "golden" / "cases"
 KINDS = ("ctrgcn_*", "pyskl_*", "brl_mstcn*", "brl_stgcnpp*", "brl_unit*")
+DYNAMICS = ("lagrange_*", "lady_*", "physmop_*")
 DATA = (
     "feeder_*",
     "hiclr_aug*",
@@ -32,7 +33,9 @@ DATA = (
     "psumnet_features*",
     "msclr_flip_orders",
 )
-FILES = sorted(path for pattern in (*KINDS, *DATA) for path in CASES.glob(f"{pattern}.npz"))
+FILES = sorted(
+    path for pattern in (*KINDS, *DYNAMICS, *DATA) for path in CASES.glob(f"{pattern}.npz")
+)
 golden = pytest.mark.skipif(not FILES, reason="golden cases are not at hand")
 
 
