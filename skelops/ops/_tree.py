@@ -61,9 +61,7 @@ class Body:
             return ((REVOLUTE if self.joint == "hinge" else PRISMATIC, self.axis),)
         if self.joint not in JOINTS:
             names = ", ".join([*JOINTS, "hinge", "slide"])
-            raise _check.fail(
-                "Tree", f"joint of body {self.name!r} to be one of {names}", self.joint
-            )
+            raise _check.fail("Tree", f"joint of {self.name!r} to be one of {names}", self.joint)
         return JOINTS[self.joint]
 
 
@@ -176,7 +174,7 @@ class Tree:
             ("com", com, "n 3"),
             ("inertia", inertia, "n 3 3"),
         ):
-            _check.shape("Tree", name, t, dims, n=n)
+            _check.shape("Tree", name, t, dims, n=n, **{"3": 3})
         if len(joint) != n or not set(joint) <= {PRISMATIC, REVOLUTE}:
             raise _check.fail("Tree", f"{n} joints of kind 0 or 1", list(joint))
         parents = tuple(int(p) for p in parent)
@@ -199,7 +197,7 @@ class Tree:
 
     def with_inertia(self, inertia: Tensor) -> Tree:
         """The same joints with other inertial parameters (n, 10), for example learned ones."""
-        _check.shape("Tree", "inertia", inertia, f"n {INERTIA}", n=len(self))
+        _check.shape("Tree", "inertia", inertia, "n 10", n=len(self), **{"10": INERTIA})
         return replace(self, inertia=inertia)
 
     @property
