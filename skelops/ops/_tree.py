@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import wraps
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -118,8 +118,16 @@ class Tree:
             above = -1 if body.parent is None else order[body.parent]
             degrees = body.degrees()
             for k, (kind, axis) in enumerate(degrees):
-                last = k + 1 == len(degrees)
-                rows.append((above, kind, axis, (0.0,) * 3 if k else body.offset, body, last))
+                rows.append(
+                    (
+                        above,
+                        kind,
+                        axis,
+                        (0.0,) * 3 if k else body.offset,
+                        body,
+                        float(k + 1 < len(degrees)),
+                    )
+                )
                 above = len(rows) - 1
             order[body.name] = above
 
@@ -128,8 +136,8 @@ class Tree:
 
         if not rows:
             raise _check.fail("Tree", "at least one body", "none")
-        parent, joint, axis, offset, owner, last = zip(*rows, strict=True)
-        there = tensor([float(x) for x in last])
+        parent, joint, axis, offset, owner, inner = zip(*rows, strict=True)
+        there = 1 - tensor(inner)
         return cls.from_dofs(
             parent,
             joint,
@@ -193,7 +201,7 @@ class Tree:
             for f in fields(self)
             if isinstance(value := getattr(self, f.name), Tensor)
         }
-        return replace(self, **tensors)
+        return replace(self, **tensors)  # type: ignore[arg-type]
 
     def with_inertia(self, inertia: Tensor) -> Tree:
         """The same joints with other inertial parameters (n, 10), for example learned ones."""
@@ -284,7 +292,7 @@ def packed_pattern(parent: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, .
 # Checks that the public functions share.
 
 
-def frames(op: str, tree: Tree, **named: Tensor | None) -> tuple[torch.Size, list[Tensor | None]]:
+def frames(op: str, tree: Tree, **named: Tensor | None) -> tuple[torch.Size, list[Any]]:
     """Check coordinates (..., n) and wrenches (..., n, 6) -> their batch, and (N, n, ...) of each.
 
     Missing batch axes are broadcast; all take the widest of their dtypes, under autocast too:
@@ -347,17 +355,20 @@ def result(op_result: Tensor, batch: Sequence[int]) -> Tensor:
 
 
 def in_full_precision(reference: Callable) -> Callable:
-    """Half types are computed in float32."""
+    """Half types are computed in float32, and so is what autocast would lower."""
 
     @wraps(reference)
     def run(*args):
         dtype = args[0].dtype
         wide = torch.promote_types(dtype, torch.float32)
-        args = [a.to(wide) if isinstance(a, Tensor) and a.is_floating_point() else a for a in args]
-        found = reference(*args)
+        args = tuple(
+            a.to(wide) if isinstance(a, Tensor) and a.is_floating_point() else a for a in args
+        )
+        with torch.autocast(args[0].device.type, enabled=False):
+            found = reference(*args)
         if isinstance(found, Tensor):
-            return found.to(dtype)
-        return tuple(t.to(dtype) for t in found)
+            return found.to(dtype).contiguous()
+        return tuple(t.to(dtype).contiguous() for t in found)
 
     return run
 
@@ -386,7 +397,7 @@ def rotation(axis: Tensor, angle: Tensor) -> Tensor:
 class Step(NamedTuple):
     """A body on the way from the root to the leaves; vectors (N, 3) in the world."""
 
-    index: int
+    body: int
     parent: int
     revolute: bool
     z: Tensor
@@ -414,7 +425,7 @@ def steps(
 
 def inertia_of(inertia: Tensor, step: Step) -> tuple[Tensor, Tensor, Tensor]:
     """Mass, first moment (N, 3) and inertia (N, 3, 3) of a body in world axes."""
-    m, h, I = inertia[step.index].split([1, 3, 6])
+    m, h, I = inertia[step.body].split([1, 3, 6])
     xx, xy, yy, xz, yz, zz = I.unbind()
     I = torch.stack([xx, xy, xz, xy, yy, yz, xz, yz, zz]).view(3, 3)
     return m, step.R @ h, step.R @ I @ step.R.mT

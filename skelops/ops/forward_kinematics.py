@@ -49,9 +49,9 @@ def _reference(
     origin = q.new_zeros(q.shape[0], 3)
     positions: list[Tensor] = []
     rotations: list[Tensor] = []
-    for body in _tree.steps(q, offset, axis, parent, joint):
-        positions.append((positions[body.parent] if body.parent >= 0 else origin) + body.r)
-        rotations.append(body.R)
+    for step in _tree.steps(q, offset, axis, parent, joint):
+        positions.append((positions[step.parent] if step.parent >= 0 else origin) + step.r)
+        rotations.append(step.R)
     return torch.stack(positions, 1), torch.stack(rotations, 1)
 
 

@@ -85,32 +85,33 @@ def reference(
     qd = torch.zeros_like(q) if qd is None else qd
     qdd = torch.zeros_like(q) if qdd is None else qdd
     world = zero if gravity is None else zero - gravity
-    bodies, motions, forces, moments = [], [], [], []
-    for body in _tree.steps(q, offset, axis, parent, joint):
-        i, z, r = body.index, body.z, body.r
-        w, al, a = motions[body.parent] if body.parent >= 0 else (zero, zero, world)
+    motions: list[tuple[Tensor, Tensor, Tensor]] = []
+    steps, forces, moments = [], [], []
+    for step in _tree.steps(q, offset, axis, parent, joint):
+        i, z, r = step.body, step.z, step.r
+        w, al, a = motions[step.parent] if step.parent >= 0 else (zero, zero, world)
         a = a + cross(al, r) + cross(w, cross(w, r))
         rate, acceleration = qd[:, i, None], qdd[:, i, None]
-        if body.revolute:
+        if step.revolute:
             w, al = w + z * rate, al + cross(w, z) * rate + z * acceleration
         else:
             a = a + 2 * cross(w, z) * rate + z * acceleration
-        m, h, I = _tree.inertia_of(inertia, body)
+        m, h, I = _tree.inertia_of(inertia, step)
         force = m * a + cross(al, h) + cross(w, cross(w, h))
         moment = cross(h, a) + matvec(I, al) + cross(w, matvec(I, w))
         if wrench is not None:
             force, moment = force - wrench[:, i, :3], moment - wrench[:, i, 3:]
-        bodies.append(body)
+        steps.append(step)
         motions.append((w, al, a))
         forces.append(force)
         moments.append(moment)
     tau = []
-    for body in reversed(bodies):
-        i, l = body.index, body.parent
-        tau.append(dot(body.z, moments[i] if body.revolute else forces[i]))
+    for step in reversed(steps):
+        i, l = step.body, step.parent
+        tau.append(dot(step.z, moments[i] if step.revolute else forces[i]))
         if l >= 0:
             forces[l] = forces[l] + forces[i]
-            moments[l] = moments[l] + moments[i] + cross(body.r, forces[i])
+            moments[l] = moments[l] + moments[i] + cross(step.r, forces[i])
     return torch.stack(tau[::-1], -1)
 
 
