@@ -17,6 +17,7 @@ FORWARD, TRAINING = "forward", "forward+backward"
 # cost more than it gains; the peer is the better of the two.
 COMPILE = {"compile": {}, "compile, layout kept": {"layout_optimization": False}}
 NUMPY = "numpy"  # peer of the input pipeline
+PINOCCHIO = "pinocchio"  # peer of dynamics
 
 Arguments = dict[str, Any]
 

@@ -18,7 +18,16 @@ from typing import Any
 import torch
 
 from benchmarks import measure, records
-from benchmarks.case import COMPILE, NUMPY, Case, Variant, model_cases, op_cases, settings
+from benchmarks.case import (
+    COMPILE,
+    NUMPY,
+    PINOCCHIO,
+    Case,
+    Variant,
+    model_cases,
+    op_cases,
+    settings,
+)
 from benchmarks.clock import clock
 from benchmarks.records import HEADER, Record, ours_ms, peer_ms, row, table
 from benchmarks.roofline import roofs
@@ -184,7 +193,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--headline", action="store_true", help="only rows of the README")
     parser.add_argument("--missing", action="store_true", help="only what --json does not hold yet")
     parser.add_argument("--direction", help="only this direction")
-    peers = ["eager", "compile", NUMPY]
+    peers = ["eager", "compile", NUMPY, PINOCCHIO]
     parser.add_argument("--against", nargs="+", default=["eager"], choices=peers)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--dtype", nargs="+", default=["float32"])

@@ -133,10 +133,13 @@ class Op:
             if not (create_graph and x.requires_grad):
                 inputs[self.grad_index[i]] = x.detach().requires_grad_()
         outputs = _as_tuple(self.reference(*inputs))
+        pairs = zip((outputs[i] for i in self.differentiable_outputs), grads, strict=True)
+        # An output may depend on none of the inputs whose gradients are wanted.
+        used = [(output, grad) for output, grad in pairs if output.requires_grad]
         found = torch.autograd.grad(
-            [outputs[i] for i in self.differentiable_outputs],
+            [output for output, _ in used],
             [inputs[self.grad_index[i]] for i in wanted],
-            list(grads),
+            [grad for _, grad in used],
             create_graph=create_graph,
             materialize_grads=True,
         )

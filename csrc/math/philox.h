@@ -6,11 +6,7 @@
 
 #include <cstdint>
 
-#if defined(__CUDACC__)
-#define SKELOPS_HOST_DEVICE __host__ __device__
-#else
-#define SKELOPS_HOST_DEVICE
-#endif
+#include "math/host_device.h"
 
 namespace skelops {
 

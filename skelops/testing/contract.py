@@ -527,7 +527,8 @@ def autocast(subject: Subject) -> None:
         expected = torch.float32 if op.full_precision else dtype
         _require(out.dtype == expected, f"result of {out.dtype} in a region of {dtype}")
         eager = _evaluate(op, op.reference, _to(args, dtype))
-        grads = [g.double() for g in _grad_outputs(op, [out])]
+        outputs = [got.get(name) for name in op.outputs]
+        grads = [g.double() for g in _grad_outputs(op, outputs)]
         exact = _evaluate(op, op.reference, _to(args, torch.float64), grads)
         for name, value in got.items():
             scale = _scale(exact, name)

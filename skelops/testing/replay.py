@@ -41,6 +41,8 @@ NORM_FLOOR = 1e-3
 # network has to agree within tolerance in double precision.
 KINK = 0.05
 
+ANY = ""  # kind of a case whose class is a description
+
 _KINDS: dict[tuple[str, str], list[tuple[str, Callable[[Case], Replay]]]] = {}
 
 
@@ -110,6 +112,8 @@ class Replay:
         keys: pairs that turn the module's names into the published ones, see ``UNIT_KEYS``.
         own: published names of ``module`` that the case does not have.
         data: floating inputs that carry no gradient here, such as masks; it is not compared.
+        gradients: the case's inputs, in order -> what the case has under ``gradin``, for losses
+            other than the sum of probed outputs.
     """
 
     call: Callable[..., Tensor | tuple[Tensor, ...]]
@@ -117,6 +121,7 @@ class Replay:
     keys: KeyPairs = ()
     own: Sequence[str] = ()
     data: Sequence[str] = ()
+    gradients: Callable[..., Mapping[str, Tensor]] | None = None
 
 
 def replays(repository: str, kind: str, file: str = "") -> Callable:
@@ -124,7 +129,7 @@ def replays(repository: str, kind: str, file: str = "") -> Callable:
 
     Args:
         repository: "owner/name", as in the case's source.
-        kind: name of the published class, or of the function.
+        kind: name of the published class, or of the function; ``ANY`` for those not named.
         file: end of the source's path, where several files have a class of that name.
     """
 
@@ -146,7 +151,8 @@ def find(case: Case) -> Replay:
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")
     words = case.meta["source"].split()[1:]
-    for file, build in _KINDS.get((case.repository, case.kind), ()):
+    named, others = ((case.repository, kind) for kind in (case.kind, ANY))
+    for file, build in [*_KINDS.get(named, ()), *_KINDS.get(others, ())]:
         if not file or any(word.endswith(file) for word in words):
             try:
                 return build(case)
@@ -213,7 +219,10 @@ def run(case: Case, device: str = "cpu", dtype: torch.dtype = torch.float32) -> 
     output_error = max(relative(found[name], expected[name]) for name in names)
 
     errors = {"": 0.0}
-    if case.arrays.get("grad_key") is not None or case.group("gradin") or case.group("gradin_l2"):
+    if replay.gradients is not None:
+        for name, gradient in replay.gradients(*inputs).items():
+            errors[f"gradin.{name}"] = relative(gradient, case.arrays[f"gradin.{name}"])
+    elif case.arrays.get("grad_key") is not None or case.group("gradin") or case.group("gradin_l2"):
         inputs = [
             x.requires_grad_() if x.is_floating_point() and name not in replay.data else x
             for name, x in zip(case.meta["input_names"], inputs, strict=True)

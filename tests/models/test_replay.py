@@ -11,6 +11,7 @@ from skelops.testing.rule import rule_value
 
 CASES = Path(__file__).parents[3] / "shared" / "golden" / "cases"
 KINDS = ("ctrgcn_*", "pyskl_*", "hypergcn_*", "psumnet_*", "brl_*")
+DYNAMICS = ("lagrange_*", "lady_*", "physmop_*")
 DATA = (
     "feeder_*",
     "hiclr_aug*",
@@ -29,7 +30,9 @@ DATA = (
 )
 MASKING = ("mamp_embed", "mamp_motion*", "cascadeformer_masking*", "graphmae_sce*")
 FILES = sorted(
-    path for pattern in (*KINDS, *DATA, *MASKING) for path in CASES.glob(f"{pattern}.npz")
+    path
+    for pattern in (*KINDS, *DYNAMICS, *DATA, *MASKING)
+    for path in CASES.glob(f"{pattern}.npz")
 )
 golden = pytest.mark.skipif(not FILES, reason="golden cases are not at hand")
 

@@ -1,0 +1,54 @@
+"""Lagrangian dynamics of skeletons: M(q) qdd + C(q, qd) qd + g(q) = tau on a tree of bodies.
+
+A ``Tree`` is made from ``Body`` descriptions or from degrees of freedom. Coordinates are (..., n),
+one per degree of freedom, in the units of the tree (metres, radians, kilograms, seconds).
+"""
+
+from skelops.dynamics.coordinates import Frame, rotation_coordinates
+from skelops.dynamics.differences import acceleration, velocity
+from skelops.dynamics.learned import energy_consistency_loss
+from skelops.dynamics.terms import (
+    LagrangeTerms,
+    bias_force,
+    center_of_mass,
+    coriolis_matrix,
+    gravity_force,
+    kinetic_energy,
+    lagrange_terms,
+    potential_energy,
+)
+from skelops.ops import (
+    forward_dynamics,
+    forward_kinematics,
+    inverse_dynamics,
+    lagrange_tau,
+    mass_matrix,
+    point_dynamics,
+    sym_packed_matvec,
+)
+from skelops.ops._tree import Body, Tree
+
+__all__ = [
+    "Body",
+    "Frame",
+    "LagrangeTerms",
+    "Tree",
+    "acceleration",
+    "bias_force",
+    "center_of_mass",
+    "coriolis_matrix",
+    "energy_consistency_loss",
+    "forward_dynamics",
+    "forward_kinematics",
+    "gravity_force",
+    "inverse_dynamics",
+    "kinetic_energy",
+    "lagrange_tau",
+    "lagrange_terms",
+    "mass_matrix",
+    "point_dynamics",
+    "potential_energy",
+    "rotation_coordinates",
+    "sym_packed_matvec",
+    "velocity",
+]
