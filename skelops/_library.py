@@ -150,7 +150,9 @@ class Op:
 
     def backward_reference(self, *args):
         grads, inputs, _, needs = self.split_backward(args)
-        with _autograd_reenabled():
+        # The forward decided about precision.
+        as_given = torch.autocast(grads[0].device.type, enabled=False)
+        with _autograd_reenabled(), as_given:
             found = self.vjp(inputs, grads, needs, create_graph=False)
         # A gradient may be the very tensor that came in; an op must return fresh memory.
         fresh = [

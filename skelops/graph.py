@@ -297,7 +297,7 @@ def body_part(layout: str | Layout, part: str) -> BodyPart:
 
 def _ancestors(layout: Layout, joint: int) -> list[int]:
     """The joints that a joint hangs on in the graph, nearest first."""
-    found = []
+    found: list[int] = []
     while layout.graph_parents[joint] not in (joint, *found):
         joint = layout.graph_parents[joint]
         found.append(joint)

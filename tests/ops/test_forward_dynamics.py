@@ -24,6 +24,7 @@ def random_tree(n, seed, branching=True):
             del path[1 + random.integers(len(path)) :]
         joint = names[random.integers(len(names))]
         root = random.normal(0, 0.15, (3, 3))
+        spread = root @ root.T + 0.03 * np.eye(3)  # of the mass: any such makes an inertia
         axis = random.normal(0, 1, 3) if i % 2 else np.eye(3)[i % 3]
         body = Body(
             f"b{i}",
@@ -32,7 +33,7 @@ def random_tree(n, seed, branching=True):
             random.normal(0, 0.3, 3),
             0.5 + random.random(),
             random.normal(0, 0.1, 3),
-            root @ root.T + 0.05 * np.eye(3),
+            np.trace(spread) * np.eye(3) - spread,
             axis,
         )
         bodies.append(body)

@@ -27,13 +27,13 @@ def _tree(draw: Draw, n: int) -> tuple[Tensor, Tensor, Tensor, tuple[int, ...], 
     units = torch.eye(3, dtype=torch.float64)
     axis = draw.normal(n, 3).double().cpu()
     axis = axis / axis.norm(dim=1, keepdim=True)
-    axis = torch.stack([axis[i] if i % 4 == 3 else units[i % 4] for i in range(n)])
+    axis = torch.stack([axis[i] if i % 6 == 5 else units[i % 3] for i in range(n)])
     offset = draw.normal(n, 3, scale=0.3)
     offset[1::3] = 0
     mass = 1 + draw.normal(n).double().cpu().abs()
     com = draw.normal(n, 3, scale=0.1).double().cpu()
     root = draw.normal(n, 3, 3, scale=0.1).double().cpu()
-    inertia = root @ root.mT + 0.1 * torch.eye(3, dtype=torch.float64)
+    inertia = root @ root.mT + 0.3 * torch.eye(3, dtype=torch.float64)
     inner = {i for i in range(n) if n > len(BRANCHING) and i % 3 == 1 and i in parent}
     light = torch.tensor([0.0 if i in inner else 1.0 for i in range(n)], dtype=torch.float64)
     phi = ops._tree.inertial_parameters(mass * light, com, inertia * light[:, None, None])
@@ -46,7 +46,7 @@ def _arranged(layout: str, *tensors: Tensor | None) -> tuple[Tensor | None, ...]
 
 
 def _state(draw: Draw, N: int, n: int, absent: str = "", wrench: bool = False) -> list:
-    q, qd, qdd = (draw.normal(N, n, scale=s) for s in (0.7, 0.5, 0.5))
+    q, qd, qdd = (draw.normal(N, n, scale=s) for s in (0.4, 0.5, 0.5))
     return [
         q,
         None if "qd" in absent.split() else qd,
