@@ -63,8 +63,9 @@ def test_state_dict_is_stable():
 # psumnet holds three of these networks
 @pytest.mark.parametrize("name", [name for name in list_models() if name != "psumnet"])
 def test_blocks_compile_without_a_break(name):
-    block = small(name).blocks[1]
-    x = torch.randn(2, 16, 6, 17, requires_grad=True)
+    network = small(name)
+    block = network.blocks[1]
+    x = torch.randn(2, 16, 6, network.layout.num_joints, requires_grad=True)
     expected = block(x)
     expected.sum().backward()
     gradient, x.grad = x.grad, None

@@ -161,10 +161,12 @@ def test_agrees_with_reference(name, dtype, dims):
     for key, e in evaluate(op.reference, op.backward_reference, op, exact).items():
         assert got[key].shape == e.shape and got[key].is_contiguous(), key
         e = e.double()
+        same = (e == got[key]) & (e == eager[key]) & e.isinf()  # inf - inf is not a number
+        e, found, theirs = (t.double().where(~same, 0) for t in (e, got[key], eager[key]))
         # Gradients of biases before a normalisation cancel to nothing: measured by their terms.
         size = e.norm() + (1e-3 * eager["out"].numel() ** 0.5 if "bias" in key else 0)
-        allowed = 2 * (eager[key].double() - e).norm() + compare.FLOOR[dtype] * size
-        assert (got[key].double() - e).norm() <= allowed, key
+        allowed = 2 * (theirs - e).norm() + compare.FLOOR[dtype] * size
+        assert (found - e).norm() <= allowed, key
 
 
 @interpreted

@@ -151,9 +151,10 @@ def fake_gpu(monkeypatch):
 
 
 def kernels(reason=None, value=0.0):
-    return SimpleNamespace(
-        supports=lambda *inputs: reason, forward=lambda *args: torch.full((1,), value)
-    )
+    def kernel(*args):
+        return torch.full((1,), value)
+
+    return SimpleNamespace(supports=lambda *inputs: reason, forward=kernel, backward=kernel)
 
 
 def test_gpu_takes_the_first_backend_that_supports_the_case(fake_gpu):
