@@ -21,7 +21,8 @@ from tests.compile import aot
 FEW = {(torch.bfloat16, 90), (torch.float32, 90), (torch.float16, 80), (torch.bfloat16, 100)}
 FULL = os.environ.get("SKELOPS_COMPILE") == "full"
 SPILLED_BYTES = 256  # per thread, read back once per channel block, never in the innermost loop
-EXOTIC = {"many_relations"}  # R beyond any published model's: has to run, may spill
+# Beyond any published model: more relations, vertices of two bodies. Has to run, may spill.
+EXOTIC = {"many_relations", "two_bodies"}
 
 
 def rows():
