@@ -37,6 +37,12 @@ def device_name(device: str) -> str:
     return found[1].strip() if found else platform.machine()
 
 
+def machine(environment: Record) -> str:
+    """What a table is of: a device and, as one name covers several generations, its vectors."""
+    vectors = environment.get("instruction_set")
+    return environment["device_name"] + (f" ({vectors})" if vectors else "")
+
+
 def slug(name: str) -> str:
     """ "Intel(R) Xeon(R) @ 2.50GHz" -> "intel-xeon-2.50ghz"."""
     name = re.sub(r"\((r|tm)\)|\bcpu\b|\bprocessor\b", " ", name.lower())
@@ -99,7 +105,7 @@ def merge(path: Path, fresh: Record) -> None:
 
 
 def default_path(record: Record, folder: Path = RESULTS) -> Path:
-    return folder / slug(record["environment"]["device_name"]) / f"{record['work']}.json"
+    return folder / slug(machine(record["environment"])) / f"{record['work']}.json"
 
 
 # Reading a record

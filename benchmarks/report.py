@@ -157,11 +157,11 @@ def _filled(header: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list,
 
 
 def load_all(folder: Path) -> dict[str, list[Record]]:
-    """Device name -> records."""
+    """Machine -> records."""
     found: dict[str, list[Record]] = {}
     for path in sorted(folder.glob("*/*.json")):
         for record in records.load(path):
-            found.setdefault(record["environment"]["device_name"], []).append(record)
+            found.setdefault(records.machine(record["environment"]), []).append(record)
     return found
 
 
