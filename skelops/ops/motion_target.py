@@ -80,7 +80,8 @@ def target(x: Tensor, segment: int, stride: int, normalise: bool) -> Tensor:
 
 def _reference(x: Tensor, segment: int, stride: int, normalise: bool) -> Tensor:
     compute = x if x.dtype == torch.float64 else x.float()
-    return target(compute, segment, stride, normalise).to(x.dtype).contiguous()
+    y = target(compute, segment, stride, normalise)
+    return y.to(x.dtype, copy=True, memory_format=torch.contiguous_format)
 
 
 def _fake(x, segment, stride, normalise):

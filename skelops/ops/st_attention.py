@@ -199,12 +199,12 @@ def _attend(
     # Finite in place of -inf: a row without keys has softmax 1 / L, then 0, never NaN.
     scores = scores.masked_fill(~kept, torch.finfo(scores.dtype).min)
     probabilities = scores.softmax(-1).masked_fill(~kept, 0)
-    out = torch.einsum("hnlm,nmhd->nlhd", probabilities, v).reshape(N, L, width // 3)
+    out = torch.einsum("hnlm,nmhd->nlhd", probabilities, v).contiguous()
     # In base 2, for the backward to read without another rounding; infinite where there is no key,
     # so that every probability made from it is 0.
     exact = scores.detach().to(torch.promote_types(scores.dtype, torch.float32))
     lse = (exact.logsumexp(-1) * math.log2(math.e)).masked_fill(~kept.any(-1), torch.inf)
-    return out, lse
+    return out.view(N, L, width // 3), lse
 
 
 def _fake(

@@ -72,7 +72,7 @@ def _reference(
     tokens = torch.cat([z, mask_token.expand(N, 1, D)], dim=1)
     rows = torch.arange(N, device=z.device)[:, None]
     y = tokens[rows, ids_restore.where(kept, K)]
-    return y + (temp[:, None] + pos).flatten(0, 1)
+    return (y + (temp[:, None] + pos).flatten(0, 1)).contiguous()
 
 
 _op = define(
