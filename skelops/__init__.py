@@ -3,6 +3,7 @@
 from skelops import _backend, graph
 from skelops._backend import use_backend
 from skelops.ops import (
+    affinity_contrastive_loss,
     bn_act_add,
     ctr_graph_conv,
     forward_dynamics,
@@ -36,6 +37,7 @@ from skelops.ops import (
 
 __version__ = "0.1.0"
 __all__ = [
+    "affinity_contrastive_loss",
     "bn_act_add",
     "ctr_graph_conv",
     "forward_dynamics",

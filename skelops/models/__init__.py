@@ -3,6 +3,7 @@
 from skelops.models._published import LoadReport, load_published, published_keys, published_state
 from skelops.models._registry import create_model, list_models, register_model
 from skelops.models.aagcn import AAGCN
+from skelops.models.aclnet import ACLNet
 from skelops.models.ctr_gcn import CTRGCN
 from skelops.models.dg_stgcn import DGSTGCN
 from skelops.models.hyper_gcn import HyperGCN
@@ -12,6 +13,7 @@ from skelops.models.st_gcn_pp import st_gcn_pp
 
 __all__ = [
     "AAGCN",
+    "ACLNet",
     "CTRGCN",
     "DGSTGCN",
     "STGCN",

@@ -176,3 +176,22 @@ class DynamicGraphConv(Packed):
         else:
             z = ops.graph_conv(f, A, transposed=True)
         return self.post(z.view(N, K * self.width, T, V))
+
+    def mean_graph(self, x: Tensor) -> Tensor:
+        """What the sample adds to A, averaged over groups and channels: x -> (N, V, V).
+
+        The graphs themselves are not materialised: they are contracted with unit vectors.
+        """
+        V = x.shape[-1]
+        p, q = joint_embeddings(x, self.weight12, self.bias12)
+        N, K, R, _ = p.shape
+        A = p.new_zeros(K, V, V)
+        if self.joint_wise:
+            scores = torch.einsum("nkcu,nkcv->nkuv", p, q)
+            A = (self.beta[0] / K) * torch.softmax(scores, dim=-2)
+        if not self.channel_wise:
+            return A.sum(-3).expand(N, V, V)
+        unit = torch.eye(V, dtype=p.dtype, device=p.device).expand(N, K, V, V)
+        mean = p.new_full((K, 1, R), 1 / (K * R))
+        z = ops.ctr_graph_conv(unit, A, p, q, self.alpha[:1], mean, transposed=True)
+        return z[:, 0]

@@ -1,5 +1,6 @@
 """Ops: drop-in functions, each with CPU, GPU and reference backends."""
 
+from skelops.ops.affinity_contrastive_loss import affinity_contrastive_loss
 from skelops.ops.bn_act_add import bn_act_add
 from skelops.ops.ctr_graph_conv import ctr_graph_conv
 from skelops.ops.forward_dynamics import forward_dynamics
@@ -30,6 +31,7 @@ from skelops.ops.temporal_mean import temporal_mean
 from skelops.ops.token_restore import token_restore
 
 __all__ = [
+    "affinity_contrastive_loss",
     "bn_act_add",
     "ctr_graph_conv",
     "forward_dynamics",
