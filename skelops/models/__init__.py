@@ -7,6 +7,7 @@ from skelops.models.aclnet import ACLNet
 from skelops.models.ctr_gcn import CTRGCN
 from skelops.models.dg_stgcn import DGSTGCN
 from skelops.models.hyper_gcn import HyperGCN
+from skelops.models.ms_clr import MSCLR, UnifiedSTGCN
 from skelops.models.psumnet import PSUMNet, PSUMNetPart
 from skelops.models.st_gcn import STGCN
 from skelops.models.st_gcn_pp import st_gcn_pp
@@ -16,11 +17,13 @@ __all__ = [
     "ACLNet",
     "CTRGCN",
     "DGSTGCN",
+    "MSCLR",
     "STGCN",
     "HyperGCN",
     "LoadReport",
     "PSUMNet",
     "PSUMNetPart",
+    "UnifiedSTGCN",
     "create_model",
     "list_models",
     "load_published",
