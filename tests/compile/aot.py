@@ -30,6 +30,11 @@ SHARED_BYTES = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 _GRAPH = dict(N=8, T=64, V=25, K=3)
 _MAMP = dict(T=120, V=25, C=3)
 CASES = {
+    "affinity_contrastive_loss": {
+        "memory": dict(N=64, K=1024, D=256, classes=120, empty=0),
+        "classes": dict(N=64, K=120, D=256, classes=120, affinity=0.1, own=False, eps=0.0),
+        "tiny": dict(N=1, K=1, D=1, empty=0),
+    },
     "graph_conv": {
         "fused": dict(**_GRAPH, C=64, D=64),
         "wide": dict(**_GRAPH, C=256, D=128, transposed=True, bias="output"),

@@ -24,6 +24,9 @@ interpreted = pytest.mark.skipif(not INTERPRETED, reason="runs in the interprete
 
 F16, F32, F64 = torch.float16, torch.float32, torch.float64
 CASES = [
+    ("affinity_contrastive_loss", F32, dict(N=5, K=1050, D=17, classes=9)),
+    ("affinity_contrastive_loss", F32, dict(N=3, K=70, classes=70, affinity=0.1, own=False)),
+    ("affinity_contrastive_loss", F16, dict(N=7, K=33, D=40, eps=0.0, layout="transposed")),
     ("graph_conv", F32, dict(N=2, C=5, D=7, T=1, V=17, K=1)),
     ("graph_conv", F32, dict(N=1, C=19, D=21, T=64, V=25, K=3, transposed=True)),
     ("graph_conv", F32, dict(N=2, C=3, D=33, T=13, V=67, K=3, bias="output")),

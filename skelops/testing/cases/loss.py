@@ -67,3 +67,47 @@ register(
     _loss("sliced", dims=dict(N=13, K=60, mix="sample", layout="sliced")),
     _loss("expanded", dims=dict(N=13, K=60, layout="expanded")),
 )
+
+
+def affinity_contrastive_loss(
+    draw, N=3, K=8, D=5, classes=3, affinity=None, temperature=0.5, margin=0.0, eps=0.0, own=False,
+    empty=0, layout="contiguous",
+):  # fmt: skip
+    def labels(count):
+        return torch.randint(classes, (count,), generator=draw.generator).to(draw.device)
+
+    label, memory_label = labels(N), labels(K)
+    memory_label[:empty] = -1
+    if own:
+        memory_label[K - N :] = label
+    near = torch.rand(classes, classes, generator=draw.generator) < (affinity or 0)
+    scale = D**-0.25
+    varied = temperature * (1 + torch.rand(N, dtype=torch.float64, generator=draw.generator))
+    return (
+        relayout(draw.normal(N, D, scale=scale), layout),
+        relayout(draw.normal(K, D, scale=scale), layout),
+        relayout(label, layout),
+        relayout(memory_label, layout),
+        None if affinity is None else near.to(draw.device),
+        varied.to(draw.norm_dtype).to(draw.device),
+        margin,
+        eps,
+        own,
+    )
+
+
+def _public_affinity(feature, memory, label, memory_label, affinity, temperature, margin, eps, own):
+    return ops.affinity_contrastive_loss(
+        feature, memory, label, memory_label, affinity, temperature, margin=margin, eps=eps, own=own
+    )
+
+
+_affinity = partial(Case, build=affinity_contrastive_loss, public=_public_affinity)
+register(
+    "affinity_contrastive_loss",
+    _affinity("queue", dims=dict(margin=0.1, eps=1e-6, own=True, empty=2), small=True),
+    _affinity("classes", dims=dict(affinity=0.5), small=True),
+    _affinity("ntu120", dims=dict(N=13, K=120, D=33, classes=120, affinity=0.2)),
+    _affinity("memory", dims=dict(N=30, K=203, D=64, classes=7, margin=0.1, own=True, eps=1e-6)),
+    _affinity("sliced", dims=dict(N=5, K=9, layout="sliced")),
+)

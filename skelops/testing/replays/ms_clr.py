@@ -124,9 +124,10 @@ def network(case: Case) -> Replay:
         model.load_state_dict(start)
         model.queue.copy_(queue)
         views = (own_joints(strong, layout), own_joints(basic, layout), own_joints(key, key_layout))
-        found = total(model(*views, layout, key_layout, mine=mine))
+        value, *terms = total(model(*views, layout, key_layout, mine=mine))
         ema = model.encoder_k.fc[2].bias.clone()
-        return [*found, model.queue[:, : len(key)].clone(), ema]
+        # Gradients are those of the loss alone.
+        return [value, *(t.detach() for t in terms), model.queue[:, : len(key)].clone(), ema]
 
     return Replay(call, model, model.published_keys)
 
