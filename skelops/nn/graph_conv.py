@@ -17,7 +17,7 @@ class GraphConv(Packed):
 
     Args:
         in_channels, out_channels: C and C'.
-        A: (K, V, V) adjacency.
+        A: (K, V, V) adjacency, or the number of subsets K if it comes with every call.
         topology: see ``Topology``.
         aggregate_first: one bias (C',) after the aggregation instead of one per subset before it.
         transposed: gather over the rows of A (PYSKL, 2s-AGCN) or, if False, over its columns.
@@ -31,17 +31,17 @@ class GraphConv(Packed):
         self,
         in_channels: int,
         out_channels: int,
-        A: Tensor,
+        A: Tensor | int,
         topology: str = "learnable",
         *,
         aggregate_first: bool = False,
         transposed: bool = True,
     ) -> None:
         super().__init__()
-        K = A.shape[0]
+        K = A if isinstance(A, int) else A.shape[0]
         self.aggregate_first = aggregate_first
         self.transposed = transposed
-        self.topology = Topology(A, topology)
+        self.topology = None if isinstance(A, int) else Topology(A, topology)
         order = (out_channels, K) if aggregate_first else (K, out_channels)
         self.weight = nn.Parameter(torch.empty(*order, in_channels))
         self.bias = nn.Parameter(torch.empty(order[:1] if aggregate_first else order))
@@ -59,6 +59,8 @@ class GraphConv(Packed):
             "conv.bias": Part("bias", (), (self.bias.numel(),)),
         }
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, A: Tensor | None = None) -> Tensor:
+        """``A``: instead of the module's own adjacency."""
+        A = self.topology() if A is None else A
         weight = self.weight.transpose(0, 1) if self.aggregate_first else self.weight
-        return ops.graph_conv(x, self.topology(), weight, self.bias, transposed=self.transposed)
+        return ops.graph_conv(x, A, weight, self.bias, transposed=self.transposed)
