@@ -7,6 +7,8 @@ from torch import Tensor
 
 from skelops import _check
 
+MEAN_ROUNDS = 100
+
 
 @torch.no_grad()
 def sphere_kmeans(
@@ -27,7 +29,7 @@ def sphere_kmeans(
     Args:
         x: (L, D) of unit length.
         centroids: (P, D) of unit length to start from, e.g. of :func:`sphere_kmeans_start`.
-        max_iter: rounds, also of the descent.
+        max_iter: rounds.
         tol: stop when the centroids move by less on average (of their angles).
         mean_tol: a mean is found when the squared gradient is at most this times D.
         generator: draws the new places of centroids without members.
@@ -55,7 +57,7 @@ def sphere_kmeans(
         count = member.sum(1)
         first = member.argmax(1)
         other = torch.randint(L, (P,), generator=generator).to(x.device)
-        centroids = _means(x, member, x[first], mean_tol, max_iter)
+        centroids = _means(x, member, x[first], mean_tol)
         centroids = torch.where((count > 0)[:, None], centroids, x[other])
         label = (x @ centroids.T).argmax(1)
         if (before * centroids).sum(1).clamp(-1, 1).acos().mean() < tol:
@@ -85,13 +87,13 @@ def sphere_kmeans_start(
     return x[torch.stack(chosen)]
 
 
-def _means(x: Tensor, member: Tensor, start: Tensor, tol: float, max_iter: int) -> Tensor:
+def _means(x: Tensor, member: Tensor, start: Tensor, tol: float) -> Tensor:
     """Intrinsic means (P, D) of the members, (P, L) of zeros and ones, of each cluster."""
     mean, count = start, member.sum(1).clamp(min=1)
     step = torch.ones_like(count)
     smallest = torch.full_like(count, torch.inf)
     descending = torch.ones_like(count, dtype=torch.bool)
-    for i in range(max_iter):
+    for i in range(MEAN_ROUNDS):
         cosine = (mean @ x.T).clamp(-1, 1)
         angle = cosine.acos()
         stretch = torch.where(angle > 1e-6, angle / angle.sin().clamp(min=1e-12), 1.0) * member
