@@ -17,7 +17,7 @@ class GraphConv(Packed):
 
     Args:
         in_channels, out_channels: C and C'.
-        A: (K, V, V) adjacency, or K where every call brings one.
+        A: (K, V, V) adjacency, or the number of subsets K if it comes with every call.
         topology: see ``Topology``.
         aggregate_first: one bias (C',) after the aggregation instead of one per subset before it.
         transposed: gather over the rows of A (PYSKL, 2s-AGCN) or, if False, over its columns.
@@ -60,7 +60,7 @@ class GraphConv(Packed):
         }
 
     def forward(self, x: Tensor, A: Tensor | None = None) -> Tensor:
-        """A takes the place of the module's own if given."""
-        weight = self.weight.transpose(0, 1) if self.aggregate_first else self.weight
+        """``A``: instead of the module's own adjacency."""
         A = self.topology() if A is None else A
+        weight = self.weight.transpose(0, 1) if self.aggregate_first else self.weight
         return ops.graph_conv(x, A, weight, self.bias, transposed=self.transposed)

@@ -2,29 +2,37 @@
 
 from skelops.ops.affinity_contrastive_loss import affinity_contrastive_loss
 from skelops.ops.bn_act_add import bn_act_add
+from skelops.ops.cmd_loss import cmd_loss
 from skelops.ops.ctr_graph_conv import ctr_graph_conv
+from skelops.ops.directional_clustering_loss import directional_clustering_loss
 from skelops.ops.forward_dynamics import forward_dynamics
 from skelops.ops.forward_kinematics import forward_kinematics
 from skelops.ops.graph_conv import graph_conv
+from skelops.ops.hallucinate_positives import Hallucinated, hallucinate_positives
 from skelops.ops.hyper_adjacency import hyper_adjacency
 from skelops.ops.hypergraph_conv import hypergraph_conv
 from skelops.ops.hypergraph_propagate import hypergraph_operator, hypergraph_propagate
+from skelops.ops.info_nce import info_nce
 from skelops.ops.inverse_dynamics import inverse_dynamics
+from skelops.ops.knn_classify import knn_classify
 from skelops.ops.lagrange_tau import lagrange_tau
 from skelops.ops.masked_cosine_loss import masked_cosine_loss
 from skelops.ops.masked_motion_loss import masked_motion_loss
 from skelops.ops.masked_patch_embed import masked_patch_embed
 from skelops.ops.mass_matrix import mass_matrix
 from skelops.ops.mixup_cross_entropy import mixup_cross_entropy
+from skelops.ops.momentum_update import momentum_update_
 from skelops.ops.motion_mask import motion_mask
 from skelops.ops.motion_target import motion_target
 from skelops.ops.ms_temporal_conv import ms_temporal_conv
 from skelops.ops.part_mask import part_mask
 from skelops.ops.point_dynamics import point_dynamics
+from skelops.ops.queue_push import queue_push_, queue_recent
 from skelops.ops.random_uniform import random_uniform
 from skelops.ops.sample_clips import sample_clips
 from skelops.ops.skeleton_streams import skeleton_streams
 from skelops.ops.slot_mask import slot_mask
+from skelops.ops.sphere_kmeans import sphere_kmeans, sphere_kmeans_start
 from skelops.ops.st_attention import st_attention
 from skelops.ops.sym_packed_matvec import sym_packed_matvec
 from skelops.ops.temporal_mean import temporal_mean
@@ -32,31 +40,42 @@ from skelops.ops.token_restore import token_restore
 
 __all__ = [
     "affinity_contrastive_loss",
+    "Hallucinated",
     "bn_act_add",
+    "cmd_loss",
     "ctr_graph_conv",
+    "directional_clustering_loss",
     "forward_dynamics",
     "forward_kinematics",
     "graph_conv",
+    "hallucinate_positives",
     "hyper_adjacency",
     "hypergraph_conv",
     "hypergraph_operator",
     "hypergraph_propagate",
+    "info_nce",
     "inverse_dynamics",
+    "knn_classify",
     "lagrange_tau",
     "masked_cosine_loss",
     "masked_motion_loss",
     "masked_patch_embed",
     "mass_matrix",
     "mixup_cross_entropy",
+    "momentum_update_",
     "motion_mask",
     "motion_target",
     "ms_temporal_conv",
     "part_mask",
     "point_dynamics",
+    "queue_push_",
+    "queue_recent",
     "random_uniform",
     "sample_clips",
     "skeleton_streams",
     "slot_mask",
+    "sphere_kmeans",
+    "sphere_kmeans_start",
     "st_attention",
     "sym_packed_matvec",
     "temporal_mean",
