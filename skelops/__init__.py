@@ -3,8 +3,8 @@
 from skelops import _backend, graph
 from skelops._backend import use_backend
 from skelops.ops import (
-    affinity_contrastive_loss,
     Hallucinated,
+    affinity_contrastive_loss,
     bn_act_add,
     cmd_loss,
     ctr_graph_conv,
@@ -48,8 +48,8 @@ from skelops.ops import (
 
 __version__ = "0.1.0"
 __all__ = [
-    "affinity_contrastive_loss",
     "Hallucinated",
+    "affinity_contrastive_loss",
     "bn_act_add",
     "cmd_loss",
     "ctr_graph_conv",

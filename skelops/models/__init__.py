@@ -15,8 +15,8 @@ from skelops.models.aclnet import ACLNet
 from skelops.models.ctr_gcn import CTRGCN
 from skelops.models.dg_stgcn import DGSTGCN
 from skelops.models.hyper_gcn import HyperGCN
-from skelops.models.ms_clr import MSCLR, UnifiedSTGCN
 from skelops.models.mamp import MAMP
+from skelops.models.ms_clr import MSCLR, UnifiedSTGCN
 from skelops.models.psumnet import PSUMNet, PSUMNetPart
 from skelops.models.st_gcn import STGCN
 from skelops.models.st_gcn_pp import st_gcn_pp
@@ -24,20 +24,20 @@ from skelops.models.stars import STARS
 
 __all__ = [
     "AAGCN",
-    "ACLNet",
     "CTRGCN",
     "DGSTGCN",
-    "MSCLR",
     "MAMP",
+    "MSCLR",
     "STARS",
     "STGCN",
+    "ACLNet",
     "HyperGCN",
     "LinearProbe",
     "LoadReport",
     "PSUMNet",
     "PSUMNetPart",
-    "UnifiedSTGCN",
     "Pretext",
+    "UnifiedSTGCN",
     "build_classifier",
     "create_model",
     "create_pretext",

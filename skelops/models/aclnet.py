@@ -162,7 +162,7 @@ class IntraClassLoss(nn.Module):
     def forward(self, graph: Tensor, label: Tensor) -> Tensor:
         """graph (N, V * V), label (N,) -> (); the oldest clips leave the queue."""
         N, size = len(label), len(self.memory)
-        if N > size:
+        if size < N:
             raise _check.fail("IntraClassLoss", f"a batch of at most memory={size} clips", N)
         feature = F.normalize(self.project(graph), dim=1)
         memory = torch.cat([self.memory[N:], feature])
@@ -242,7 +242,7 @@ class ACLNet(DGSTGCN):
         if label is None or not self.takes_labels:
             return super().forward(x)
         y, graph = self.features_and_graph(x)
-        logits = self.fc(self.dropout(self.pooled(y, x.shape[-1])))
+        logits = self.fc(self.dropout(self.mean(y, x.shape[-1])))
         with torch.autocast(x.device.type, enabled=False):
             graph = graph.to(self.intra.memory.dtype)
             losses = self.inter(graph, label, logits), self.intra(graph, label)

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from skelops import _check, ops
 from skelops.graph import Layout, get_layout
-from skelops.models._published import UNIT_KEYS, KeyPairs
+from skelops.models._published import KeyPairs
 from skelops.models._registry import register_model
+from skelops.models.hiclr import BLOCK_KEYS, HiCLRStep, reinitialise_
 from skelops.nn import GraphConv, GraphUnit, STBlock, TemporalConv, make_stages
+from skelops.nn.momentum import MomentumContrast
 from skelops.nn.simam import simam_drop
 
 # Where the published graph of a convention has its centre, if not where the layout has it.
@@ -34,14 +36,9 @@ def _convention(match: re.Match) -> str:
 
 # As in 3Dwe-ai/ms-clr.
 PUBLISHED_KEYS: KeyPairs = (
-    *UNIT_KEYS,
     (r"((?:^|\.)(?:A_|data_bn\.|edge_importance\.|fc\.))([a-z][a-z_]*\d+)\b", _convention),
-    (r"\bblocks\.(\d+)\.", r"st_gcn_networks.\1."),
-    (r"\bgcn\.bn\.", "tcn.0."),
-    (r"\btcn\.conv\.", "tcn.2."),
-    (r"\btcn\.bn\.", "tcn.3."),
-    (r"\bresidual\.conv\.", "residual.0."),
-    (r"\bresidual\.bn\.", "residual.1."),
+    (r"\bblocks\.", "st_gcn_networks."),
+    *BLOCK_KEYS,
 )
 
 
@@ -114,7 +111,7 @@ class UnifiedSTGCN(nn.Module):
         )
         self.fc = self._head(head, widths[-1], num_classes)
         self.published_keys = PUBLISHED_KEYS
-        self.apply(reset_parameters)
+        reinitialise_(self)
 
     @staticmethod
     def _block(C: int, out: int, stride: int, first: bool, dropout: float) -> STBlock:
@@ -158,25 +155,29 @@ class UnifiedSTGCN(nn.Module):
             x = block(x, A * importance[:, :joints, :joints])
         return x[..., :V]
 
-    def pooled(self, y: Tensor, num_persons: int) -> Tensor:
-        """Features (N * M, C', T', V) -> (N, C'), the mean over frames, joints and persons."""
-        return ops.temporal_mean(y).unflatten(0, (-1, num_persons)).mean((1, 3))
+    def pooled(self, x: Tensor, layout: str | None = None) -> Tensor:
+        """(N, C, T, V, M) -> (N, C'), what linear evaluation looks at."""
+        return self.mean(self.features(x, layout), x)
+
+    def mean(self, y: Tensor, x: Tensor) -> Tensor:
+        """Features (N * M, C', T', V) of x -> (N, C')."""
+        return ops.temporal_mean(y).unflatten(0, (x.shape[0], x.shape[-1])).mean((1, 3))
 
     def forward(self, x: Tensor, layout: str | None = None) -> Tensor:
         """(N, C, T, V, M) -> (N, num_classes).
 
         ``layout`` may be left out where no other one has V joints.
         """
-        return self.classify(self.pooled(self.features(x, layout), x.shape[-1]), x, layout)
+        return self.classify(self.pooled(x, layout), x, layout)
 
     def with_drop(self, x: Tensor, layout: str | None = None) -> tuple[Tensor, Tensor]:
         """As ``forward``, and what it gives without the parts that it attends to most."""
         y = self.features(x, layout)
-        return tuple(
-            self.classify(self.pooled(z, x.shape[-1]), x, layout) for z in (y, simam_drop(y))
-        )
+        whole, rest = (self.classify(self.mean(z, x), x, layout) for z in (y, simam_drop(y)))
+        return whole, rest
 
     def classify(self, y: Tensor, x: Tensor, layout: str | None = None) -> Tensor:
+        """Features (N, C') of x -> (N, num_classes)."""
         if isinstance(self.fc, nn.ModuleDict):
             return self.fc[self.layout_of(x, layout)](y)
         return self.fc(y)
@@ -192,29 +193,20 @@ def adjacency(layout: Layout) -> Tensor:
     return replace(layout, center=center).adjacency("stgcn_spatial")
 
 
-def reset_parameters(module: nn.Module) -> None:
-    """Weights N(0, 0.02), those of normalisations N(1, 0.02), biases 0, as in AimCLR and HiCLR."""
-    if isinstance(module, (nn.Conv2d, nn.Linear, GraphConv)):
-        nn.init.normal_(module.weight, 0, 0.02)
-        nn.init.zeros_(module.bias)
-    elif isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
-        nn.init.normal_(module.weight, 1, 0.02)
-        nn.init.zeros_(module.bias)
-
-
-class MSCLR(nn.Module):
+class MSCLR(MomentumContrast):
     """Momentum contrast of clips under several skeleton conventions, on AimCLR.
 
-    Two views of one skeleton are queries, one strongly augmented, and a view of a possibly other
-    skeleton is the key. A call is a step of training, see ``forward``.
+    ``step = model(strong, basic, key)``, ``step.loss.backward()``, ``model.enqueue(step.keys)``. Two
+    views of one skeleton are queries, one of them strongly augmented; the key is a view of the
+    same clips in a skeleton that may be another one. Query and key encoders start from different
+    weights, as released.
 
     Args:
-        layout, in_channels, base_channels, dropout: see ``UnifiedSTGCN``.
-        feature_dim: of the embeddings.
-        queue_size: K, a multiple of the batch.
-        momentum: of the key encoder.
-        temperature: of all logits.
-        topk: with mining, entries of the queue that each query branch adds to the positives.
+        layout, in_channels, num_persons, base_channels, dropout: see ``UnifiedSTGCN``.
+        width: D of the embedding.
+        queue_size, momentum, temperature: of the contrast.
+        mine: nearest neighbours per branch that count as positives, once ``mining`` is set (after
+            epoch 150 of 300, as published).
 
     Source: section 3; Guo et al., AimCLR, AAAI 2022.
     """
@@ -224,115 +216,59 @@ class MSCLR(nn.Module):
         layout: str | Layout | Sequence[str | Layout] = ("ntu25", "smplx42"),
         *,
         in_channels: int = 3,
+        num_persons: int = 2,
         base_channels: int = 16,
         dropout: float = 0.5,
-        feature_dim: int = 128,
+        width: int = 128,
         queue_size: int = 32768,
         momentum: float = 0.999,
         temperature: float = 0.07,
-        topk: int = 1,
+        mine: int = 1,
     ) -> None:
-        super().__init__()
-        encoder = dict(in_channels=in_channels, base_channels=base_channels, dropout=dropout)
-        self.encoder_q = UnifiedSTGCN(feature_dim, layout, head="mlp", **encoder)
-        # As published, initialised for itself.
-        self.encoder_k = UnifiedSTGCN(feature_dim, layout, head="mlp", **encoder)
-        self.encoder_k.requires_grad_(False)
-        self.momentum, self.temperature, self.topk = momentum, temperature, topk
-        queue = F.normalize(torch.randn(queue_size, feature_dim), dim=1)
-        self.register_buffer("queue", queue.T)  # (D, K) as published; in memory keys are rows
-        self.register_buffer("queue_ptr", torch.zeros(1, dtype=torch.int64))
+        query, key = (
+            UnifiedSTGCN(
+                width,
+                layout,
+                in_channels=in_channels,
+                num_persons=num_persons,
+                base_channels=base_channels,
+                dropout=dropout,
+                head="mlp",
+            )
+            for _ in range(2)
+        )
+        super().__init__(query, key, width, queue_size, momentum)
+        self.temperature, self.mine, self.mining = temperature, mine, False
         self.published_keys = PUBLISHED_KEYS
+
+    @property
+    def encoder(self) -> UnifiedSTGCN:
+        """The encoder that pre-training is for."""
+        return self.encoder_q
 
     def forward(
         self,
         strong: Tensor,
         basic: Tensor,
-        key: Tensor,
+        key_view: Tensor,
         layout: str | None = None,
         key_layout: str | None = None,
-        *,
-        mine: bool = False,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Views (N, C, T, V, M) -> losses (): contrast, and alignment of both strong branches.
-
-        The key encoder follows the other one before it looks at the key, and the keys enter the
-        queue afterwards.
-
-        Args:
-            strong, basic: views of a clip in ``layout``.
-            key: a basic view of it in ``key_layout``.
-            layout, key_layout: see ``UnifiedSTGCN.forward``.
-            mine: nearest entries of the queue are positives, too.
-        """
-        q = F.normalize(self.encoder_q(basic, layout), dim=1)
-        extreme = (F.normalize(y, dim=1) for y in self.encoder_q.with_drop(strong, layout))
-        with torch.no_grad():
-            self.follow()
-            k = F.normalize(self.encoder_k(key, key_layout), dim=1)
-        topk = self.topk if mine else 0
-        queue = self.queue.T.clone()  # the backward needs it as it is now
-        losses = aimclr_loss(q, k, tuple(extreme), queue, self.temperature, topk)
-        self.push(k)
-        return losses
-
-    @torch.no_grad()
-    def follow(self) -> None:
-        """Parameters of the key encoder follow the query encoder's; statistics are its own."""
-        ours, theirs = (list(e.parameters()) for e in (self.encoder_k, self.encoder_q))
-        torch._foreach_lerp_(ours, theirs, 1 - self.momentum)
-
-    @torch.no_grad()
-    def push(self, k: Tensor) -> None:
-        """Keys (N, D) take the places of the oldest ones."""
-        N, size = len(k), self.queue.shape[1]
-        if N > size:
-            raise _check.fail("ms_clr", f"a batch of at most queue_size={size} clips", N)
-        place = (self.queue_ptr + torch.arange(N, device=k.device)) % size
-        self.queue.T.index_copy_(0, place, k)
-        self.queue_ptr.add_(N).remainder_(size)
-
-
-def aimclr_loss(
-    q: Tensor,
-    k: Tensor,
-    extreme: Sequence[Tensor],
-    queue: Tensor,
-    temperature: float = 0.07,
-    topk: int = 0,
-) -> tuple[Tensor, ...]:
-    r"""Contrast of a query, and alignment of its strong branches with the query's distribution.
-
-    With :math:`\ell_b = [q_b \cdot k, q_b \cdot Q] / \tau` and :math:`p = softmax(\ell_q)`, which
-    is held fixed:
-
-    .. math::
-        L_q = -\frac{1}{|P|} \sum_{j \in P} \log p_j, \qquad
-        L_b = -\sum_j p_j \log softmax(\ell_b)_j
-
-    Args:
-        q, k: (N, D) unit vectors; k without gradient.
-        extreme: B branches (N, D).
-        queue: (K, D) unit vectors.
-        temperature: :math:`\tau`.
-        topk: largest entries of the queue that each of the branches adds to the positives.
-
-    Returns:
-        B + 1 losses (), means over the batch; training minimises the first plus the others' mean.
-
-    Source: Guo et al., AimCLR, AAAI 2022, eq. 3, 7 and 9.
-    """
-    branches = [q, *extreme]
-    memory = [torch.einsum("nd,kd->nk", b, queue) for b in branches]
-    logits = [
-        torch.cat([(b * k).sum(1, keepdim=True), m], 1) / temperature
-        for b, m in zip(branches, memory, strict=True)
-    ]
-    logs = [z.log_softmax(1) for z in logits]
-    positive = torch.zeros_like(logits[0])
-    positive[:, 0] = 1
-    for m in memory if topk else ():
-        positive.scatter_(1, m.topk(topk, dim=1).indices + 1, 1.0)
-    contrast = -(positive * logs[0]).sum(1) / positive.sum(1)
-    target = logs[0].detach().exp()
-    return (contrast.mean(), *(-(target * log).sum(1).mean() for log in logs[1:]))
+    ) -> HiCLRStep:
+        """Views (N, C, T, V, M) of the same clips: two queries in ``layout``, the key in
+        ``key_layout``; these may be left out where the joints tell them."""
+        queries = (
+            self.encoder_q(basic, layout),
+            *self.encoder_q.with_drop(strong, layout),
+        )
+        q = F.normalize(torch.stack(queries).float(), dim=2)
+        key = self.key(key_view, key_layout)
+        parts = ops.directional_clustering_loss(
+            q,
+            key,
+            self.bank,
+            temperature=self.temperature,
+            targets=(None, 0, 0),
+            mine=self.mine if self.mining else 0,
+        )
+        terms = dict(zip(("info_nce", "strong", "dropped"), parts.unbind(), strict=True))
+        return HiCLRStep(parts[0] + parts[1:].sum() / 2, terms, key)

@@ -117,10 +117,14 @@ class SkeletonNet(nn.Module):
         """Parts whose parameters are used in their own forward only (FSDP gathers them there)."""
         return list(self.blocks)
 
-    def pooled(self, y: Tensor, num_persons: int) -> Tensor:
-        """Features (N * M, C', T', V) -> (N, C'), the mean over frames, joints and persons."""
+    def mean(self, y: Tensor, num_persons: int) -> Tensor:
+        """Features (N * M, C', T', V) -> (N, C'), over frames, joints and persons."""
         return ops.temporal_mean(y).unflatten(0, (-1, num_persons)).mean((1, 3))
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """(N, C, T, V, M) -> (N, C'), what the head looks at."""
+        return self.mean(self.features(x), x.shape[-1])
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, T, V, M) -> logits (N, num_classes)."""
-        return self.fc(self.dropout(self.pooled(self.features(x), x.shape[-1])))
+        return self.fc(self.dropout(self.pooled(x)))

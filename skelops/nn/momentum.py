@@ -54,10 +54,13 @@ class MomentumContrast(nn.Module):
         return F.normalize(self.encoder_q(x).float(), dim=1)
 
     @torch.no_grad()
-    def key(self, x: Tensor) -> Tensor:
-        """(N, C, T, V, M) -> (N, D) of unit length, after one step of the moving average."""
+    def key(self, x: Tensor, *args) -> Tensor:
+        """(N, C, T, V, M) -> (N, D) of unit length, after one step of the moving average.
+
+        ``args``: further arguments of the encoder.
+        """
         ops.momentum_update_(self.encoder_k, self.encoder_q, self.momentum)
-        return F.normalize(self.encoder_k(x).float(), dim=1)
+        return F.normalize(self.encoder_k(x, *args).float(), dim=1)
 
     def enqueue(self, key: Tensor) -> None:
         """Write the keys of all processes over the oldest of the queue."""

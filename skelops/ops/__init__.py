@@ -42,8 +42,8 @@ from skelops.ops.temporal_mean import temporal_mean
 from skelops.ops.token_restore import token_restore
 
 __all__ = [
-    "affinity_contrastive_loss",
     "Hallucinated",
+    "affinity_contrastive_loss",
     "bn_act_add",
     "cmd_loss",
     "ctr_graph_conv",

@@ -50,7 +50,9 @@ def test_own_rows_are_neither_positive_nor_negative():
     y[0], y[1:] = 0, 1
     found = affinity_contrastive_loss(f, f, y, y, own=True)
     assert found[0] == 0
-    others = affinity_contrastive_loss(f[1:2], f[torch.arange(6) != 1], y[1:2], y[torch.arange(6) != 1])
+    others = affinity_contrastive_loss(
+        f[1:2], f[torch.arange(6) != 1], y[1:2], y[torch.arange(6) != 1]
+    )
     torch.testing.assert_close(found[1:2], others)
 
 

@@ -82,9 +82,7 @@ def _affinity_loss_fwd_kernel(
         k = k0 + tl.arange(0, BLOCK_K)
         s = tl.load(s_ptr + k, mask=k < K, other=0.0) / tau
         tl.store(s_ptr + k, s, mask=k < K)
-        _, positive, _ = _roles(
-            label_ptr, memory_label_ptr, affinity_ptr, n, k, N, K, CLASSES, OWN
-        )
+        _, positive, _ = _roles(label_ptr, memory_label_ptr, affinity_ptr, n, k, N, K, CLASSES, OWN)
         z = lse - s + margin
         e = tl.exp(-tl.abs(z))  # 0 for an infinite z, either way
         excess = tl.maximum(z, 0.0) + tl.log(1.0 + e) - margin

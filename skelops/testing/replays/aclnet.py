@@ -50,9 +50,7 @@ def block(case: Case) -> Replay:
     gcn = dynamic_unit(below(case.shapes, "gcn."), of_gcn)
     tcn = transformed_scales(below(case.shapes, "tcn."), of_tcn)
     residual = bool(options.take("residual", True))
-    module = STBlock(
-        gcn, tcn, gcn.in_channels, gcn.out_channels, tcn.stride, residual=residual
-    )
+    module = STBlock(gcn, tcn, gcn.in_channels, gcn.out_channels, tcn.stride, residual=residual)
     for part, harmless in ((options, ("cin", "cout")), (of_gcn, ()), (of_tcn, ("dropout",))):
         part.expect(**dict.fromkeys(harmless, ()))
     return Replay(module, module, UNIT_KEYS)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from skelops import ops
 from skelops.graph import get_layout
-from skelops.models.ms_clr import CONVENTIONS, MSCLR, UnifiedSTGCN, adjacency, aimclr_loss
+from skelops.models.ms_clr import CONVENTIONS, MSCLR, UnifiedSTGCN, adjacency
 from skelops.nn.simam import simam_drop
 from skelops.testing.replay import Case, NotUnderstood, Replay, replays
 from skelops.testing.replays.gcn import Options
@@ -70,13 +70,20 @@ def flexible(case: Case) -> Replay:
 @replays(REPOSITORY, "AimCLR loss")
 def loss(case: Case) -> Replay:
     options = Options(case.kwargs)
-    temperature, topk = options.take("T", 0.07), options.take("topk", 1)
-    topk = topk if options.take("nnm", False) else 0
+    temperature, mine = options.take("T", 0.07), options.take("topk", 1)
+    mine = mine if options.take("nnm", False) else 0
     options.expect(K=())
 
-    def losses(q: Tensor, k: Tensor, qe: Tensor, qed: Tensor, queue: Tensor) -> tuple[Tensor, ...]:
-        q, k, qe, qed = (F.normalize(y, dim=1) for y in (q, k, qe, qed))
-        return total(aimclr_loss(q, k, (qe, qed), queue.T, temperature, topk))
+    def losses(q: Tensor, k: Tensor, qe: Tensor, qed: Tensor, queue: Tensor) -> list[Tensor]:
+        parts = ops.directional_clustering_loss(
+            torch.stack([q, qe, qed]),
+            k,
+            queue.T.contiguous(),
+            temperature=temperature,
+            targets=(None, 0, 0),
+            mine=mine,
+        )
+        return [(parts[0] + parts[1:].sum() / 2).view(1), *parts.view(3, 1)]
 
     def gradients(*inputs: Tensor) -> dict[str, Tensor]:
         named = dict(zip(case.meta["input_names"], inputs, strict=True))
@@ -87,11 +94,6 @@ def loss(case: Case) -> Replay:
     return Replay(losses, gradients=gradients)
 
 
-def total(losses: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    contrast, *aligned = (value.view(1) for value in losses)
-    return contrast + sum(aligned) / len(aligned), contrast, *aligned
-
-
 @replays(REPOSITORY, "AimCLR")
 def network(case: Case) -> Replay:
     options = Options(case.kwargs)
@@ -99,35 +101,36 @@ def network(case: Case) -> Replay:
         return ensemble(case, options)
     layout, key_layout = (LAYOUTS[options.take(name)] for name in ("q_skeleton", "k_skeleton"))
     names = options.take("skeletons")
-    mine, topk = options.take("nnm", False), options.take("topk", 1)
     model = MSCLR(
         [LAYOUTS[name] for name in names],
         in_channels=options.take("in_channels", 3),
         base_channels=options.take("hidden_channels", 16),
         dropout=options.take("dropout", 0.5),
-        feature_dim=options.take("feature_dim", 128),
+        width=options.take("feature_dim", 128),
         queue_size=options.take("queue_size", 32768),
         momentum=options.take("momentum", 0.999),
         temperature=options.take("Temperature", 0.07),
-        topk=topk,
+        mine=options.take("topk", 1),
     )
+    model.mining = bool(options.take("nnm", False))
     options.expect(
         base_encoder=("net.st_gcn_flex.FlexModel",), pretrain=(True,), mlp=(True,), num_class=(),
         hidden_dim=(16 * model.encoder_q.blocks[0].gcn.out_channels,),
         edge_importance_weighting=(True,),
     )  # fmt: skip
-    start: dict[str, Tensor] = {}
 
     def call(strong: Tensor, basic: Tensor, key: Tensor, queue: Tensor) -> list[Tensor]:
-        if not start:
-            start.update(copy.deepcopy(model.state_dict()))
-        model.load_state_dict(start)
+        before = copy.deepcopy(model.encoder_k.state_dict())
         model.queue.copy_(queue)
         views = (own_joints(strong, layout), own_joints(basic, layout), own_joints(key, key_layout))
-        value, *terms = total(model(*views, layout, key_layout, mine=mine))
+        step = model(*views, layout, key_layout)
         ema = model.encoder_k.fc[2].bias.clone()
+        model.encoder_k.load_state_dict(before)
+        bank = model.bank.clone()
+        ops.queue_push_(bank, model.queue_ptr.clone(), step.keys)
         # Gradients are those of the loss alone.
-        return [value, *(t.detach() for t in terms), model.queue[:, : len(key)].clone(), ema]
+        terms = [term.detach().view(1) for term in step.terms.values()]
+        return [step.loss.view(1), *terms, bank[: len(key)].T, ema]
 
     return Replay(call, model, model.published_keys)
 
