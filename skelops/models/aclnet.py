@@ -56,7 +56,7 @@ class InterClassLoss(nn.Module):
         super().__init__()
         self.project = nn.Linear(graph_size, width)
         self.start, self.momentum, self.top, self.overlap = start, momentum, top, overlap
-        self.epoch, self.outdated = 0, True
+        self.epoch, self.outdated = -1, True
         C = num_classes
         for name, value in (
             ("mean", torch.randn(C, width)),
@@ -67,9 +67,10 @@ class InterClassLoss(nn.Module):
         ):
             self.register_buffer(name, value, persistent=False)
 
-    def start_epoch(self, epoch: int) -> None:
-        """Superclasses are found anew by the first batch of an epoch."""
-        self.epoch, self.outdated = epoch, True
+    def start_epoch(self, epoch: int, begun: bool = False) -> None:
+        """Superclasses are found anew by the first batch of an epoch, unless it has ``begun``."""
+        if epoch != self.epoch:
+            self.epoch, self.outdated = epoch, not begun
 
     def forward(self, graph: Tensor, label: Tensor, logits: Tensor) -> Tensor:
         """graph (N, V * V), label (N,), logits (N, C) -> ()."""
@@ -223,10 +224,10 @@ class ACLNet(DGSTGCN):
             self.intra = IntraClassLoss(size, width, memory=memory)
         self.published_keys = PUBLISHED_KEYS
 
-    def start_epoch(self, epoch: int) -> None:
-        """To be called before every epoch of a training."""
+    def start_epoch(self, epoch: int, begun: bool = False) -> None:
+        """Tell the losses the epoch, before each batch or each epoch of a training."""
         if self.takes_labels:
-            self.inter.start_epoch(epoch)
+            self.inter.start_epoch(epoch, begun)
 
     def features_and_graph(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C, T, V, M) -> features (N * M, C', T', V) and the learned graph (N, V * V)."""

@@ -196,8 +196,8 @@ def adjacency(layout: Layout) -> Tensor:
 class MSCLR(MomentumContrast):
     """Momentum contrast of clips under several skeleton conventions, on AimCLR.
 
-    ``step = model(strong, basic, key)``, ``step.loss.backward()``, ``model.enqueue(step.keys)``. Two
-    views of one skeleton are queries, one of them strongly augmented; the key is a view of the
+    ``step = model(strong, basic, key)``, ``step.loss.backward()``, ``model.enqueue(step.keys)``.
+    Two views of one skeleton are queries, one of them strongly augmented; the key is a view of the
     same clips in a skeleton that may be another one. Query and key encoders start from different
     weights, as released.
 

@@ -31,7 +31,10 @@ IDENTITY = ("model", "num_classes", "layout", "num_persons", "in_channels")
 class Recognizer(lightning.LightningModule):
     """A network (N, C, T, V, M) -> logits (N, num_classes), trained with cross-entropy.
 
-    A network that has an ``auxiliary_loss() -> ()`` (Hyper-GCN) is trained with the sum of both.
+    A network that has an ``auxiliary_loss() -> ()`` (Hyper-GCN) is trained with the sum of both. One
+    that ``takes_labels`` (ACLNet) gives logits and a further loss for (x, y), and is told the epoch
+    of every batch by ``start_epoch``; its non-persistent buffers, memories of recent batches, are kept in
+    checkpoints all the same.
 
     The defaults are the published NTU RGB+D recipe of CTR-GCN (ICCV 2021): Nesterov momentum 0.9,
     learning rate 0.1 divided by 10 at epochs 35 and 55, five warm-up epochs, weight decay 4e-4.
@@ -81,8 +84,9 @@ class Recognizer(lightning.LightningModule):
     Raises:
         ValueError: unknown schedule, optimiser or model; a ``reference_batch`` without
             ``batch_size``; ``cuda_graph`` without a GPU or with several processes; ``mix_up`` or
-            ``action_aware`` without ``class_counts`` or with a class that has none; on resuming, a
-            checkpoint of other classes or another skeleton.
+            ``action_aware`` without ``class_counts`` or with a class that has none; ``mix_up`` or
+            ``cuda_graph`` with a network that takes labels; on resuming, a checkpoint of other
+            classes or another skeleton.
     """
 
     def __init__(
@@ -136,6 +140,11 @@ class Recognizer(lightning.LightningModule):
                 **(model_kwargs or {}),
             )
         self.model = model
+        self.takes_labels = getattr(model, "takes_labels", False)
+        for option, value in (("mix_up", mix_up), ("cuda_graph", cuda_graph or None)):
+            if self.takes_labels and value is not None:
+                raise ValueError(f"Recognizer: expected no {option} with a network that takes "
+                                 f"labels, got {value}")  # fmt: skip
         self.graphed: CudaGraphed | None = None
         if mix_up is not None:
             self.mix_up = PartialMixUp(class_counts or (), layout, **mix_up)
@@ -207,13 +216,20 @@ class Recognizer(lightning.LightningModule):
     def training_step(self, batch: Sequence[Tensor], i: int) -> Tensor:
         x, y = batch[:2]
         x, a, b, mix = self._mixed(x, y, i)
-        logits = self(x) if self.graphed is None else self.graphed(x)
+        further = None
+        if self.takes_labels:
+            self.model.start_epoch(self.current_epoch)
+            logits, further = self.model(x, y)
+        else:
+            logits = self(x) if self.graphed is None else self.graphed(x)
         loss = mixup_cross_entropy(
             logits, a, b, mix,
             weight=self._class_weight(), label_smoothing=self.hparams["label_smoothing"],
         )  # fmt: skip
         if hasattr(self.model, "auxiliary_loss"):
-            loss = loss + self.model.auxiliary_loss()
+            further = self.model.auxiliary_loss()
+        if further is not None:
+            loss = loss + further
         self.train_loss.update(loss.detach(), len(y))
         self.train_top1.update(logits, y)
         self.log("loss", loss.detach(), prog_bar=True)
@@ -309,7 +325,22 @@ class Recognizer(lightning.LightningModule):
             return warm
         return warm * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
+    def _memories(self) -> dict[str, Tensor]:
+        """Buffers of a network that takes labels which its state_dict leaves out, as published."""
+        if not self.takes_labels:
+            return {}
+        kept = self.model.state_dict()
+        return {name: buffer for name, buffer in self.model.named_buffers() if name not in kept}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if memories := self._memories():
+            checkpoint["memories"] = memories
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.takes_labels and "memories" in checkpoint:
+            for name, buffer in self._memories().items():
+                buffer.copy_(checkpoint["memories"][name])
+            self.model.start_epoch(checkpoint["epoch"], begun=True)
         theirs = checkpoint.get("hyper_parameters", {})
         for name in IDENTITY:
             ours = self.hparams.get(name)
