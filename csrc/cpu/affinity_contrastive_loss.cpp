@@ -43,19 +43,31 @@ class Roles {
   void of(int64_t n, A* negative, std::vector<int64_t>& positives, A* present) const {
     positives.clear();
     const int64_t y = label_[n];
-    const bool* near = affinity_ && y >= 0 && y < classes_ ? affinity_ + y * classes_ : nullptr;
-    for (int64_t k = 0; k < entries; ++k) {
-      const int64_t other = memory_[k];
-      const bool here = y >= 0 && other >= 0, same = here && other == y;
-      const bool named = near && here && other < classes_ && near[other];
-      present[k] = here;
-      negative[k] = affinity_tensor_.has_value() ? named : here && !same;
-      if (same) positives.push_back(k);
+    if (y < 0) {
+      std::fill_n(negative, entries, A(0));
+      std::fill_n(present, entries, A(0));
+      return;
     }
-    const int64_t self = entries - rows + n;
-    if (!own_) return;
-    negative[self] = 0;
-    positives.erase(std::remove(positives.begin(), positives.end(), self), positives.end());
+    int64_t same = 0;
+    for (int64_t k = 0; k < entries; ++k) {
+      present[k] = memory_[k] >= 0;
+      negative[k] = (memory_[k] >= 0) & (memory_[k] != y);
+      same += memory_[k] == y;
+    }
+    if (affinity_tensor_.has_value()) {
+      const bool* near = y < classes_ ? affinity_ + y * classes_ : nullptr;
+      for (int64_t k = 0; k < entries; ++k) {
+        const int64_t other = memory_[k];
+        negative[k] = near && other >= 0 && other < classes_ && near[other];
+      }
+    }
+    const int64_t self = own_ ? entries - rows + n : -1;
+    if (own_) negative[self] = 0;
+    for (int64_t k = 0; same > 0; ++k) {
+      if (memory_[k] != y) continue;
+      if (k != self) positives.push_back(k);
+      --same;
+    }
   }
 
  private:
@@ -121,21 +133,17 @@ std::tuple<Tensor, Tensor, Tensor> forward(const Tensor& feature, const Tensor& 
          notes = new_tensor<A>(feature, {3, N});
   const Parameter<A> f(feature), m(memory);
   const std::vector<A> tau = parameter<A>(temperature);
-  const Scratch<A> columns(D * K);
-  transpose(m.data(), K, D, columns.get());
   const A delta = static_cast<A>(margin);
+  // The features are fewer than the memory: scores are computed, and then turned, by its blocks.
+  const Scratch<A> columns(D * N);
+  transpose(f.data(), N, D, columns.get());
+  parallel_rows(K, [&](int64_t begin, int64_t end) {
+    const int64_t count = end - begin;
+    const Scratch<A> block(count * N);
+    multiply(Product<A>{count, N, D, m.data() + begin * D, D, 1, columns.get(), N, block.get(), N});
+    transpose(block.get(), count, N, N, data<A>(scores) + begin, K);
+  });
   parallel_rows(N, [&](int64_t begin, int64_t end) {
-    Product<A> product{end - begin,
-                       K,
-                       D,
-                       f.data() + begin * D,
-                       D,
-                       1,
-                       columns.get(),
-                       K,
-                       data<A>(scores) + begin * K,
-                       K};
-    multiply(product);
     const Scratch<A> negative(K), present(K);
     std::vector<int64_t> positives;
     for (int64_t n = begin; n < end; ++n) {
