@@ -1,29 +1,47 @@
 """Thin models of published methods, and their checkpoints."""
 
+from skelops.models._pretext import (
+    LinearProbe,
+    Pretext,
+    build_classifier,
+    create_pretext,
+    list_pretexts,
+    register_pretext,
+)
 from skelops.models._published import LoadReport, load_published, published_keys, published_state
 from skelops.models._registry import create_model, list_models, register_model
 from skelops.models.aagcn import AAGCN
 from skelops.models.ctr_gcn import CTRGCN
 from skelops.models.dg_stgcn import DGSTGCN
 from skelops.models.hyper_gcn import HyperGCN
+from skelops.models.mamp import MAMP
 from skelops.models.psumnet import PSUMNet, PSUMNetPart
 from skelops.models.st_gcn import STGCN
 from skelops.models.st_gcn_pp import st_gcn_pp
+from skelops.models.stars import STARS
 
 __all__ = [
     "AAGCN",
     "CTRGCN",
     "DGSTGCN",
+    "MAMP",
+    "STARS",
     "STGCN",
     "HyperGCN",
+    "LinearProbe",
     "LoadReport",
     "PSUMNet",
     "PSUMNetPart",
+    "Pretext",
+    "build_classifier",
     "create_model",
+    "create_pretext",
     "list_models",
+    "list_pretexts",
     "load_published",
     "published_keys",
     "published_state",
     "register_model",
+    "register_pretext",
     "st_gcn_pp",
 ]

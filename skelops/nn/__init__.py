@@ -16,11 +16,13 @@ from skelops.nn.packed import Packed, Part, kaiming_, published_parts
 from skelops.nn.st_attention import STAttention
 from skelops.nn.temporal_conv import MultiScaleTemporalConv, TemporalConv
 from skelops.nn.topology import Topology
+from skelops.nn.transformer import DropPath, TransformerBlock
 
 __all__ = [
     "AdaptiveGraphConv",
     "AdaptiveHypergraphConv",
     "CTRGraphConv",
+    "DropPath",
     "DynamicGraphConv",
     "Gates",
     "GraphConv",
@@ -36,6 +38,7 @@ __all__ = [
     "TemporalConv",
     "TemporalUnit",
     "Topology",
+    "TransformerBlock",
     "bn_act_add",
     "divergence_loss",
     "kaiming_",

@@ -14,6 +14,7 @@ from skelops.ops.hypergraph_propagate import hypergraph_operator, hypergraph_pro
 from skelops.ops.info_nce import info_nce
 from skelops.ops.inverse_dynamics import inverse_dynamics
 from skelops.ops.knn_classify import knn_classify
+from skelops.ops.knn_vote import knn_vote
 from skelops.ops.lagrange_tau import lagrange_tau
 from skelops.ops.masked_cosine_loss import masked_cosine_loss
 from skelops.ops.masked_motion_loss import masked_motion_loss
@@ -24,6 +25,8 @@ from skelops.ops.momentum_update import momentum_update_
 from skelops.ops.motion_mask import motion_mask
 from skelops.ops.motion_target import motion_target
 from skelops.ops.ms_temporal_conv import ms_temporal_conv
+from skelops.ops.nn_contrastive_loss import nn_contrastive_loss
+from skelops.ops.nn_lookup import nn_lookup
 from skelops.ops.part_mask import part_mask
 from skelops.ops.point_dynamics import point_dynamics
 from skelops.ops.queue_push import queue_push_, queue_recent
@@ -54,6 +57,7 @@ __all__ = [
     "info_nce",
     "inverse_dynamics",
     "knn_classify",
+    "knn_vote",
     "lagrange_tau",
     "masked_cosine_loss",
     "masked_motion_loss",
@@ -64,6 +68,8 @@ __all__ = [
     "motion_mask",
     "motion_target",
     "ms_temporal_conv",
+    "nn_contrastive_loss",
+    "nn_lookup",
     "part_mask",
     "point_dynamics",
     "queue_push_",

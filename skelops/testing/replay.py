@@ -114,6 +114,8 @@ class Replay:
         data: floating inputs that carry no gradient here, such as masks; it is not compared.
         gradients: the case's inputs, in order -> what the case has under ``gradin``, for losses
             other than the sum of probed outputs.
+        vanishing: published keys of shifts and scales that a normalisation over the batch takes
+            away, whose true gradient is 0: it only has to be below ``NORM_FLOOR`` of the largest.
     """
 
     call: Callable[..., Tensor | tuple[Tensor, ...]]
@@ -122,6 +124,7 @@ class Replay:
     own: Sequence[str] = ()
     data: Sequence[str] = ()
     gradients: Callable[..., Mapping[str, Tensor]] | None = None
+    vanishing: Sequence[str] = ()
 
 
 def replays(repository: str, kind: str, file: str = "") -> Callable:
@@ -232,7 +235,8 @@ def run(case: Case, device: str = "cpu", dtype: torch.dtype = torch.float32) -> 
             for name, y in zip(names, outputs(training=True), strict=True)
         )
         loss.backward()
-        errors |= norm_errors(case, parts, module) | input_errors(case, inputs, replay.data)
+        errors |= norm_errors(case, parts, module, replay.vanishing)
+        errors |= input_errors(case, inputs, replay.data)
     worst = max(errors, key=lambda key: errors[key] if errors[key] == errors[key] else np.inf)
     noted = max(case.noted("grad_l2"), case.noted("gradin"))
     return Result(
@@ -253,7 +257,9 @@ def relative(found: Tensor, expected: np.ndarray) -> float:
     return float(difference.max(initial=0.0) / (np.abs(expected).max(initial=0.0) or 1.0))
 
 
-def norm_errors(case: Case, parts: Mapping, module: nn.Module | None) -> dict[str, float]:
+def norm_errors(
+    case: Case, parts: Mapping, module: nn.Module | None, vanishing: Sequence[str] = ()
+) -> dict[str, float]:
     """Relative errors of the gradients' norms, by published key."""
     if module is None or "grad_key" not in case.arrays:
         return {}
@@ -264,6 +270,9 @@ def norm_errors(case: Case, parts: Mapping, module: nn.Module | None) -> dict[st
     for key, norm in expected.items():
         gradient = gradients.get(parts[key].source)
         found = 0.0 if gradient is None else parts[key].of(gradient).double().norm().item()
+        if key in vanishing:
+            errors[key] = 0.0 if max(found, norm) < floor else float("inf")
+            continue
         errors[key] = abs(found - norm) / max(norm, floor)
     return errors
 
