@@ -151,7 +151,7 @@ class MAMP(Pretext):
         **encoder,
     ) -> None:
         super().__init__()
-        if not 1 <= decoder_depth:
+        if not decoder_depth >= 1:
             raise _check.fail("MAMP", "decoder_depth >= 1", decoder_depth)
         sizes = {"in_channels": in_channels, "segment": segment, "width": width, "depth": depth}
         self.encoder = MAMPEncoder(layout, num_frames, **sizes, heads=heads, **encoder)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skelops import _check, ops
-from skelops.graph import Layout, get_layout
+from skelops.graph import Layout, conversion, get_layout
+from skelops.models._pretext import Pretext, register_pretext
 from skelops.models._published import KeyPairs
 from skelops.models._registry import register_model
 from skelops.models.hiclr import BLOCK_KEYS, HiCLRStep, reinitialise_
@@ -109,6 +111,7 @@ class UnifiedSTGCN(nn.Module):
             self._block(C, out, stride, i == 0, dropout)
             for i, (C, (out, stride)) in enumerate(zip(widths, stages, strict=False))
         )
+        self.out_features = widths[-1]
         self.fc = self._head(head, widths[-1], num_classes)
         self.published_keys = PUBLISHED_KEYS
         reinitialise_(self)
@@ -193,7 +196,22 @@ def adjacency(layout: Layout) -> Tensor:
     return replace(layout, center=center).adjacency("stgcn_spatial")
 
 
-class MSCLR(MomentumContrast):
+class Pooled(nn.Module):
+    """What linear probes and neighbours look at: features of clips in one layout.
+
+    Shape: (N, C, T, V, M) -> (N, ``num_features``).
+    """
+
+    def __init__(self, network: UnifiedSTGCN, layout: str) -> None:
+        super().__init__()
+        self.network, self.layout, self.num_features = network, layout, network.out_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network.pooled(x, self.layout)
+
+
+@register_pretext("ms_clr")
+class MSCLR(MomentumContrast, Pretext):
     """Momentum contrast of clips under several skeleton conventions, on AimCLR.
 
     ``step = model(strong, basic, key)``, ``step.loss.backward()``, ``model.enqueue(step.keys)``.
@@ -201,8 +219,14 @@ class MSCLR(MomentumContrast):
     same clips in a skeleton that may be another one. Query and key encoders start from different
     weights, as released.
 
+    ``loss`` does all that from clips of one layout, which it converts: the published skeletons are
+    those that a pose network found in the images under each convention.
+
     Args:
-        layout, in_channels, num_persons, base_channels, dropout: see ``UnifiedSTGCN``.
+        layout: of the clips.
+        skeletons: layouts to convert them to, see ``skelops.graph.conversion``; none for AimCLR.
+        num_frames: of the clips, any.
+        in_channels, num_persons, base_channels, dropout: see ``UnifiedSTGCN``.
         width: D of the embedding.
         queue_size, momentum, temperature: of the contrast.
         mine: nearest neighbours per branch that count as positives, once ``mining`` is set (after
@@ -213,8 +237,10 @@ class MSCLR(MomentumContrast):
 
     def __init__(
         self,
-        layout: str | Layout | Sequence[str | Layout] = ("ntu25", "smplx42"),
+        layout: str | Layout = "ntu25",
+        skeletons: Sequence[str | Layout] = ("smpl24",),
         *,
+        num_frames: int = 50,
         in_channels: int = 3,
         num_persons: int = 2,
         base_channels: int = 16,
@@ -228,7 +254,7 @@ class MSCLR(MomentumContrast):
         query, key = (
             UnifiedSTGCN(
                 width,
-                layout,
+                [layout, *skeletons],
                 in_channels=in_channels,
                 num_persons=num_persons,
                 base_channels=base_channels,
@@ -239,12 +265,20 @@ class MSCLR(MomentumContrast):
         )
         super().__init__(query, key, width, queue_size, momentum)
         self.temperature, self.mine, self.mining = temperature, mine, False
+        self.layouts = tuple(query.layouts)
         self.published_keys = PUBLISHED_KEYS
 
     @property
-    def encoder(self) -> UnifiedSTGCN:
-        """The encoder that pre-training is for."""
-        return self.encoder_q
+    def encoder(self) -> Pooled:
+        """The encoder that pre-training is for, as it sees clips of the first layout."""
+        return Pooled(self.encoder_q, self.layouts[0])
+
+    def converted(self, x: Tensor, layout: str) -> Tensor:
+        """(N, C, T, V, M) of the first layout -> (N, C, T, V', M) of another one."""
+        own, other = (self.encoder_q.layouts[name] for name in (self.layouts[0], layout))
+        if own is other:
+            return x
+        return torch.einsum("nctvm,wv->nctwm", x, conversion_matrix(own, other, x.dtype, x.device))
 
     def forward(
         self,
@@ -253,22 +287,62 @@ class MSCLR(MomentumContrast):
         key_view: Tensor,
         layout: str | None = None,
         key_layout: str | None = None,
+        bank: Tensor | None = None,
     ) -> HiCLRStep:
         """Views (N, C, T, V, M) of the same clips: two queries in ``layout``, the key in
-        ``key_layout``; these may be left out where the joints tell them."""
-        queries = (
-            self.encoder_q(basic, layout),
-            *self.encoder_q.with_drop(strong, layout),
-        )
-        q = F.normalize(torch.stack(queries).float(), dim=2)
+        ``key_layout``; these may be left out where the joints tell them. ``bank`` (K, D) instead of
+        the queue."""
+        queries = (self.encoder_q(basic, layout), *self.encoder_q.with_drop(strong, layout))
         key = self.key(key_view, key_layout)
         parts = ops.directional_clustering_loss(
-            q,
+            torch.stack(queries).float(),
             key,
-            self.bank,
+            self.bank if bank is None else bank,
             temperature=self.temperature,
             targets=(None, 0, 0),
             mine=self.mine if self.mining else 0,
         )
         terms = dict(zip(("info_nce", "strong", "dropped"), parts.unbind(), strict=True))
         return HiCLRStep(parts[0] + parts[1:].sum() / 2, terms, key)
+
+    def loss(self, x: Tensor, clip: Tensor) -> Tensor:
+        """Views (N, 3, C, T, V, M) of clips, strong, basic and key -> (); the keys enter the queue.
+
+        The layouts of queries and key are drawn independently, for a whole batch, from torch's
+        random numbers on the CPU: processes with the same seed draw alike.
+        """
+        if x.dim() != 6 or x.shape[1] != 3:
+            expected = "x of shape (N, views, C, T, V, M) with views=3"
+            raise _check.fail("ms_clr", expected, _check.shape_text(x.shape))
+        layout, key_layout = (
+            self.layouts[i] for i in torch.randint(len(self.layouts), (2,)).tolist()
+        )
+        strong, basic, key = x.unbind(1)
+        step = self(
+            self.converted(strong, layout),
+            self.converted(basic, layout),
+            self.converted(key, key_layout),
+            layout,
+            key_layout,
+            bank=self.bank.clone(),  # the backward needs it as it is now
+        )
+        self.enqueue(step.keys)
+        # Every parameter has a gradient in every step, as DDP expects.
+        others = [
+            parameter.sum()
+            for name in self.layouts
+            if name != layout
+            for part in (self.encoder_q.data_bn[name], self.encoder_q.edge_importance[name])
+            for parameter in part.parameters()
+        ]
+        return step.loss + 0 * sum(others)
+
+
+@cache
+def conversion_matrix(
+    source: Layout, target: Layout, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """(V_target, V_source): rows of weights, see ``skelops.graph.conversion``."""
+    index, weight = conversion(source, target)
+    matrix = torch.zeros(target.num_joints, source.num_joints)
+    return matrix.scatter_add_(1, index, weight).to(device, dtype)

@@ -123,7 +123,7 @@ class STARS(Pretext):
                 nn.init.normal_(part.weight, 1, 0.02)
         nn.init.zeros_(self.predictor[3].bias)
         self.encoder.requires_grad_(tuned == depth)
-        if 0 < tuned:
+        if tuned > 0:
             for part in (*self.encoder.blocks[depth - tuned :], self.encoder.norm):
                 part.requires_grad_()
 

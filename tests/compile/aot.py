@@ -97,6 +97,11 @@ CASES = {
         "two_bodies": dict(N=8, K=8, D=64, W=53, topk=9, rows=50),
         "tiny": dict(N=1, K=1, D=1, W=1, topk=1),
     },
+    "info_nce": {
+        "queue": dict(N=64, R=3, D=128, K=32768, top=1),
+        "wide": dict(N=64, D=256, K=1029),
+        "tiny": dict(N=1, D=1, K=1, key=False),
+    },
     "mixup_cross_entropy": {
         "ntu120": dict(N=64, K=120),
         "kinetics": dict(N=4096, K=400, mix="sample"),

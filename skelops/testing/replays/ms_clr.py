@@ -101,8 +101,10 @@ def network(case: Case) -> Replay:
         return ensemble(case, options)
     layout, key_layout = (LAYOUTS[options.take(name)] for name in ("q_skeleton", "k_skeleton"))
     names = options.take("skeletons")
+    first, *others = (LAYOUTS[name] for name in names)
     model = MSCLR(
-        [LAYOUTS[name] for name in names],
+        first,
+        others,
         in_channels=options.take("in_channels", 3),
         base_channels=options.take("hidden_channels", 16),
         dropout=options.take("dropout", 0.5),

@@ -87,7 +87,9 @@ def network(case: Case) -> Replay:
             found |= {"predict": predict, "project": project}
         return [found.get(name, loss.new_zeros(())) for name in case.meta["output_names"]]
 
-    before_norm = ["encoder_student.norm.bias", "encoder_student.head.projector.0.bias"]
+    # Scale and shift in front of a normalisation, which takes them away.
+    before_norm = [f"encoder_student.norm.{name}" for name in ("weight", "bias")]
+    before_norm.append("encoder_student.head.projector.0.bias")
     return Replay(call, model, model.published_keys, data=("queue",), vanishing=before_norm)
 
 

@@ -1,0 +1,239 @@
+"""Contrastive ops: bad input, and what only the mathematics knows."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import skelops
+from skelops import ops
+
+
+def unit(*shape, seed=0):
+    return F.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+# ---- info_nce -----------------------------------------------------------------------------------
+
+
+def plain(q, key, bank, tau=0.07):
+    return torch.cat([(q * key).sum(-1, keepdim=True), q @ bank.T], -1) / tau
+
+
+def test_a_queue():
+    q, key, bank = unit(5, 16), unit(5, 16, seed=1), unit(64, 16, seed=2)
+    label = torch.zeros(5, dtype=torch.long)
+    expected = F.cross_entropy(plain(q, key, bank), label, reduction="none")
+    torch.testing.assert_close(ops.info_nce(3 * q, 2 * key, bank), expected)
+
+
+def test_keys_of_the_batch_get_a_gradient():
+    q, key = unit(6, 16).requires_grad_(), unit(6, 16, seed=1).requires_grad_()
+    same = torch.arange(6)[:, None]
+    found = ops.info_nce(q, None, key, positives=same, temperature=0.2, normalize=False).mean()
+    expected = F.cross_entropy(q @ key.T / 0.2, same[:, 0])
+    torch.testing.assert_close(found, expected)
+    for a, b in zip(
+        torch.autograd.grad(found, (q, key)), torch.autograd.grad(expected, (q, key)), strict=True
+    ):
+        torch.testing.assert_close(a, b)
+
+
+def test_weighted_positives_are_a_soft_target():
+    q, bank = unit(4, 8).requires_grad_(), unit(9, 8, seed=2)
+    rows = torch.tensor([[0, 3, -1], [1, -1, -1], [2, 5, 8], [-1, 4, -1]])
+    weights = torch.rand(4, 3, generator=torch.Generator().manual_seed(3))
+    share = (weights * (rows >= 0)) / (weights * (rows >= 0)).sum(1, keepdim=True)
+    target = torch.zeros(4, 9).scatter_add(1, rows.clamp(min=0), share)
+    expected = -(target * (q @ bank.T / 0.1).log_softmax(1)).sum(1)
+    found = ops.info_nce(q, None, bank, positives=rows, weights=weights, temperature=0.1)
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_temperature_per_row_has_a_gradient():
+    q, key, bank = unit(4, 8), unit(4, 8, seed=1), unit(9, 8, seed=2)
+    tau = torch.tensor([0.1, 0.2, 0.5, 1.0], requires_grad=True)
+    other = tau.detach().clone().requires_grad_()
+    found = ops.info_nce(q, key, bank, temperature=tau)
+    expected = -plain(q, key, bank, other[:, None]).log_softmax(1)[:, 0]
+    torch.testing.assert_close(found, expected)
+    found.sum().backward()
+    expected.sum().backward()
+    torch.testing.assert_close(tau.grad, other.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("mine", [1, 3])
+def test_mined_positives_count_once(mine):
+    q, key, bank = unit(2, 7, 8), unit(7, 8, seed=1), unit(40, 8, seed=2)
+    logits = plain(q, key, bank)
+    target = torch.zeros(7, 41)
+    target[:, 0] = 1
+    for z in logits:
+        target.scatter_(1, z[:, 1:].topk(mine, 1).indices + 1, 1)
+    target /= target.sum(1, keepdim=True)
+    expected = -(target * logits.log_softmax(-1)).sum(-1)
+    torch.testing.assert_close(ops.info_nce(q, key, bank, mine=mine), expected)
+
+
+def test_a_queue_in_half_precision():
+    q, key, bank = unit(4, 8), unit(4, 8, seed=1), unit(300, 8, seed=2).half()
+    expected = ops.info_nce(q, key, bank.float())
+    torch.testing.assert_close(ops.info_nce(q, key, bank), expected)
+
+
+def test_large_similarities_do_not_overflow():
+    q = 100 * unit(3, 8)
+    found = ops.info_nce(q, q, q, temperature=0.01, normalize=False)
+    assert found.isfinite().all() and (found >= 0).all()
+
+
+def test_zero_features_are_orthogonal_to_all():
+    found = ops.info_nce(torch.zeros(2, 8), unit(2, 8), unit(9, 8))
+    torch.testing.assert_close(found, torch.full((2,), math.log(10)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"bank": torch.zeros(0, 8)}, "a bank of at least one key"),
+        ({"key": None}, "a key, positives or mine"),
+        ({"key": torch.zeros(3, 8)}, "key of shape"),
+        ({"temperature": 0.0}, "temperature > 0"),
+        ({"mine": 10}, "mine in 0..9"),
+        ({"targets": [0, 1]}, "1 targets"),
+        ({"weights": torch.ones(2, 1)}, "weights together with positives"),
+        ({"positives": torch.zeros(3, 1, dtype=torch.int64)}, "positives of shape"),
+    ],
+)
+def test_bad_values(changes, message):
+    given = {"q": unit(2, 8), "key": unit(2, 8), "bank": unit(9, 8)} | changes
+    with pytest.raises(ValueError, match=message):
+        ops.info_nce(**given)
+
+
+def test_bad_dtypes():
+    with pytest.raises(TypeError, match=r"bank of dtype torch.float32 or a half one"):
+        ops.info_nce(unit(2, 8), unit(2, 8), unit(9, 8).double())
+    with pytest.raises(TypeError, match=r"positives of dtype torch.int64"):
+        ops.info_nce(unit(2, 8), None, unit(9, 8), positives=torch.zeros(2, 1))
+
+
+# ---- Positives and prototypes -------------------------------------------------------------------
+
+
+def test_hallucinated_positives_lie_on_the_geodesic():
+    k, P = unit(6, 32), unit(5, 32, seed=1)
+    pick = torch.randint(4, (6, 9))
+    found = ops.hallucinate_positives(unit(6, 32, seed=2), k, P, pick, torch.rand(6, 9))
+    z = found.vectors(k, P)
+    torch.testing.assert_close(z.norm(dim=2), torch.ones(6, 9))
+    angle = torch.arccos((z * k[:, None]).sum(2)) + torch.arccos((z * P[found.prototype]).sum(2))
+    torch.testing.assert_close(angle, (k[:, None] * P[found.prototype]).sum(2).arccos())
+
+
+def test_at_the_edge_both_prototypes_are_as_close():
+    k, P = unit(6, 32), unit(2, 32, seed=1)
+    pick = torch.zeros(6, 1, dtype=torch.int64)
+    z = ops.hallucinate_positives(k, k, P, pick, torch.zeros(6, 1)).vectors(k, P)
+    torch.testing.assert_close(z[:, 0] @ P[0], z[:, 0] @ P[1], rtol=0, atol=1e-5)
+
+
+def test_a_key_on_a_prototype_gives_no_nan():
+    P = unit(3, 16)
+    pick = torch.tensor([[0, 1]] * 3)
+    found = ops.hallucinate_positives(P, P, P, pick, torch.full((3, 2), 0.5))
+    assert found.similarity.isfinite().all() and found.mix.isfinite().all()
+    opposite = torch.stack([P[0], -P[0]])
+    pick = torch.zeros(3, 1, dtype=torch.int64)
+    found = ops.hallucinate_positives(P, P, opposite, pick, torch.zeros(3, 1))
+    assert found.similarity.isfinite().all()
+
+
+def test_kmeans_finds_separate_clusters():
+    centres = unit(4, 24)
+    x = F.normalize(centres.repeat(30, 1) + 0.02 * torch.randn(120, 24), dim=1)
+    start = ops.sphere_kmeans_start(x, 4, generator=torch.Generator().manual_seed(0))
+    found, label = ops.sphere_kmeans(x, start)
+    assert (found @ centres.T).max(0).values.min() > 0.99
+    assert len(set(label[:4].tolist())) == 4 and torch.equal(label[:4].repeat(30), label)
+
+
+def test_kmeans_with_more_centroids_than_directions():
+    x = unit(1, 8).expand(6, 8)
+    found, _ = ops.sphere_kmeans(x, x[:3])
+    torch.testing.assert_close(found, x[:3])
+    with pytest.raises(ValueError, match="1 to L=6 centroids"):
+        ops.sphere_kmeans(x, unit(7, 8))
+
+
+# ---- Distillation -------------------------------------------------------------------------------
+
+
+def test_distillation_of_all_rows_is_the_divergence_of_softmaxes():
+    q, k = unit(2, 4, 8), unit(2, 4, 8, seed=1)
+    queue = unit(2, 32, 8, seed=2)
+    found = ops.cmd_loss(q, k, queue, top=32)
+    expected = sum(
+        F.kl_div(
+            (q[b] @ queue[b].T / 0.1).log_softmax(1), (k[a] @ queue[a].T / 0.05).softmax(1),
+            reduction="batchmean",
+        )
+        for a, b in ((0, 1), (1, 0))
+    )  # fmt: skip
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("top", [0, 33])
+def test_distillation_of_too_many_rows(top):
+    with pytest.raises(ValueError, match="top in 1..32"):
+        ops.cmd_loss(unit(2, 4, 8), unit(2, 4, 8), unit(2, 32, 8), top=top)
+
+
+# ---- Queue, momentum, neighbours ----------------------------------------------------------------
+
+
+def test_a_queue_wraps_around():
+    queue, pointer = torch.zeros(5, 1), torch.tensor([3])
+    skelops.queue_push_(queue, pointer, torch.tensor([[1.0], [2.0], [3.0]]))
+    assert queue[:, 0].tolist() == [3, 0, 0, 1, 2] and pointer.item() == 1
+    assert skelops.queue_recent(queue, pointer, 3)[:, 0].tolist() == [1, 2, 3]
+    with pytest.raises(ValueError, match="at most K=5 keys, got 6"):
+        skelops.queue_push_(queue, pointer, torch.zeros(6, 1))
+    with pytest.raises(TypeError, match=r"pointer of dtype torch.int64"):
+        skelops.queue_push_(queue, pointer.float(), torch.zeros(1, 1))
+
+
+def test_momentum():
+    a, b = nn.Linear(2, 2), nn.Linear(2, 2)
+    expected = 0.9 * a.weight.detach() + 0.1 * b.weight.detach()
+    skelops.momentum_update_(a, b, 0.9)
+    torch.testing.assert_close(a.weight.detach(), expected)
+    with pytest.raises(ValueError, match="parameters of the same shapes"):
+        skelops.momentum_update_(a, nn.Linear(2, 3))
+    with pytest.raises(ValueError, match=r"momentum in \[0, 1\]"):
+        skelops.momentum_update_(a, b, 1.5)
+
+
+@pytest.mark.parametrize("k", [1, 5])
+def test_neighbours_in_tiles(k, monkeypatch):
+    test, train = torch.randn(23, 8), torch.randn(101, 8)
+    label = torch.randint(4, (101,))
+    near = (F.normalize(test, dim=1) @ F.normalize(train, dim=1).T).topk(k).indices
+    votes = F.one_hot(label[near], 4).sum(1)
+    module = __import__("sys").modules["skelops.ops.knn_classify"]
+    monkeypatch.setattr(module, "TEST_ROWS", 7)
+    monkeypatch.setattr(module, "TRAIN_ROWS", 10)
+    assert torch.equal(skelops.knn_classify(test, train, label, k), votes.argmax(1))
+
+
+def test_neighbours_that_are_not_there():
+    x, label = torch.randn(3, 4), torch.tensor([0, 1, 5])
+    with pytest.raises(ValueError, match=r"k in 1..3, got 4"):
+        skelops.knn_classify(x, x, label, 4)
+    with pytest.raises(ValueError, match=r"labels in 0..4, got 0..5"):
+        skelops.knn_classify(x, x, label, 1, num_classes=5)
+    assert skelops.knn_classify(x[:0], x, label).shape == (0,)
