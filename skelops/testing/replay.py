@@ -17,7 +17,7 @@ import pkgutil
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -37,9 +37,13 @@ NOTED_ERRORS = 5
 # normalisation has a gradient of rounding errors only.
 NORM_FLOOR = 1e-3
 # In single precision an activation may fall on the other side of a rectifier's edge, or another
-# frame win a maximum, which moves the gradients of a whole network by this much at most. Such a
-# network has to agree within tolerance in double precision.
-KINK = 0.05
+# frame win a maximum, which moves the gradients of a whole network. Such a network has to agree
+# within tolerance in double precision.
+# Deep networks on a handful of clips may differ there, too, from what was recorded in single
+# precision: inputs that move by this much then say how far rounding moves gradients.
+JITTER = 1e-6
+JITTERED_RUNS = 4
+WITHIN_SPREADS = 3
 
 ANY = ""  # kind of a case whose class is a description
 
@@ -173,24 +177,23 @@ class Result:
     output_tolerance: float
     gradient_tolerance: float
     worst: str = ""
+    gradients: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
         # Written so that NaN fails.
         return self.output <= self.output_tolerance and self.gradient <= self.gradient_tolerance
 
-    @property
-    def on_a_kink(self) -> bool:
-        """Right outputs, and gradients that may differ by an activation on its edge only."""
-        return self.output <= self.output_tolerance and self.gradient <= KINK
-
     def describe(self) -> str:
         gradients = f"{self.gradient:.1e} (<= {self.gradient_tolerance:.0e})"
         return f"outputs {self.output:.1e} (<= {self.output_tolerance:.0e}) gradients {gradients}"
 
 
-def run(case: Case, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Result:
-    """Replay a case on a device, on the backend in force."""
+def run(
+    case: Case, device: str = "cpu", dtype: torch.dtype = torch.float32, jitter: int = 0
+) -> Result:
+    """Replay a case on a device, on the backend in force; ``jitter``, if not 0, is a seed by which
+    the inputs move a little, see ``JITTER``."""
     replay = find(case)
     module = replay.module
     parts = {}
@@ -208,6 +211,12 @@ def run(case: Case, device: str = "cpu", dtype: torch.dtype = torch.float32) -> 
     given = case.group("in")
     inputs = [torch.from_numpy(given[name]).to(device) for name in case.meta["input_names"]]
     inputs = [x.to(dtype) if x.dtype == torch.float32 else x for x in inputs]
+    if jitter:
+        generator = torch.Generator().manual_seed(jitter)
+        noise = (JITTER * torch.randn(x.shape, generator=generator).to(x) for x in inputs)
+        inputs = [
+            x * (1 + n) if x.is_floating_point() else x for x, n in zip(inputs, noise, strict=True)
+        ]
 
     def outputs(training: bool) -> list[Tensor]:
         if module is not None:
@@ -221,7 +230,7 @@ def run(case: Case, device: str = "cpu", dtype: torch.dtype = torch.float32) -> 
     expected = case.group("out")
     output_error = max(relative(found[name], expected[name]) for name in names)
 
-    errors = {"": 0.0}
+    errors, gradients = {"": 0.0}, {}
     if replay.gradients is not None:
         for name, gradient in replay.gradients(*inputs).items():
             errors[f"gradin.{name}"] = relative(gradient, case.arrays[f"gradin.{name}"])
@@ -237,6 +246,7 @@ def run(case: Case, device: str = "cpu", dtype: torch.dtype = torch.float32) -> 
         loss.backward()
         errors |= norm_errors(case, parts, module, replay.vanishing)
         errors |= input_errors(case, inputs, replay.data)
+        gradients = gradients_by_name(case, parts, module, inputs)
     worst = max(errors, key=lambda key: errors[key] if errors[key] == errors[key] else np.inf)
     noted = max(case.noted("grad_l2"), case.noted("gradin"))
     asked = case.noted("rtol")  # where a hard threshold makes jumps
@@ -246,7 +256,44 @@ def run(case: Case, device: str = "cpu", dtype: torch.dtype = torch.float32) -> 
         max(OUTPUT_TOLERANCE, NOTED_ERRORS * case.noted("out"), asked),
         max(GRADIENT_TOLERANCE, NOTED_ERRORS * noted, asked),
         worst,
+        gradients,
     )
+
+
+def gradients_by_name(
+    case: Case, parts: Mapping, module: nn.Module | None, inputs: Sequence[Tensor]
+) -> dict[str, np.ndarray]:
+    """Norms by published key, and gradients of the inputs by name."""
+    found = {
+        name: x.grad.double().cpu().numpy()
+        for name, x in zip(case.meta["input_names"], inputs, strict=True)
+        if x.grad is not None
+    }
+    own = {} if module is None else {name: p.grad for name, p in module.named_parameters()}
+    for key in case.arrays.get("grad_key", ()):
+        gradient = own.get(parts[key].source) if parts else None
+        if gradient is not None:
+            found[key] = parts[key].of(gradient).double().norm().cpu().numpy()
+    return found
+
+
+def hinges_on_rounding(case: Case, device: str, exact: Result) -> bool:
+    """Whether the recorded gradients are no further from the exact ones than ``WITHIN_SPREADS``
+    times what those move by when the inputs are rounded otherwise."""
+    moved = [run(case, device, torch.float64, seed + 1).gradients for seed in range(JITTERED_RUNS)]
+    norms = zip(case.arrays.get("grad_key", ()), case.arrays.get("grad_l2", ()), strict=True)
+    recorded = dict(norms) | case.group("gradin")
+    largest = {name: float(np.abs(value).max(initial=0)) for name, value in recorded.items()}
+    floor = NORM_FLOOR * max(largest.values(), default=1.0)
+    for name, expected in recorded.items():
+        here = exact.gradients.get(name)
+        if here is None or max(largest[name], np.abs(here).max(initial=0)) < floor:
+            continue
+        spread = max(np.abs(other[name] - here).max(initial=0) for other in moved)
+        allowed = WITHIN_SPREADS * spread + exact.gradient_tolerance * largest[name]
+        if not np.abs(here - expected).max(initial=0) <= allowed:
+            return False
+    return True
 
 
 def relative(found: Tensor, expected: np.ndarray) -> float:
@@ -315,14 +362,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             try:
                 case = Case.load(path)
                 result = run(case, options.device)
-                exact = None
-                if not result.ok and result.on_a_kink:
+                exact, unstable = None, False
+                if not result.ok and result.output <= result.output_tolerance:
                     # Triton and CUDA kernels compute in single precision only.
                     double = (
                         options.backend in (None, "cpu", "reference") and options.device == "cpu"
                     )
                     with contextlib.nullcontext() if double else skelops.use_backend("reference"):
                         exact = run(case, options.device, torch.float64)
+                        if not exact.ok and exact.output <= exact.output_tolerance:
+                            unstable = hinges_on_rounding(case, options.device, exact)
             except NotUnderstood as reason:
                 failed += 1
                 print(f"{path.stem:36} not understood: {reason}")
@@ -334,7 +383,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             line = f"{path.stem:36} {result.describe()}"
             if exact is not None:
                 line += f"; in float64 {exact.describe()}"
-            ok = (result if exact is None else exact).ok
+            if unstable:
+                line += ", as far as rounding moves them"
+            ok = unstable or (result if exact is None else exact).ok
             failed += not ok
             print(line, "ok" if ok else f"FAIL at {result.worst}")
     return 1 if failed else 0
