@@ -88,6 +88,9 @@ def _long_tailed(
     return found
 
 
+_ACLNET = "ACLNet of a quarter of the width"
+_CROSS_ENTROPY = ("--model.model_kwargs", "{base_channels: 24, weights: [0, 0]}")
+
 TRAININGS = {
     **{
         f"nw_ucla-ctr_gcn_small-{stream}": Training(
@@ -147,6 +150,19 @@ TRAININGS = {
         )
         for data, (title, recipes, arguments, streams) in _HYPER.items()
         for stream in streams
+    },
+    **{
+        f"{data}-{name}-joint": Training(
+            f"{title}, {what}, joint", (*recipes, "aclnet_small", "joint"), arguments
+        )
+        for data, title, recipes in (
+            ("nw_ucla", "NW-UCLA cross-view", ("nw_ucla",)),
+            ("synthetic", "Synthetic set, unseen subjects", ("synthetic",)),
+        )
+        for name, what, arguments in (
+            ("aclnet_small", _ACLNET, ()),
+            ("aclnet_plain_small", f"{_ACLNET}, cross-entropy alone", _CROSS_ENTROPY),
+        )
     },
     **_long_tailed(
         "nw_ucla_lt", "NW-UCLA-LT cross-view", ("nw_ucla", "nw_ucla_lt", "brl_small"), streams=SIX

@@ -10,7 +10,7 @@ from skelops.testing import replay
 from skelops.testing.rule import rule_value
 
 CASES = Path(__file__).parents[3] / "shared" / "golden" / "cases"
-KINDS = ("ctrgcn_*", "pyskl_*", "hypergcn_*", "psumnet_*", "brl_*")
+KINDS = ("ctrgcn_*", "pyskl_*", "hypergcn_*", "psumnet_*", "brl_*", "aclnet_*", "msclr_*")
 DYNAMICS = ("lagrange_*", "lady_*", "physmop_*")
 DATA = (
     "feeder_*",
@@ -19,14 +19,8 @@ DATA = (
     "hiclr_preprocess",
     "halp_aug*",
     "halp_pre_normalization",
-    "aclnet_modalities",
-    "aclnet_p*",
-    "aclnet_random*",
-    "aclnet_spatial*",
-    "aclnet_uniform*",
     "epamnet_uniform*",
     "mamp_feeder*",
-    "msclr_flip_orders",
 )
 SELF_SUPERVISED = ("mamp_[!f]*", "mamp_finetune*", "stars_*")
 MASKING = ("cascadeformer_masking*", "graphmae_sce*")
