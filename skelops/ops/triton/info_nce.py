@@ -181,10 +181,11 @@ def _blocks(q, bank) -> dict:
     """Options of the kernels that multiply."""
     # A temperature of 0.07 multiplies the errors of a product by 14.
     precision = "tf32x3" if _tiles.precision(q) == "tf32" else "ieee"
-    half = bank.dtype in _tiles.HALF
+    BLOCK_D, half = _tiles.pow2(q.shape[2], 16), bank.dtype in _tiles.HALF
+    BLOCK_R = (128 if half else 64) // (1 if BLOCK_D <= 128 else 2)
     return dict(
-        D=q.shape[2], PRECISION=precision, BLOCK_R=128 if half else 64, BLOCK_K=64 if half else 32,
-        BLOCK_D=_tiles.pow2(q.shape[2], 16), num_warps=8, num_stages=2 if half else 1,
+        D=q.shape[2], PRECISION=precision, BLOCK_R=BLOCK_R, BLOCK_K=64 if half else 32,
+        BLOCK_D=BLOCK_D, num_warps=8, num_stages=2 if half else 1,
     )  # fmt: skip
 
 
