@@ -13,6 +13,8 @@ from skelops.models._registry import create_model, list_models, register_model
 from skelops.models.aagcn import AAGCN
 from skelops.models.ctr_gcn import CTRGCN
 from skelops.models.dg_stgcn import DGSTGCN
+from skelops.models.halp import BiGRU, HaLP
+from skelops.models.hiclr import HiCLR, HiCLRDSTA, HiCLRGCN
 from skelops.models.hyper_gcn import HyperGCN
 from skelops.models.mamp import MAMP
 from skelops.models.psumnet import PSUMNet, PSUMNetPart
@@ -27,6 +29,11 @@ __all__ = [
     "MAMP",
     "STARS",
     "STGCN",
+    "BiGRU",
+    "HaLP",
+    "HiCLR",
+    "HiCLRDSTA",
+    "HiCLRGCN",
     "HyperGCN",
     "LinearProbe",
     "LoadReport",

@@ -91,14 +91,17 @@ class SkeletonNet(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """(N, C, T, V, M) -> (N * M, C', T', V), persons of a sample side by side."""
+        return self.trunk(self.normalised(x))
+
+    def normalised(self, x: Tensor) -> Tensor:
+        """(N, C, T, V, M) -> (N * M, C', T, V), what the blocks see."""
         sizes = {"C": self.in_channels, "V": self.layout.num_joints}
         if self.input_norm == "MVC":
             sizes["M"] = self.num_persons
         _check.shape(type(self).__name__, "x", x, "N C T V M", **sizes)
         N, _, T, V, M = x.shape
         x = self.embed(x).reshape(-1, self.data_bn.num_features, T)
-        x = self.data_bn(x).view(N * M, V, -1, T).permute(0, 2, 3, 1).contiguous()
-        return self.trunk(x)
+        return self.data_bn(x).view(N * M, V, -1, T).permute(0, 2, 3, 1).contiguous()
 
     def embed(self, x: Tensor) -> Tensor:
         """(N, C, T, V, M) -> (N, M, V, C', T), what the input's BN sees: the input itself."""
@@ -114,7 +117,14 @@ class SkeletonNet(nn.Module):
         """Parts whose parameters are used in their own forward only (FSDP gathers them there)."""
         return list(self.blocks)
 
+    def mean(self, y: Tensor, num_persons: int) -> Tensor:
+        """Features (N * M, C', T', V) -> (N, C'), over frames, joints and persons."""
+        return ops.temporal_mean(y).unflatten(0, (-1, num_persons)).mean((1, 3))
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """(N, C, T, V, M) -> (N, C'), what the head looks at."""
+        return self.mean(self.features(x), x.shape[-1])
+
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, T, V, M) -> logits (N, num_classes)."""
-        y = ops.temporal_mean(self.features(x)).unflatten(0, (x.shape[0], x.shape[-1]))
-        return self.fc(self.dropout(y.mean((1, 3))))
+        return self.fc(self.dropout(self.pooled(x)))

@@ -195,7 +195,7 @@ def test_distillation_of_all_rows_is_the_divergence_of_softmaxes():
 
 @pytest.mark.parametrize("top", [0, 33])
 def test_distillation_of_too_many_rows(top):
-    with pytest.raises(ValueError, match="top in 1..32"):
+    with pytest.raises(ValueError, match=r"top in 1..32"):
         ops.cmd_loss(unit(2, 4, 8), unit(2, 4, 8), unit(2, 32, 8), top=top)
 
 
