@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -47,7 +49,7 @@ def _peer(q: Tensor, key: Tensor, queue: Tensor, mine: int) -> Tensor:
             logits[0], torch.zeros(len(key), dtype=torch.long, device=key.device), reduction="none"
         )
     losses = [hard.mean()]
-    for target, z in zip(logits, logits[1:], strict=False):
+    for target, z in pairwise(logits):
         p = target.detach().softmax(1)
         losses.append(-(p * z.log_softmax(1)).sum(1).mean())
     return torch.stack(losses)

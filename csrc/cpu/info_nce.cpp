@@ -149,8 +149,11 @@ void keep_best(const A* row, int64_t first, int64_t count, int64_t top, A* value
 template <typename A>
 struct Softmax {
   explicit Softmax(const Sizes& s)
-      : largest(s.rows(), kNone<A>), total(s.rows()), mean(s.rows() * s.width),
-        best(s.rows() * s.top, kNone<A>), at(s.rows() * s.top) {}
+      : largest(s.rows(), kNone<A>),
+        total(s.rows()),
+        mean(s.rows() * s.width),
+        best(s.rows() * s.top, kNone<A>),
+        at(s.rows() * s.top) {}
   std::vector<A> largest, total, mean, best;
   std::vector<int64_t> at;
 };
@@ -186,19 +189,31 @@ void accumulate(const Sizes& s, const Arguments<A>& given, Keys<A, B>& keys, int
 
 template <typename A>
 A dot(const A* a, const A* b, int64_t count) {
-  A sum = 0;
-  for (int64_t i = 0; i < count; ++i) sum += a[i] * b[i];
+  using S = Simd<A>;
+  typename S::Vec total = {};
+  int64_t i = 0;
+  for (; i + S::kLanes <= count; i += S::kLanes) total += S::load(a + i) * S::load(b + i);
+  A sum = S::sum(total);
+  for (; i < count; ++i) sum += a[i] * b[i];
   return sum;
+}
+
+// Similarity of a row to its own key, 0 without one.
+template <typename A>
+A own_similarity(const Sizes& s, const Arguments<A>& given, int64_t r) {
+  if (!given.key.present()) return A(0);
+  const int64_t n = r % s.batch, D = s.width;
+  return given.scale.data()[n] * dot(given.q.data() + r * D, given.key.data() + n * D, D);
 }
 
 // The slices and the own key of a row together.
 template <typename A>
 void merge_row(const Sizes& s, const Arguments<A>& given, std::vector<Softmax<A>>& parts, int64_t r,
-               A* lse, A* mean, int64_t* at) {
+               A* out, A* mean, int64_t* at) {
   const int64_t n = r % s.batch, D = s.width;
   const A* key = given.key.present() ? given.key.data() + n * D : nullptr;
-  const A own = key ? given.scale.data()[n] * dot(given.q.data() + r * D, key, D) : kNone<A>;
-  A largest = own;
+  const A own = own_similarity(s, given, r);
+  A largest = key ? own : kNone<A>;
   for (const auto& part : parts) largest = std::max(largest, part.largest[r]);
   A total = key ? std::exp(own - largest) : A(0);
   for (int64_t d = 0; d < D; ++d) mean[d] = key ? total * key[d] : A(0);
@@ -219,14 +234,13 @@ void merge_row(const Sizes& s, const Arguments<A>& given, std::vector<Softmax<A>
     }
   }
   for (int64_t d = 0; d < D; ++d) mean[d] /= total;
-  *lse = largest + std::log(total);
+  *out = (largest - own) + std::log(total);
 }
 
 // function(type of the bank): the queries' own, or a half one.
 template <typename A, typename F>
 auto dispatch_bank(const Tensor& bank, const F& function) {
-  SKELOPS_CHECK(bank.scalar_type() == kScalarType<A> ||
-                    bank.scalar_type() == ScalarType::Half ||
+  SKELOPS_CHECK(bank.scalar_type() == kScalarType<A> || bank.scalar_type() == ScalarType::Half ||
                     bank.scalar_type() == ScalarType::BFloat16,
                 kOp, "bank of q's dtype or a half one");
   if (bank.scalar_type() == ScalarType::Half) return function(c10::Half{});
@@ -240,7 +254,7 @@ std::tuple<Tensor, Tensor, Tensor> forward(const Sizes& s, const Tensor& q,
                                            const Tensor& scale) {
   const Arguments<A> given(q, key, scale);
   const Tensor bank = torch::stable::contiguous(bank_);
-  Tensor lse = new_tensor<A>(q, {s.branches, s.batch});
+  Tensor out = new_tensor<A>(q, {s.branches, s.batch});
   Tensor mean = new_tensor<A>(q, {s.branches, s.batch, s.width});
   Tensor at = new_tensor<int64_t>(q, {s.branches, s.batch, s.top});
   std::vector<Softmax<A>> parts(s.slices(), Softmax<A>(s));
@@ -251,10 +265,10 @@ std::tuple<Tensor, Tensor, Tensor> forward(const Sizes& s, const Tensor& q,
     });
   });
   parallel(s.rows(), [&](int64_t r) {
-    merge_row(s, given, parts, r, data<A>(lse) + r, data<A>(mean) + r * s.width,
+    merge_row(s, given, parts, r, data<A>(out) + r, data<A>(mean) + r * s.width,
               data<int64_t>(at) + r * s.top);
   });
-  return {lse, mean, at};
+  return {out, mean, at};
 }
 
 // dbank = sum over queries of weight p q, recomputed tile by tile.
@@ -290,38 +304,42 @@ template <typename A>
 std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Sizes& s, const Tensor& grad_,
                                                     const Tensor& q, const OptionalTensor& key,
                                                     const Tensor& bank_, const Tensor& scale,
-                                                    const Tensor& lse_, const Tensor& mean_,
+                                                    const Tensor& out_, const Tensor& mean_,
                                                     int64_t needs) {
   const Arguments<A> given(q, key, scale);
-  const Parameter<A> grad(grad_), lse(lse_), mean(mean_);
-  SKELOPS_CHECK(grad_.numel() == s.rows() && lse_.numel() == s.rows() &&
-                    mean_.numel() == s.rows() * s.width,
-                "info_nce_backward", "gradient, lse and mean that fit q");
+  const Parameter<A> grad(grad_), out(out_), mean(mean_);
+  SKELOPS_CHECK(
+      grad_.numel() == s.rows() && out_.numel() == s.rows() && mean_.numel() == s.rows() * s.width,
+      "info_nce_backward", "gradient, loss and mean that fit q");
   const int64_t D = s.width;
-  std::vector<A> weight(s.rows());
+  // The gradient of the loss by the similarities of a row is its softmax minus the own key.
+  std::vector<A> weight(s.rows()), pull(s.rows() * D);
   for (int64_t r = 0; r < s.rows(); ++r) {
     weight[r] = grad.data()[r] * given.scale.data()[r % s.batch];
+    const A* key = given.key.present() ? given.key.data() + r % s.batch * D : nullptr;
+    for (int64_t i = r * D; i < (r + 1) * D; ++i) {
+      pull[i] = mean.data()[i] - (key ? key[i - r * D] : A(0));
+    }
   }
   Tensor dq = no_gradient(q), dkey = no_gradient(q), dbank = no_gradient(q),
          dscale = no_gradient(q);
   if (wants(needs, 0)) {
     std::vector<A> d(s.rows() * D);
-    for (int64_t i = 0; i < s.rows() * D; ++i) d[i] = weight[i / D] * mean.data()[i];
+    for (int64_t i = 0; i < s.rows() * D; ++i) d[i] = weight[i / D] * pull[i];
     dq = gradient_of(q, d);
   }
   if (wants(needs, 1)) {
     std::vector<A> d(s.batch * D);
     for (int64_t r = 0; r < s.rows(); ++r) {
-      const int64_t n = r % s.batch;
-      const A* row = given.q.data() + r * D;
-      const A own = given.scale.data()[n] * dot(row, given.key.data() + n * D, D);
-      const A share = weight[r] * std::exp(own - lse.data()[r]);
-      for (int64_t i = 0; i < D; ++i) d[n * D + i] += share * row[i];
+      const A share = weight[r] * (std::exp(-out.data()[r]) - A(1));
+      for (int64_t i = 0; i < D; ++i) d[r % s.batch * D + i] += share * given.q.data()[r * D + i];
     }
     dkey = gradient_of(*key, d);
   }
   if (wants(needs, 2)) {
     const Tensor bank = torch::stable::contiguous(bank_);
+    std::vector<A> lse(s.rows());
+    for (int64_t r = 0; r < s.rows(); ++r) lse[r] = out.data()[r] + own_similarity(s, given, r);
     dispatch_bank<A>(bank, [&](auto type) {
       using B = decltype(type);
       dbank = new_tensor<B>(bank, {s.keys, D});
@@ -331,7 +349,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Sizes& s, const Tensor
   if (wants(needs, 3)) {
     std::vector<A> d(s.batch);
     for (int64_t r = 0; r < s.rows(); ++r) {
-      d[r % s.batch] += grad.data()[r] * dot(given.q.data() + r * D, mean.data() + r * D, D);
+      d[r % s.batch] += grad.data()[r] * dot(given.q.data() + r * D, pull.data() + r * D, D);
     }
     dscale = gradient_of(scale, d);
   }
@@ -348,11 +366,11 @@ std::tuple<Tensor, Tensor, Tensor> info_nce(Tensor q, OptionalTensor key, Tensor
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> info_nce_backward(Tensor grad, Tensor q,
                                                              OptionalTensor key, Tensor bank,
-                                                             Tensor scale, int64_t top, Tensor lse,
+                                                             Tensor scale, int64_t top, Tensor out,
                                                              Tensor mean, Tensor, int64_t needs) {
   const Sizes sizes = checked(q, key, bank, scale, top);
   return dispatch(q, kOp, [&](auto type) {
-    return backward<Accumulate<decltype(type)>>(sizes, grad, q, key, bank, scale, lse, mean, needs);
+    return backward<Accumulate<decltype(type)>>(sizes, grad, q, key, bank, scale, out, mean, needs);
   });
 }
 

@@ -42,7 +42,8 @@ class ClipDataset(Dataset):
         index: (N,) the clips to use, e.g. one side of :func:`skelops.data.split`. Default: all.
         train: augment; else the test form, ``transform.num_clips`` samples per clip.
         repeat: passes over the clips per epoch.
-        views: samples of each draw with independent augmentation, in training; x is then
+        views: samples of each draw with independent augmentation, in training, or the transform of
+            each of them, which all differ in their augmentation only; x is then
             (N, views, C, T, V, M).
         layout: convert the joints to this layout.
         part: joints to keep, or a part of the body, see :func:`skelops.data.make_streams`.
@@ -72,18 +73,21 @@ class ClipDataset(Dataset):
         index: np.ndarray | None = None,
         train: bool = False,
         repeat: int = 1,
-        views: int = 1,
+        views: int | Sequence[ClipTransform | str] = 1,
         layout: str | None = None,
         part: Sequence[int] | str | None = None,
         seed: int = 0,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        for name, value in (("repeat", repeat), ("views", views)):
+        count = views if isinstance(views, int) else len(views)
+        for name, value in (("repeat", repeat), ("views", count)):
             if value < 1:
                 raise _check.fail("ClipDataset", f"{name} >= 1", value)
         self.clips, self.transform, self.train = clips, get_transform(transform), train
-        self.repeat, self.views, self.seed, self.dtype = repeat, views, seed, dtype
+        self.repeat, self.seed, self.dtype = repeat, seed, dtype
+        given = [self.transform] * count if isinstance(views, int) else views
+        self.views = [get_transform(view) for view in given]
         self.index = _index(len(clips), index)
         self.device = torch.device(device)
         self.geometry = Geometry.of(clips, self.transform, layout)
@@ -109,15 +113,14 @@ class ClipDataset(Dataset):
         draw = torch.as_tensor(draws, dtype=torch.int64)
         N = max(len(self.index), 1)
         clip = self.index[draw % N if self.train else draw // self.samples % N]
-        found = [self._view(clip, draw, view) for view in range(self.views if self.train else 1)]
+        views = self.views if self.train else [self.transform]
+        found = [self._view(clip, draw, i, view) for i, view in enumerate(views)]
         x = found[0] if len(found) == 1 else torch.stack(found, dim=1)
         y = self._label[clip].to(self.device, non_blocking=True)
         return Batch(x, y, clip.to(self.device, non_blocking=True))
 
-    def _view(self, clip: Tensor, draw: Tensor, view: int) -> Tensor:
-        plan = self.transform.plan(
-            self.geometry, clip, draw, train=self.train, seed=self.seed, view=view
-        )
+    def _view(self, clip: Tensor, draw: Tensor, i: int, transform: ClipTransform) -> Tensor:
+        plan = transform.plan(self.geometry, clip, draw, train=self.train, seed=self.seed, view=i)
         return plan.to(self.device).apply(self._xyz, self._streams, self._conversion, self.dtype)
 
     def __getitem__(self, draw: int) -> Batch:

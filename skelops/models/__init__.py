@@ -14,6 +14,8 @@ from skelops.models.aagcn import AAGCN
 from skelops.models.aclnet import ACLNet
 from skelops.models.ctr_gcn import CTRGCN
 from skelops.models.dg_stgcn import DGSTGCN
+from skelops.models.halp import BiGRU, HaLP
+from skelops.models.hiclr import HiCLR, HiCLRDSTA, HiCLRGCN
 from skelops.models.hyper_gcn import HyperGCN
 from skelops.models.mamp import MAMP
 from skelops.models.ms_clr import MSCLR, UnifiedSTGCN
@@ -31,6 +33,11 @@ __all__ = [
     "STARS",
     "STGCN",
     "ACLNet",
+    "BiGRU",
+    "HaLP",
+    "HiCLR",
+    "HiCLRDSTA",
+    "HiCLRGCN",
     "HyperGCN",
     "LinearProbe",
     "LoadReport",

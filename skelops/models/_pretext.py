@@ -37,6 +37,12 @@ class Pretext(nn.Module):
         """
         raise NotImplementedError
 
+    def start_epoch(self, epoch: int) -> None:
+        """Told before the first batch of an epoch."""
+
+    def end_step(self) -> None:
+        """Told after the backward of a loss, which may have read what is now written."""
+
 
 class Classifier(nn.Module):
     """An encoder and a linear layer, both trained: (N, C, T, V, M) -> (N, num_classes)."""

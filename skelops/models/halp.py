@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from skelops import _check, ops
 from skelops.graph import Layout, get_layout
+from skelops.models._pretext import Pretext, register_pretext
 from skelops.models._published import KeyPairs
 from skelops.models._registry import register_model
-from skelops.nn.momentum import MomentumContrast
+from skelops.nn.momentum import Features, MomentumContrast
 
 # Of the three streams of the multi-modality model.
 SUFFIXES = {"joint": "", "motion": "_motion", "bone": "_bone"}
@@ -37,9 +38,7 @@ class ForwardBiGRU(nn.Module):
 
     def __init__(self, input_size: int, hidden_size: int = 1024, num_layers: int = 3) -> None:
         super().__init__()
-        self.gru = nn.GRU(
-            input_size, hidden_size, num_layers, batch_first=True, bidirectional=True
-        )
+        self.gru = nn.GRU(input_size, hidden_size, num_layers, batch_first=True, bidirectional=True)
 
     def forward(self, x: Tensor) -> Tensor:
         start = x.new_zeros(1, len(x), self.gru.hidden_size)
@@ -93,8 +92,8 @@ class BiGRU(nn.Module):
             hidden = nn.Linear(self.out_features, self.out_features)
             self.fc = nn.Sequential(hidden, nn.ReLU(), self.fc)
 
-    def features(self, x: Tensor) -> Tensor:
-        """(N, C, T, V, M) -> (N, 2 H), what linear evaluation and neighbours look at."""
+    def pooled(self, x: Tensor) -> Tensor:
+        """(N, C, T, V, M) -> (N, 2 H), what the head looks at."""
         sizes = {"C": self.in_channels, "V": self.layout.num_joints, "M": self.num_persons}
         _check.shape(type(self).__name__, "x", x, "N C T V M", **sizes)
         return self.frame_features(x.permute(0, 2, 3, 1, 4).flatten(2))
@@ -104,7 +103,7 @@ class BiGRU(nn.Module):
         return self.encoder(self.input_norm(x.mT).mT)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.features(x))
+        return self.fc(self.pooled(x))
 
 
 class Hallucination(MomentumContrast):
@@ -154,14 +153,16 @@ class HaLPStep(NamedTuple):
     queries: Tensor
 
 
-class HaLP(nn.Module):
+@register_pretext("halp")
+class HaLP(Pretext):
     """Pre-training: InfoNCE, hallucinated positives and, of several streams, CMD's distillation.
 
     ``step = model(views)``, ``step.loss.backward()``, ``model.enqueue(step.keys)``. With
     ``mu=0`` and three streams this is CMD.
 
     Args:
-        layout, in_channels, num_persons: of one stream of the input.
+        layout, in_channels, num_persons: of the input, all its streams.
+        num_frames: any.
         streams: ("joint",), another one alone, or ("joint", "motion", "bone"), channels of the
             input in this order.
         hidden_size, num_layers: of :class:`BiGRU`.
@@ -185,6 +186,7 @@ class HaLP(nn.Module):
     def __init__(
         self,
         layout: str | Layout = "ntu25",
+        num_frames: int | None = None,
         *,
         in_channels: int = 3,
         num_persons: int = 2,
@@ -212,7 +214,9 @@ class HaLP(nn.Module):
         if not 1 <= skip < prototypes:
             raise _check.fail("HaLP", f"skip in 1..{prototypes - 1}", skip)
         self.layout = get_layout(layout)
-        self.in_channels, self.num_persons = in_channels, num_persons
+        if in_channels % len(streams):
+            raise _check.fail("HaLP", f"channels of {len(streams)} streams", in_channels)
+        self.pending: Tensor | None = None
         self.temperature, self.mu, self.hardness = temperature, mu, hardness
         self.positives, self.candidates = positives, prototypes - skip
         self.refresh_every = refresh_every
@@ -221,11 +225,11 @@ class HaLP(nn.Module):
             "teacher_temperature": teacher_temperature,
             "student_temperature": student_temperature,
         }
-        self.seen = self.steps = 0
+        self.seen, self.since = 0, refresh_every  # clips; steps since the last clustering
 
         def encoder() -> BiGRU:
             return BiGRU(
-                width, layout, in_channels=in_channels, num_persons=num_persons,
+                width, layout, in_channels=in_channels // len(streams), num_persons=num_persons,
                 hidden_size=hidden_size, num_layers=num_layers, mlp=True,
             )  # fmt: skip
 
@@ -249,9 +253,20 @@ class HaLP(nn.Module):
         )  # fmt: skip
 
     @property
-    def encoder(self) -> nn.Module:
-        """The encoder (of the first stream) that pre-training is for."""
-        return next(iter(self.streams.values())).encoder_q
+    def encoder(self) -> Features:
+        """The encoder of the first stream."""
+        return Features(next(iter(self.streams.values())).encoder_q)
+
+    def loss(self, x: Tensor, clip: Tensor) -> Tensor:
+        """x (N, 2, C, T, V, M), see ``forward``."""
+        step = self(x.unbind(1))
+        self.pending = step.keys
+        return step.loss
+
+    def end_step(self) -> None:
+        if self.training and self.pending is not None:
+            self.enqueue(self.pending)
+        self.pending = None
 
     @property
     def hallucinates(self) -> bool:
@@ -308,7 +323,8 @@ class HaLP(nn.Module):
         for contrast, key in zip(self.streams.values(), keys, strict=True):
             contrast.enqueue(key)
         self.seen += len(keys[0])
-        self.steps += 1
-        if self.hallucinates and (self.steps - 1) % self.refresh_every == 0:
+        self.since += 1
+        if self.hallucinates and self.since >= self.refresh_every:
+            self.since = 0
             for contrast in self.streams.values():
                 contrast.refresh(generator)

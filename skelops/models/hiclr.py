@@ -14,12 +14,13 @@ from torch.nn import functional as F
 
 from skelops import _check, ops
 from skelops.graph import Layout, get_layout
+from skelops.models._pretext import Pretext, register_pretext
 from skelops.models._published import KeyPairs
 from skelops.models._registry import graph_of, register_model
 from skelops.models.halp import BiGRU
 from skelops.models.st_gcn import make_block
 from skelops.nn import GraphConv, GraphUnit, SkeletonNet
-from skelops.nn.momentum import MomentumContrast
+from skelops.nn.momentum import Features, MomentumContrast
 
 # (channels, stride) of the blocks.
 GCN_STAGES = ((16, 1),) * 4 + ((32, 2),) + ((32, 1),) * 2 + ((64, 2), (64, 1), (256, 1))
@@ -136,14 +137,6 @@ class HiCLRGCN(SkeletonNet):
             x = block(x, self.graph() * importance)
         return x
 
-    def pooled(self, x: Tensor) -> Tensor:
-        """(N, C, T, V, M) -> (N, C'), what linear evaluation looks at."""
-        y = ops.temporal_mean(self.features(x)).unflatten(0, (x.shape[0], x.shape[-1]))
-        return y.mean((1, 3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.pooled(x))
-
 
 class JointAttentionBlock(nn.Module):
     """Spatial attention and temporal convolution of HiCLR's transformer.
@@ -184,7 +177,7 @@ class JointAttentionBlock(nn.Module):
         self.out_nets = _conv_bn(heads * C, out)
         self.ff_nets = _conv_bn(out, out)
         self.out_nett = _conv_bn(out, out, 7, stride)
-        wider = C != out or stride != 1
+        wider = out != C or stride != 1
         self.downs1 = _conv_bn(C, out) if wider else nn.Identity()
         self.downs2 = _conv_bn(C, out) if wider else nn.Identity()
         self.downt2 = _conv_bn(out, out, 1, stride) if wider else nn.Identity()
@@ -221,9 +214,7 @@ class JointPosition(nn.Module):
 
 def _conv_bn(C: int, out: int, kernel_size: int = 1, stride: int = 1) -> nn.Sequential:
     size, padding = (kernel_size, 1), (kernel_size // 2, 0)
-    return nn.Sequential(
-        nn.Conv2d(C, out, size, (stride, 1), padding), nn.BatchNorm2d(out)
-    )
+    return nn.Sequential(nn.Conv2d(C, out, size, (stride, 1), padding), nn.BatchNorm2d(out))
 
 
 @register_model("hiclr_dsta")
@@ -265,11 +256,9 @@ class HiCLRDSTA(nn.Module):
         self.input_map = nn.Sequential(nn.BatchNorm2d(C), nn.LeakyReLU(0.1))
         blocks = []
         for out, head_width, stride in stages:
+            joints = {"num_joints": self.layout.num_joints, "num_frames": T, "heads": heads}
             blocks.append(
-                JointAttentionBlock(
-                    C, out, head_width, stride, num_joints=self.layout.num_joints, num_frames=T,
-                    heads=heads, dropout=block_dropout,
-                )  # fmt: skip
+                JointAttentionBlock(C, out, head_width, stride, dropout=block_dropout, **joints)
             )
             C, T = out, -(-T // stride)
         self.graph_layers = nn.ModuleList(blocks)
@@ -278,7 +267,7 @@ class HiCLRDSTA(nn.Module):
         reinitialise_(self)
 
     def pooled(self, x: Tensor) -> Tensor:
-        """(N, C, T, V, M) -> (N, C'), what linear evaluation looks at."""
+        """(N, C, T, V, M) -> (N, C'), what the head looks at."""
         sizes = {"C": self.in_channels, "V": self.layout.num_joints}
         _check.shape(type(self).__name__, "x", x, "N C T V M", **sizes)
         N, _, _, _, M = x.shape
@@ -320,22 +309,23 @@ class HiCLRStep(NamedTuple):
     keys: Tensor
 
 
-class HiCLR(MomentumContrast):
+@register_pretext("hiclr")
+class HiCLR(MomentumContrast, Pretext):
     """Pre-training on four views of growing augmentation.
 
     ``step = model(views)``, ``step.loss.backward()``, ``model.enqueue(step.keys)``. Query and key
     encoders start from different weights, as released.
 
     Args:
-        layout, in_channels, num_persons: of the input.
+        layout, num_frames, in_channels, num_persons: of the input.
         encoder: "st_gcn", "dsta" or "gru".
         encoder_kwargs: further arguments of it.
         width: D of the embedding.
         queue_size, momentum, temperature: of the contrast.
         mask_ratio: share of the joints of every frame that the last view lacks: their coordinates
             are one learned number, ``mask_param``. The pattern is one for the whole batch.
-        mine: nearest neighbours per view that count as positives, once ``mining`` is set (after
-            epoch 150 of 300, as published).
+        mine: nearest neighbours per view that count as positives while ``mining`` is set.
+        mine_from: the epoch that sets it.
 
     Source: section 3; the defaults are those of the release.
     """
@@ -343,6 +333,7 @@ class HiCLR(MomentumContrast):
     def __init__(
         self,
         layout: str | Layout = "ntu25",
+        num_frames: int = 50,
         *,
         in_channels: int = 3,
         num_persons: int = 2,
@@ -354,24 +345,36 @@ class HiCLR(MomentumContrast):
         temperature: float = 0.07,
         mask_ratio: float = 0.1,
         mine: int = 1,
+        mine_from: int = 150,
     ) -> None:
         if encoder not in ENCODERS:
             raise _check.fail("HiCLR", f"encoder one of {', '.join(ENCODERS)}", repr(encoder))
-        sizes = {"in_channels": in_channels, "num_persons": num_persons, "mlp": True}
-        dropout = {} if encoder == "gru" else {"block_dropout": 0.5}
-        kwargs = {**sizes, **dropout, **(encoder_kwargs or {})}
+        sizes: dict = {"in_channels": in_channels, "num_persons": num_persons, "mlp": True}
+        if encoder != "gru":
+            sizes["block_dropout"] = 0.5
+        if encoder == "dsta":
+            sizes["num_frames"] = num_frames
+        kwargs = {**sizes, **(encoder_kwargs or {})}
         query, key = (ENCODERS[encoder](width, layout, **kwargs) for _ in range(2))
         super().__init__(query, key, width, queue_size, momentum)
         self.layout = query.layout
         self.temperature, self.mask_ratio, self.mine = temperature, mask_ratio, mine
-        self.mining = False
+        self.mining, self.mine_from = False, mine_from
         self.mask_param = nn.Parameter(torch.zeros(1))
         self.published_keys: KeyPairs = query.published_keys
 
     @property
-    def encoder(self) -> nn.Module:
-        """The encoder that pre-training is for."""
-        return self.encoder_q
+    def encoder(self) -> Features:
+        return Features(self.encoder_q)
+
+    def start_epoch(self, epoch: int) -> None:
+        self.mining = epoch >= self.mine_from
+
+    def loss(self, x: Tensor, clip: Tensor) -> Tensor:
+        """x (N, 4, C, T, V, M), see ``forward``."""
+        step = self(x.unbind(1))
+        self.pending = step.keys
+        return step.loss
 
     def draw(self, T: int, generator: torch.Generator | None = None) -> Tensor:
         """(T, V) bool, True = kept."""

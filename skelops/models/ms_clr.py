@@ -18,7 +18,7 @@ from skelops.models._published import KeyPairs
 from skelops.models._registry import register_model
 from skelops.models.hiclr import BLOCK_KEYS, HiCLRStep, reinitialise_
 from skelops.nn import GraphConv, GraphUnit, STBlock, TemporalConv, make_stages
-from skelops.nn.momentum import MomentumContrast
+from skelops.nn.momentum import Features, MomentumContrast
 from skelops.nn.simam import simam_drop
 
 # Where the published graph of a convention has its centre, if not where the layout has it.
@@ -196,20 +196,6 @@ def adjacency(layout: Layout) -> Tensor:
     return replace(layout, center=center).adjacency("stgcn_spatial")
 
 
-class Pooled(nn.Module):
-    """What linear probes and neighbours look at: features of clips in one layout.
-
-    Shape: (N, C, T, V, M) -> (N, ``num_features``).
-    """
-
-    def __init__(self, network: UnifiedSTGCN, layout: str) -> None:
-        super().__init__()
-        self.network, self.layout, self.num_features = network, layout, network.out_features
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.network.pooled(x, self.layout)
-
-
 @register_pretext("ms_clr")
 class MSCLR(MomentumContrast, Pretext):
     """Momentum contrast of clips under several skeleton conventions, on AimCLR.
@@ -229,8 +215,8 @@ class MSCLR(MomentumContrast, Pretext):
         in_channels, num_persons, base_channels, dropout: see ``UnifiedSTGCN``.
         width: D of the embedding.
         queue_size, momentum, temperature: of the contrast.
-        mine: nearest neighbours per branch that count as positives, once ``mining`` is set (after
-            epoch 150 of 300, as published).
+        mine: nearest neighbours per branch that count as positives, from epoch ``mine_from`` on.
+        mine_from: the first epoch with them; before that ``mining`` is False.
 
     Source: section 3; Guo et al., AimCLR, AAAI 2022.
     """
@@ -250,6 +236,7 @@ class MSCLR(MomentumContrast, Pretext):
         momentum: float = 0.999,
         temperature: float = 0.07,
         mine: int = 1,
+        mine_from: int = 150,
     ) -> None:
         query, key = (
             UnifiedSTGCN(
@@ -264,14 +251,18 @@ class MSCLR(MomentumContrast, Pretext):
             for _ in range(2)
         )
         super().__init__(query, key, width, queue_size, momentum)
-        self.temperature, self.mine, self.mining = temperature, mine, False
+        self.temperature, self.mine, self.mine_from = temperature, mine, mine_from
+        self.mining = False
         self.layouts = tuple(query.layouts)
         self.published_keys = PUBLISHED_KEYS
 
     @property
-    def encoder(self) -> Pooled:
+    def encoder(self) -> Features:
         """The encoder that pre-training is for, as it sees clips of the first layout."""
-        return Pooled(self.encoder_q, self.layouts[0])
+        return Features(self.encoder_q, self.layouts[0])
+
+    def start_epoch(self, epoch: int) -> None:
+        self.mining = epoch >= self.mine_from
 
     def converted(self, x: Tensor, layout: str) -> Tensor:
         """(N, C, T, V, M) of the first layout -> (N, C, T, V', M) of another one."""
@@ -287,17 +278,15 @@ class MSCLR(MomentumContrast, Pretext):
         key_view: Tensor,
         layout: str | None = None,
         key_layout: str | None = None,
-        bank: Tensor | None = None,
     ) -> HiCLRStep:
         """Views (N, C, T, V, M) of the same clips: two queries in ``layout``, the key in
-        ``key_layout``; these may be left out where the joints tell them. ``bank`` (K, D) instead of
-        the queue."""
+        ``key_layout``; these may be left out where the joints tell them."""
         queries = (self.encoder_q(basic, layout), *self.encoder_q.with_drop(strong, layout))
         key = self.key(key_view, key_layout)
         parts = ops.directional_clustering_loss(
             torch.stack(queries).float(),
             key,
-            self.bank if bank is None else bank,
+            self.bank,
             temperature=self.temperature,
             targets=(None, 0, 0),
             mine=self.mine if self.mining else 0,
@@ -306,7 +295,8 @@ class MSCLR(MomentumContrast, Pretext):
         return HiCLRStep(parts[0] + parts[1:].sum() / 2, terms, key)
 
     def loss(self, x: Tensor, clip: Tensor) -> Tensor:
-        """Views (N, 3, C, T, V, M) of clips, strong, basic and key -> (); the keys enter the queue.
+        """Views (N, 3, C, T, V, M) of clips, strong, basic and key -> (); ``end_step`` then writes
+        the keys into the queue.
 
         The layouts of queries and key are drawn independently, for a whole batch, from torch's
         random numbers on the CPU: processes with the same seed draw alike.
@@ -324,9 +314,8 @@ class MSCLR(MomentumContrast, Pretext):
             self.converted(key, key_layout),
             layout,
             key_layout,
-            bank=self.bank.clone(),  # the backward needs it as it is now
         )
-        self.enqueue(step.keys)
+        self.pending = step.keys
         # Every parameter has a gradient in every step, as DDP expects.
         others = [
             parameter.sum()

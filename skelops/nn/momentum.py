@@ -9,11 +9,29 @@ from torch.nn import functional as F
 from skelops import ops
 
 
+class Features(nn.Module):
+    """What a network gives to its head, (N, C, T, V, M) -> (N, ``num_features``).
+
+    Args:
+        network: with ``pooled`` and ``out_features``.
+        args: further arguments of ``pooled``.
+    """
+
+    def __init__(self, network: nn.Module, *args) -> None:
+        super().__init__()
+        self.network, self.num_features = network, network.out_features
+        self.args = args
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network.pooled(x, *self.args)
+
+
 class MomentumContrast(nn.Module):
     """Two encoders of one architecture and the queue of what the second, averaged one has seen.
 
     A step is ``key = contrast.key(view)``, a loss of ``contrast.query(other_view)`` against the key
-    and ``contrast.bank``, and after the backward ``contrast.enqueue(key)``.
+    and ``contrast.bank``, and after the backward ``contrast.enqueue(key)``, at once or, of the keys
+    in ``pending``, by ``end_step``.
 
     The queue is stored as published, (D, K), with the rows of ``bank`` dense in memory.
 
@@ -41,6 +59,7 @@ class MomentumContrast(nn.Module):
         super().__init__()
         self.encoder_q, self.encoder_k = query, key.requires_grad_(False)
         self.momentum = momentum
+        self.pending: Tensor | None = None
         self.register_buffer("queue", F.normalize(torch.randn(queue_size, width), dim=1).T)
         self.register_buffer("queue_ptr", torch.zeros(1, dtype=torch.int64))
 
@@ -51,7 +70,7 @@ class MomentumContrast(nn.Module):
 
     def query(self, x: Tensor) -> Tensor:
         """(N, C, T, V, M) -> (N, D) of unit length."""
-        return F.normalize(self.encoder_q(x).float(), dim=1)
+        return _unit(self.encoder_q(x))
 
     @torch.no_grad()
     def key(self, x: Tensor, *args) -> Tensor:
@@ -60,11 +79,21 @@ class MomentumContrast(nn.Module):
         ``args``: further arguments of the encoder.
         """
         ops.momentum_update_(self.encoder_k, self.encoder_q, self.momentum)
-        return F.normalize(self.encoder_k(x, *args).float(), dim=1)
+        return _unit(self.encoder_k(x, *args))
 
     def enqueue(self, key: Tensor) -> None:
         """Write the keys of all processes over the oldest of the queue."""
         ops.queue_push_(self.bank, self.queue_ptr, gather_rows(key))
+
+    def end_step(self) -> None:
+        """Write the keys of the last step, whose backward is done."""
+        if self.training and self.pending is not None:
+            self.enqueue(self.pending)
+        self.pending = None
+
+
+def _unit(z: Tensor) -> Tensor:
+    return F.normalize(z if z.dtype == torch.float64 else z.float(), dim=1)
 
 
 def gather_rows(x: Tensor) -> Tensor:

@@ -89,7 +89,7 @@ def info_nce(
     if normalize:
         branches = F.normalize(branches.to(compute), dim=-1)
         key = None if key is None else F.normalize(key.to(compute), dim=-1)
-    lse, mean, best = _op(branches, key, bank, scale, mine)
+    loss, mean, best = _op(branches, key, bank, scale, mine)
     if mine:
         mined = _each_once(best.transpose(0, 1).flatten(1))
         if positives is not None:
@@ -97,13 +97,11 @@ def info_nce(
             weights = torch.cat([weights.to(compute), torch.ones_like(mined, dtype=compute)], 1)
             mined = torch.cat([positives, mined], 1)
         positives = mined
-    hard = _mean_positive(key, bank, positives, weights, compute) if None in targets else None
-    target = (
-        hard  # the same for all
-        if hard is not None and set(targets) == {None}
-        else torch.stack([hard if t is None else mean[t] for t in targets])
-    )
-    loss = lse - scale * (branches.to(compute) * target).sum(-1)
+    if set(targets) != {None} or positives is not None:
+        hard = _mean_positive(key, bank, positives, weights, compute) if None in targets else None
+        target = torch.stack([hard if t is None else mean[t] for t in targets])
+        away = target if key is None else target - key.to(compute)
+        loss = loss - scale * (branches.to(compute) * away).sum(-1)
     return loss if q.dim() == 3 else loss[0]
 
 
@@ -155,17 +153,20 @@ def _mean_positive(key, bank, positives, weights, compute) -> Tensor:
 
 
 def _reference(q, key, bank, scale, top):
+    """InfoNCE with the own key as positive (the log-sum-exp if there is none), the mean key, and
+    the most similar rows of the bank."""
     compute = torch.float64 if q.dtype == torch.float64 else torch.float32
     q, bank = q.to(compute), bank.to(compute)
     logits = scale[:, None] * (q @ bank.T)
-    columns, rows = logits, bank.expand(q.shape[1], *bank.shape)
-    if key is not None:
-        key = key.to(compute)
-        columns = torch.cat([(scale * (q * key).sum(-1))[..., None], logits], -1)
-        rows = torch.cat([key[:, None], rows], 1)
-    mean = torch.einsum("rnk,nkd->rnd", columns.softmax(-1), rows)
     best = logits.topk(top, dim=-1).indices
-    return columns.logsumexp(-1), mean.detach().contiguous(), best.contiguous()
+    if key is None:
+        loss, mean = logits.logsumexp(-1), logits.softmax(-1) @ bank
+    else:
+        key = key.to(compute)
+        logits = torch.cat([(scale * (q * key).sum(-1))[..., None], logits], -1)
+        p = logits.softmax(-1)
+        loss, mean = -logits.log_softmax(-1)[..., 0], p[..., :1] * key + p[..., 1:] @ bank
+    return loss.contiguous(), mean.detach().contiguous(), best.contiguous()
 
 
 def _fake(q, key, bank, scale, top):
@@ -181,11 +182,11 @@ def _fake(q, key, bank, scale, top):
 _op = define(
     "info_nce",
     "(Tensor q, Tensor? key, Tensor bank, Tensor scale, int top) "
-    "-> (Tensor lse, Tensor mean, Tensor best)",
+    "-> (Tensor out, Tensor mean, Tensor best)",
     _reference,
     fake=_fake,
     grads=("q", "key", "bank", "scale"),
-    saved=("lse", "mean", "best"),
+    saved=("out", "mean", "best"),
     gpu=("triton",),
     full_precision=True,
 )

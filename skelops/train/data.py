@@ -53,8 +53,8 @@ class SkeletonDataModule(lightning.LightningDataModule):
         transform_args: changes to it, see :class:`skelops.data.ClipTransform`.
         window: frames T per sample. Default: those of the transform.
         streams: streams that the network sees, see :func:`skelops.data.make_streams`.
-        views: samples of a training clip with independent augmentation; of several, x is
-            (N, views, C, T, V, M).
+        views: samples of a training clip with independent augmentation, or the changes to the
+            transform of each of them; of several, x is (N, views, C, T, V, M).
         layout: convert the joints to this layout.
         part: show the body, hand or leg only, see :func:`skelops.graph.body_part`; the layout that
             a network sees then is that of the part.
@@ -83,7 +83,7 @@ class SkeletonDataModule(lightning.LightningDataModule):
         transform_args: dict[str, Any] | None = None,
         window: int | None = None,
         streams: Sequence[str] = ("joint",),
-        views: int = 1,
+        views: int | list[dict[str, Any]] = 1,
         layout: str | None = None,
         part: str | None = None,
         batch_size: int = 64,
@@ -185,7 +185,9 @@ class SkeletonDataModule(lightning.LightningDataModule):
             index=self.index[0 if train else 1],
             train=train if augment is None else augment,
             repeat=h.repeat,
-            views=h.views,
+            views=h.views
+            if isinstance(h.views, int)
+            else [get_transform(transform, **changes) for changes in h.views],
             layout=h.layout,
             part=h.part,
             seed=h.seed,

@@ -84,6 +84,12 @@ class Pretrainer(Optimized):
         self.log("train_loss", self.train_loss, prog_bar=True, on_step=False, on_epoch=True)
         return loss
 
+    def on_train_epoch_start(self) -> None:
+        self.model.start_epoch(self.current_epoch)
+
+    def on_after_backward(self) -> None:
+        self.model.end_step()
+
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         largest = self.hparams["clip_each"]
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]

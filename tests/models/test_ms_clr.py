@@ -93,6 +93,7 @@ def test_a_step_moves_keys_and_queue():
         queue = model.bank.clone()
         loss = model.loss(x, torch.arange(4))
         loss.backward()
+        model.end_step()
         assert loss.isfinite() and model.queue_ptr.item() == pushed
         assert not torch.equal(model.bank, queue)
         assert all(p.grad is not None for p in model.encoder_q.parameters())

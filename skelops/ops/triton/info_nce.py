@@ -1,5 +1,5 @@
-"""InfoNCE on a GPU: every block of queries and part of the bank keeps a running softmax and its mean
-key; the parts and the own key of a row are then merged."""
+"""InfoNCE on a GPU: every block of queries and part of the bank keeps a running softmax and its
+mean key; the parts and the own key of a row are then merged."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ def _softmax_kernel(
     split = tl.program_id(1)
     inside = row < ROWS
     q = _rows(q_ptr, row, inside, D, BLOCK_D).to(bank_ptr.dtype.element_ty)
-    factor = tl.load(scale_ptr + row % N, mask=inside, other=0.0).to(tl.float32) * 1.4426950408889634
+    factor = (
+        tl.load(scale_ptr + row % N, mask=inside, other=0.0).to(tl.float32) * 1.4426950408889634
+    )
     largest = tl.full((BLOCK_R,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK_R,), tl.float32)
     mean = tl.zeros((BLOCK_R, BLOCK_D), tl.float32)
@@ -73,7 +75,7 @@ def _softmax_kernel(
 @kernel(VARYING)
 def _merge_kernel(
     q_ptr, key_ptr, scale_ptr, largest_ptr, total_ptr, mean_ptr, best_ptr, at_ptr,
-    lse_ptr, out_ptr, top_ptr, ROWS, N, SPLITS, D: tl.constexpr, TOP: tl.constexpr,
+    loss_ptr, out_ptr, top_ptr, ROWS, N, SPLITS, D: tl.constexpr, TOP: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
@@ -84,11 +86,13 @@ def _merge_kernel(
     mean = tl.zeros((BLOCK_D,), tl.float32)
     best = tl.full((), float("-inf"), tl.float32)
     best_at = tl.zeros((), tl.int64)
+    own = tl.zeros((), tl.float32)
     if key_ptr is not None:
         q = tl.load(q_ptr + row * D + d, mask=inside, other=0.0).to(tl.float32)
         mean = tl.load(key_ptr + row % N * D + d, mask=inside, other=0.0).to(tl.float32)
         factor = tl.load(scale_ptr + row % N).to(tl.float32) * 1.4426950408889634
-        largest = tl.sum(q * mean, 0) * factor
+        own = tl.sum(q * mean, 0) * factor
+        largest = own
         total = tl.full((), 1.0, tl.float32)
     at = row
     for _ in range(SPLITS):
@@ -103,7 +107,7 @@ def _merge_kernel(
             best_at = tl.where(value > best, tl.load(at_ptr + at), best_at)
             best = tl.maximum(value, best)
         at += ROWS
-    tl.store(lse_ptr + row, (largest + tl.log2(total)) * 0.6931471805599453)
+    tl.store(loss_ptr + row, ((largest - own) + tl.log2(total)) * 0.6931471805599453)
     tl.store(out_ptr + row * D + d, mean / total, mask=inside)
     if TOP:
         tl.store(top_ptr + row, best_at)
@@ -111,7 +115,7 @@ def _merge_kernel(
 
 @kernel(VARYING)
 def _query_grad_kernel(
-    grad_ptr, q_ptr, key_ptr, scale_ptr, lse_ptr, mean_ptr, dq_ptr, dkey_ptr, dscale_ptr,
+    grad_ptr, q_ptr, key_ptr, scale_ptr, loss_ptr, mean_ptr, dq_ptr, dkey_ptr, dscale_ptr,
     N, R: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """All branches of a query: gradients of the queries, of their key and of their scale."""
@@ -124,16 +128,16 @@ def _query_grad_kernel(
     for r in range(R):
         row = r * N + n
         grad = tl.load(grad_ptr + row).to(tl.float32)
-        mean = tl.load(mean_ptr + row * D + d, mask=inside, other=0.0)
+        pull = tl.load(mean_ptr + row * D + d, mask=inside, other=0.0)
+        if key_ptr is not None:
+            pull -= tl.load(key_ptr + n * D + d, mask=inside, other=0.0).to(tl.float32)
         if dq_ptr is not None:
-            dq = (grad * scale * mean).to(dq_ptr.dtype.element_ty)
+            dq = (grad * scale * pull).to(dq_ptr.dtype.element_ty)
             tl.store(dq_ptr + row * D + d, dq, mask=inside)
         q = tl.load(q_ptr + row * D + d, mask=inside, other=0.0).to(tl.float32)
-        dscale += grad * tl.sum(q * mean, 0)
+        dscale += grad * tl.sum(q * pull, 0)
         if dkey_ptr is not None:
-            key = tl.load(key_ptr + n * D + d, mask=inside, other=0.0).to(tl.float32)
-            p = tl.exp(scale * tl.sum(q * key, 0) - tl.load(lse_ptr + row))
-            dkey += grad * scale * p * q
+            dkey += grad * scale * (tl.exp(-tl.load(loss_ptr + row)) - 1.0) * q
     if dkey_ptr is not None:
         tl.store(dkey_ptr + n * D + d, dkey.to(dkey_ptr.dtype.element_ty), mask=inside)
     if dscale_ptr is not None:
@@ -142,8 +146,9 @@ def _query_grad_kernel(
 
 @kernel(VARYING)
 def _bank_grad_kernel(
-    grad_ptr, q_ptr, bank_ptr, scale_ptr, lse_ptr, dbank_ptr, ROWS, N, K, D: tl.constexpr,
-    PRECISION: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
+    grad_ptr, q_ptr, key_ptr, bank_ptr, scale_ptr, loss_ptr, dbank_ptr, ROWS, N, K,
+    D: tl.constexpr, PRECISION: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_K: tl.constexpr,
+    BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     key = tl.program_id(0) * BLOCK_K + tl.arange(0, BLOCK_K)
     keys = _rows(bank_ptr, key, key < K, D, BLOCK_D)
@@ -151,10 +156,14 @@ def _bank_grad_kernel(
     for r0 in range(0, ROWS, BLOCK_R):
         row = r0 + tl.arange(0, BLOCK_R)
         inside = row < ROWS
-        q = _rows(q_ptr, row, inside, D, BLOCK_D).to(keys.dtype)
+        q = _rows(q_ptr, row, inside, D, BLOCK_D)
         scale = tl.load(scale_ptr + row % N, mask=inside, other=0.0).to(tl.float32)
         grad = tl.load(grad_ptr + row, mask=inside, other=0.0).to(tl.float32)
-        lse = tl.load(lse_ptr + row, mask=inside, other=0.0)
+        lse = tl.load(loss_ptr + row, mask=inside, other=0.0)
+        if key_ptr is not None:
+            own = _rows(key_ptr, row % N, inside, D, BLOCK_D).to(tl.float32)
+            lse += scale * tl.sum(own * q.to(tl.float32), 1)
+        q = q.to(keys.dtype)
         product = tl.dot(keys, tl.trans(q), input_precision=PRECISION)
         p = tl.exp(product * scale[None, :] - lse[None, :]) * (grad * scale)[None, :]
         total = tl.dot(p.to(keys.dtype), q, total, input_precision=PRECISION)
@@ -181,10 +190,11 @@ def _blocks(q, bank) -> dict:
     """Options of the kernels that multiply."""
     # A temperature of 0.07 multiplies the errors of a product by 14.
     precision = "tf32x3" if _tiles.precision(q) == "tf32" else "ieee"
-    half = bank.dtype in _tiles.HALF
+    BLOCK_D, half = _tiles.pow2(q.shape[2], 16), bank.dtype in _tiles.HALF
+    BLOCK_R = (128 if half else 64) // (1 if BLOCK_D <= 128 else 2)
     return dict(
-        D=q.shape[2], PRECISION=precision, BLOCK_R=128 if half else 64, BLOCK_K=64 if half else 32,
-        BLOCK_D=_tiles.pow2(q.shape[2], 16), num_warps=8, num_stages=2 if half else 1,
+        D=q.shape[2], PRECISION=precision, BLOCK_R=BLOCK_R, BLOCK_K=64 if half else 32,
+        BLOCK_D=BLOCK_D, num_warps=8, num_stages=2 if half else 1,
     )  # fmt: skip
 
 
@@ -193,11 +203,11 @@ def forward(q, key, bank, scale, top):
     q, key, bank, scale = _tiles.contiguous(q, key, bank, scale)
     R, N, D = q.shape
     rows, K = R * N, len(bank)
-    lse = q.new_empty(R, N, dtype=torch.float32)
+    loss = q.new_empty(R, N, dtype=torch.float32)
     mean = q.new_empty(R, N, D, dtype=torch.float32)
     best = q.new_empty(R, N, top, dtype=torch.int64)
     if rows == 0:
-        return lse, mean, best
+        return loss, mean, best
     blocks = _blocks(q, bank)
     row_blocks = _tiles.cdiv(rows, blocks["BLOCK_R"])
     splits = _tiles.splits(q, row_blocks, _tiles.cdiv(K, 4 * blocks["BLOCK_K"]), 2)
@@ -211,14 +221,14 @@ def forward(q, key, bank, scale, top):
         TOP=top, **blocks,
     )  # fmt: skip
     _merge_kernel[rows,](
-        q, key, scale, largest, total, means, value, at, lse, mean, best, rows, N, splits,
+        q, key, scale, largest, total, means, value, at, loss, mean, best, rows, N, splits,
         D=D, TOP=top, BLOCK_D=blocks["BLOCK_D"],
     )  # fmt: skip
-    return lse, mean, best
+    return loss, mean, best
 
 
 @_tiles.on_device
-def backward(grad, q, key, bank, scale, top, lse, mean, best, needs):
+def backward(grad, q, key, bank, scale, top, loss, mean, best, needs):
     grad, q, key, bank, scale = _tiles.contiguous(grad, q, key, bank, scale)
     R, N, D = q.shape
     wants = _tiles.wants(GRADS, needs)
@@ -227,14 +237,14 @@ def backward(grad, q, key, bank, scale, top, lse, mean, best, needs):
     blocks = _blocks(q, bank)
     if N and (wants("q") or wants("key") or wants("scale")):
         _query_grad_kernel[N,](
-            grad, q, key, scale, lse, mean, found["q"], found["key"], found["scale"], N,
+            grad, q, key, scale, loss, mean, found["q"], found["key"], found["scale"], N,
             R=R, D=D, BLOCK_D=blocks["BLOCK_D"],
         )  # fmt: skip
     if wants("bank"):
         # Keys are the long axis here.
         blocks |= {"BLOCK_R": blocks["BLOCK_K"], "BLOCK_K": blocks["BLOCK_R"]}
         _bank_grad_kernel[_tiles.cdiv(len(bank), blocks["BLOCK_K"]),](
-            grad, q, bank, scale, lse, found["bank"], R * N, N, len(bank),
+            grad, q, key, bank, scale, loss, found["bank"], R * N, N, len(bank),
             **blocks,
         )  # fmt: skip
     return tuple(grad.new_empty(0) if g is None else g for g in found.values())
