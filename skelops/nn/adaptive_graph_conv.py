@@ -82,11 +82,13 @@ class AdaptiveGraphConv(Packed):
     def forward(self, x: Tensor) -> Tensor:
         A = self.topology()
         if self.embed_channels is not None:
-            # The embeddings are 1.5 times as large as x: cheaper to compute again than to keep.
-            S = checkpoint(
-                self.relations, x, self.embed_weight, self.embed_bias,
-                use_reentrant=False, preserve_rng_state=False,
-            )  # fmt: skip
+            embedding = (x, self.embed_weight, self.embed_bias)
+            if self.training:
+                # The embeddings are 1.5 times as large as x: cheaper to compute again than to keep.
+                options = {"use_reentrant": False, "preserve_rng_state": False}
+                S = checkpoint(self.relations, *embedding, **options)
+            else:
+                S = self.relations(*embedding)
             A = A + self.alpha * S
         return ops.graph_conv(x, A, self.weight, self.bias.sum(0), transposed=True)
 
