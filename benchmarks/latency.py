@@ -103,9 +103,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     ]
     page = f"""# Latency on a CPU
 
-{device_name("cpu")}, torch {torch.__version__}, float32; clips of {args.frames} frames, 25 joints and 2
-persons, one at a time. "Published" is the time of the published network in plain PyTorch over ours,
-taken in turns. `python -m benchmarks.latency` repeats it.
+{device_name("cpu")}, torch {torch.__version__}, float32; clips of {args.frames} frames, 25 joints
+and 2 persons, one at a time. "Published" is the time of the published network in plain PyTorch over
+ours, taken in turns. `python -m benchmarks.latency` repeats it.
 
 | model | threads | clips/s | p50 ms | p99 ms | published |
 | --- | --- | --- | --- | --- | --- |
