@@ -45,10 +45,12 @@ from skelops.ops import (
     temporal_mean,
     token_restore,
 )
+from skelops.patching import PatchReport, patch, unpatch
 
 __version__ = "0.1.0"
 __all__ = [
     "Hallucinated",
+    "PatchReport",
     "affinity_contrastive_loss",
     "bn_act_add",
     "cmd_loss",
@@ -77,6 +79,7 @@ __all__ = [
     "motion_target",
     "ms_temporal_conv",
     "part_mask",
+    "patch",
     "point_dynamics",
     "queue_push_",
     "queue_recent",
@@ -90,6 +93,7 @@ __all__ = [
     "sym_packed_matvec",
     "temporal_mean",
     "token_restore",
+    "unpatch",
     "use_backend",
 ]
 
