@@ -51,10 +51,9 @@ def test_fit_probe_finetune_and_neighbours(run):
     found = transfers.main([str(run), "--k", "[1, 3]", "--device", "cpu"])
     assert set(found) == {"k=1", "k=3"}
     assert json.loads((run / "knn.json").read_text()) == found
-    last = run / "checkpoints" / "last.ckpt"
-    scarce = transfers.main(
-        [str(last), "--shots", "1", "--random", "--k", "[1]", "--device", "cpu"]
-    )
+    checkpoint = str(run / "checkpoints" / "last.ckpt")
+    options = ["--shots", "1", "--random", "--k", "[1]", "--device", "cpu"]
+    scarce = transfers.main([checkpoint, *options])
     assert json.loads((run / "knn-random.json").read_text()) == scarce
 
 
