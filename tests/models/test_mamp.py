@@ -65,6 +65,17 @@ def test_shared_rows_and_masked_rows_change_no_loss_and_no_gradient(name, depth)
         torch.testing.assert_close(gradients(loss), wanted)
 
 
+@pytest.mark.parametrize("ratio", [0.0, 0.99, 1.0])
+def test_nothing_masked_or_nothing_kept(ratio):
+    model, x = mamp(mask_ratio=ratio), clips()
+    noise = torch.rand(4, 80)
+    loss = model.loss(x, torch.arange(2), noise)
+    torch.testing.assert_close(loss, model(x, noise).loss)
+    loss.backward()
+    assert loss.isfinite() and (loss > 0) == (ratio > 0)
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
 def test_the_last_block_ends_before_kept_rows():
     model = mamp()
     rows = []
@@ -157,7 +168,7 @@ def test_under_autocast():
 
 
 def test_what_is_refused():
-    with pytest.raises(ValueError, match="create_pretext: expected one of .*mae, mamp, .*stars"):
+    with pytest.raises(ValueError, match=r"create_pretext: expected one of .*mae, mamp, .*stars"):
         create_pretext("mask")
     with pytest.raises(ValueError, match="MAMP: expected frames that fill segments of 4, got 18"):
         mamp(num_frames=18)
