@@ -78,12 +78,10 @@ def affinity_contrastive_loss(
     _check.shape(op, "feature", feature, "N D")
     N, D = feature.shape
     _check.shape(op, "memory", memory, "K D", D=D)
-    for name, value, size in (
-        ("label", label, {"N": N}),
-        ("memory_label", memory_label, {"K": memory.shape[0]}),
-    ):
-        _check_dtype(op, name, value, torch.int64, feature.device)
-        _check.shape(op, name, value, *size, **size)
+    _check_dtype(op, "label", label, torch.int64, feature.device)
+    _check.shape(op, "label", label, "N", N=N)
+    _check_dtype(op, "memory_label", memory_label, torch.int64, feature.device)
+    _check.shape(op, "memory_label", memory_label, "K", K=memory.shape[0])
     if affinity is not None:
         _check_dtype(op, "affinity", affinity, torch.bool, feature.device)
         _check.shape(op, "affinity", affinity, "Y Y", Y=affinity.shape[-1])
