@@ -44,10 +44,12 @@ from skelops.ops import (
     temporal_mean,
     token_restore,
 )
+from skelops.patching import PatchReport, patch, unpatch
 
 __version__ = "0.1.0"
 __all__ = [
     "Hallucinated",
+    "PatchReport",
     "bn_act_add",
     "cmd_loss",
     "ctr_graph_conv",
@@ -75,6 +77,7 @@ __all__ = [
     "motion_target",
     "ms_temporal_conv",
     "part_mask",
+    "patch",
     "point_dynamics",
     "queue_push_",
     "queue_recent",
@@ -88,6 +91,7 @@ __all__ = [
     "sym_packed_matvec",
     "temporal_mean",
     "token_restore",
+    "unpatch",
     "use_backend",
 ]
 

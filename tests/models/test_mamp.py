@@ -157,7 +157,7 @@ def test_under_autocast():
 
 
 def test_what_is_refused():
-    with pytest.raises(ValueError, match="create_pretext: expected one of .*mae, mamp, .*stars"):
+    with pytest.raises(ValueError, match=r"create_pretext: expected one of .*mae, mamp, .*stars"):
         create_pretext("mask")
     with pytest.raises(ValueError, match="MAMP: expected frames that fill segments of 4, got 18"):
         mamp(num_frames=18)

@@ -134,7 +134,7 @@ def test_what_is_refused(call, expected):
 
 def test_types_are_checked():
     z, Q = torch.randn(2, 4), torch.randn(5, 4)
-    with pytest.raises(TypeError, match="ids of dtype torch.int64, got torch.float32"):
+    with pytest.raises(TypeError, match=r"ids of dtype torch\.int64, got torch\.float32"):
         ops.nn_lookup(z, Q, torch.arange(5), torch.zeros(2))
     with pytest.raises(TypeError, match="expected queue of z's dtype"):
         ops.nn_lookup(z, Q.double(), torch.arange(5), torch.arange(2))
