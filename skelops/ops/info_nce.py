@@ -98,7 +98,9 @@ def info_nce(
             mined = torch.cat([positives, mined], 1)
         positives = mined
     if set(targets) != {None} or positives is not None:
-        hard = _mean_positive(key, bank, positives, weights, compute) if None in targets else None
+        hard = (
+            _mean_positive(key, bank, positives, weights, compute) if None in targets else mean[0]
+        )
         target = torch.stack([hard if t is None else mean[t] for t in targets])
         away = target if key is None else target - key.to(compute)
         loss = loss - scale * (branches.to(compute) * away).sum(-1)

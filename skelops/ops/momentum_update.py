@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from skelops import _check
 
@@ -30,7 +30,8 @@ def momentum_update_(average: nn.Module, module: nn.Module, momentum: float = 0.
     op = "momentum_update_"
     if not 0 <= momentum <= 1:
         raise _check.fail(op, "momentum in [0, 1]", momentum)
-    averages, parameters = list(average.parameters()), list(module.parameters())
+    averages: list[Tensor] = list(average.parameters())
+    parameters: list[Tensor] = list(module.parameters())
     if [a.shape for a in averages] != [p.shape for p in parameters]:
         raise _check.fail(op, "parameters of the same shapes", "others")
     if averages:
