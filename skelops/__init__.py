@@ -3,8 +3,11 @@
 from skelops import _backend, graph
 from skelops._backend import use_backend
 from skelops.ops import (
+    anchor_regression,
+    ball_query,
     bn_act_add,
     ctr_graph_conv,
+    farthest_point_sample,
     forward_dynamics,
     forward_kinematics,
     graph_conv,
@@ -13,6 +16,7 @@ from skelops.ops import (
     hypergraph_operator,
     hypergraph_propagate,
     inverse_dynamics,
+    knn,
     lagrange_tau,
     masked_cosine_loss,
     masked_motion_loss,
@@ -36,8 +40,11 @@ from skelops.ops import (
 
 __version__ = "0.1.0"
 __all__ = [
+    "anchor_regression",
+    "ball_query",
     "bn_act_add",
     "ctr_graph_conv",
+    "farthest_point_sample",
     "forward_dynamics",
     "forward_kinematics",
     "graph",
@@ -47,6 +54,7 @@ __all__ = [
     "hypergraph_operator",
     "hypergraph_propagate",
     "inverse_dynamics",
+    "knn",
     "lagrange_tau",
     "masked_cosine_loss",
     "masked_motion_loss",

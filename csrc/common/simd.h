@@ -96,6 +96,20 @@ struct Simd {
 #endif
   }
 
+  // Whether a comparison holds in any lane.
+  template <typename Mask>
+  static bool any(Mask holds) {
+#if defined(__AVX512F__)
+    return _mm512_test_epi32_mask(__m512i(holds), __m512i(holds)) != 0;
+#elif defined(__AVX__)
+    return _mm256_movemask_ps(__m256(holds)) != 0;
+#else
+    bool found = false;
+    for (int i = 0; i < kLanes; ++i) found |= holds[i] != 0;
+    return found;
+#endif
+  }
+
   static T sum(Vec v) {
     T total = 0;
     for (int i = 0; i < kLanes; ++i) total += v[i];

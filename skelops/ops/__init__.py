@@ -1,7 +1,10 @@
 """Ops: drop-in functions, each with CPU, GPU and reference backends."""
 
+from skelops.ops.anchor_regression import anchor_regression
+from skelops.ops.ball_query import ball_query
 from skelops.ops.bn_act_add import bn_act_add
 from skelops.ops.ctr_graph_conv import ctr_graph_conv
+from skelops.ops.farthest_point_sample import farthest_point_sample
 from skelops.ops.forward_dynamics import forward_dynamics
 from skelops.ops.forward_kinematics import forward_kinematics
 from skelops.ops.graph_conv import graph_conv
@@ -9,6 +12,7 @@ from skelops.ops.hyper_adjacency import hyper_adjacency
 from skelops.ops.hypergraph_conv import hypergraph_conv
 from skelops.ops.hypergraph_propagate import hypergraph_operator, hypergraph_propagate
 from skelops.ops.inverse_dynamics import inverse_dynamics
+from skelops.ops.knn import knn
 from skelops.ops.lagrange_tau import lagrange_tau
 from skelops.ops.masked_cosine_loss import masked_cosine_loss
 from skelops.ops.masked_motion_loss import masked_motion_loss
@@ -30,8 +34,11 @@ from skelops.ops.temporal_mean import temporal_mean
 from skelops.ops.token_restore import token_restore
 
 __all__ = [
+    "anchor_regression",
+    "ball_query",
     "bn_act_add",
     "ctr_graph_conv",
+    "farthest_point_sample",
     "forward_dynamics",
     "forward_kinematics",
     "graph_conv",
@@ -40,6 +47,7 @@ __all__ = [
     "hypergraph_operator",
     "hypergraph_propagate",
     "inverse_dynamics",
+    "knn",
     "lagrange_tau",
     "masked_cosine_loss",
     "masked_motion_loss",

@@ -12,6 +12,7 @@ from skelops.testing.rule import rule_value
 CASES = Path(__file__).parents[3] / "shared" / "golden" / "cases"
 KINDS = ("ctrgcn_*", "pyskl_*", "hypergcn_*", "psumnet_*", "brl_*")
 DYNAMICS = ("lagrange_*", "lady_*", "physmop_*")
+CLOUDS = ("a2j_*", "pointops_*")
 DATA = (
     "feeder_*",
     "hiclr_aug*",
@@ -31,7 +32,7 @@ DATA = (
 MASKING = ("mamp_embed", "mamp_motion*", "cascadeformer_masking*", "graphmae_sce*")
 FILES = sorted(
     path
-    for pattern in (*KINDS, *DYNAMICS, *DATA, *MASKING)
+    for pattern in (*KINDS, *DYNAMICS, *CLOUDS, *DATA, *MASKING)
     for path in CASES.glob(f"{pattern}.npz")
 )
 golden = pytest.mark.skipif(not FILES, reason="golden cases are not at hand")
