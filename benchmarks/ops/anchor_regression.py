@@ -25,7 +25,8 @@ def _ours(logits: Tensor, offset: Tensor, extra: Tensor, anchors: Tensor) -> tup
 
 def _peer(logits: Tensor, offset: Tensor, extra: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
     joints, means = [], []
-    for l, o, e in zip(logits, offset, extra, strict=True):
+    for j in range(logits.shape[0]):
+        l, o, e = logits[j], offset[j], extra[j]
         weight = l.softmax(0)
         twice = weight[:, :, None].expand(-1, -1, 2)
         place = anchors[:, None].expand_as(o)

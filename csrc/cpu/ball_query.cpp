@@ -11,16 +11,10 @@ template <typename A>
 int64_t search(const Cloud<A>& cloud, const Point<A>& query, int64_t size, A limit, int64_t k,
                int64_t* out) {
   using S = Simd<A>;
-  alignas(kVectorBytes) A d[S::kLanes];
   int64_t found = 0;
   for (int64_t i = 0; i < size && found < k; i += S::kLanes) {
-    const auto distance = cloud.distance(i, query);
-    if (!S::any(distance < limit)) continue;
-    S::store(d, distance);
-    const int64_t lanes = std::min<int64_t>(S::kLanes, size - i);
-    for (int64_t j = 0; j < lanes && found < k; ++j) {
-      if (d[j] < limit) out[found++] = i + j;
-    }
+    uint32_t inside = S::bits(cloud.distance(i, query) < limit);
+    for (; inside && found < k; inside &= inside - 1) out[found++] = i + __builtin_ctz(inside);
   }
   std::fill(out + found, out + k, found ? out[0] : 0);
   return found;

@@ -34,14 +34,20 @@ class Nearest {
 template <typename A>
 void search(const Cloud<A>& cloud, const Point<A>& query, int64_t size, Nearest<A> nearest) {
   using S = Simd<A>;
-  alignas(kVectorBytes) A d[S::kLanes];
-  for (int64_t i = 0; i < size; i += S::kLanes) {
+  const auto lanes_of = [&](int64_t i) { return std::min<int64_t>(S::kLanes, size - i); };
+  int64_t i = 0;
+  for (; i < size && !nearest.full(); i += S::kLanes) {
     const auto distance = cloud.distance(i, query);
-    if (nearest.full() && !S::any(distance < nearest.last())) continue;
-    S::store(d, distance);
-    const int64_t lanes = std::min<int64_t>(S::kLanes, size - i);
-    for (int64_t j = 0; j < lanes; ++j) {
-      if (!nearest.full() || d[j] < nearest.last()) nearest.insert(d[j], i + j);
+    for (int64_t j = 0; j < lanes_of(i); ++j) {
+      if (!nearest.full() || distance[j] < nearest.last()) nearest.insert(distance[j], i + j);
+    }
+  }
+  for (; i < size; i += S::kLanes) {
+    const auto distance = cloud.distance(i, query);
+    // Points behind the last are infinitely far, and no distance is more than that.
+    for (uint32_t nearer = S::bits(distance < nearest.last()); nearer; nearer &= nearer - 1) {
+      const int j = __builtin_ctz(nearer);
+      if (distance[j] < nearest.last()) nearest.insert(distance[j], i + j);
     }
   }
 }

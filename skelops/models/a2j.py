@@ -162,9 +162,7 @@ class ResNet(nn.Module):
             stage = []
             for j in range(count):
                 dilation = 2 if i == 3 and j else 1
-                stage.append(
-                    _Bottleneck(channels, width << i, 1 if j else stride, dilation)
-                )
+                stage.append(_Bottleneck(channels, width << i, 1 if j else stride, dilation))
                 channels = 4 * width << i
             self.add_module(f"layer{i + 1}", nn.Sequential(*stage))
         self.fc = nn.Linear(channels, 1000).requires_grad_(False) if fc else None

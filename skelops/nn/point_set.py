@@ -7,6 +7,7 @@ Qi et al., PointNet++: Deep Hierarchical Feature Learning on Point Sets, NeurIPS
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,7 @@ def shared_mlp(channels: Sequence[int], dims: int) -> nn.Sequential:
     """1x1 convolutions with normalisation and rectifier over ``dims`` axes of points."""
     conv, norm = (nn.Conv1d, nn.BatchNorm1d) if dims == 1 else (nn.Conv2d, nn.BatchNorm2d)
     layers: list[nn.Module] = []
-    for before, after in zip(channels, channels[1:], strict=False):
+    for before, after in pairwise(channels):
         layers += [conv(before, after, 1, bias=False), norm(after), nn.ReLU()]
     return nn.Sequential(*layers)
 

@@ -1,4 +1,4 @@
-"""Anchor-to-joint regression: x[n, v, d] = sum_a softmax_a(l[n, a, v]) (anchor[a, d] + o[n, a, v, d])."""
+"""Anchor-to-joint regression: x[n, v] = sum_a softmax_a(l[n, a, v]) (anchor[a] + o[n, a, v])."""
 
 from __future__ import annotations
 

@@ -36,4 +36,3 @@ def unsupported(points, held: bool) -> str | None:
     if points.dtype not in _tiles.DTYPES[1:]:
         return f"no {str(points.dtype).removeprefix('torch.')} kernel"
     return None
-
