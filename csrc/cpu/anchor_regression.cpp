@@ -28,7 +28,7 @@ struct Sizes {
 Sizes sizes_of(const Tensor& logits, const Tensor& offset, const Tensor& anchors,
                const OptionalTensor& extra) {
   SKELOPS_CHECK(logits.dim() == 3 && offset.dim() == 4, kOp, "logits (N, A, V), offset 4-D");
-  const Sizes s{logits.size(0), logits.size(1),     logits.size(2),
+  const Sizes s{logits.size(0), logits.size(1),    logits.size(2),
                 offset.size(3), extra.has_value(), anchors.dim() == 2};
   const int64_t rows = s.shared ? s.anchors : s.batch * s.anchors;
   const bool same = offset.scalar_type() == logits.scalar_type() &&
@@ -64,7 +64,11 @@ class Tiles {
 
   Tiles(const Samples<T>& logits, const Samples<T>& offset, const Samples<T>* extra,
         const A* anchors, const Sizes& s)
-      : logits_(logits), offset_(offset), extra_(extra), anchors_(anchors), s_(s),
+      : logits_(logits),
+        offset_(offset),
+        extra_(extra),
+        anchors_(anchors),
+        s_(s),
         scratch_(kTile * s.joints * (2 * D + 2)) {}
 
   void read(int64_t n, int64_t begin, int64_t end) {

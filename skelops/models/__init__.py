@@ -2,6 +2,7 @@
 
 from skelops.models._published import LoadReport, load_published, published_keys, published_state
 from skelops.models._registry import create_model, list_models, register_model
+from skelops.models.a2j import A2J
 from skelops.models.aagcn import AAGCN
 from skelops.models.ctr_gcn import CTRGCN
 from skelops.models.dg_stgcn import DGSTGCN
@@ -9,16 +10,20 @@ from skelops.models.hyper_gcn import HyperGCN
 from skelops.models.psumnet import PSUMNet, PSUMNetPart
 from skelops.models.st_gcn import STGCN
 from skelops.models.st_gcn_pp import st_gcn_pp
+from skelops.models.unipose import LiftPose, PointPose
 
 __all__ = [
+    "A2J",
     "AAGCN",
     "CTRGCN",
     "DGSTGCN",
     "STGCN",
     "HyperGCN",
+    "LiftPose",
     "LoadReport",
     "PSUMNet",
     "PSUMNetPart",
+    "PointPose",
     "create_model",
     "list_models",
     "load_published",

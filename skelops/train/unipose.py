@@ -73,14 +73,14 @@ class Sequences:
 
 
 def generate(
-    clips: int, seed: int = 0, frames: int = 3, step: int = 2, points: int = 256,
+    clips: int, seed: int = 0, per_clip: int = 6, frames: int = 3, step: int = 2, points: int = 256,
     pixel_noise: float = 1.0,
 ) -> Sequences:  # fmt: skip
-    """Six sequences per clip of the synthetic action set, the person in the middle of the image."""
+    """Sequences of the synthetic action set (16 clips or more), the person in the middle."""
     source = synthetic.generate(clips, seed, sensor=False)
     windows = []
     for begin, length in zip(np.cumsum(source.length) - source.length, source.length, strict=True):
-        starts = np.linspace(0, length - 1 - (frames - 1) * step, 6).astype(int)
+        starts = np.linspace(0, length - 1 - (frames - 1) * step, per_clip).astype(int)
         windows += [begin + s + np.arange(frames) * step for s in starts]
     joints = torch.from_numpy(source.xyz[np.stack(windows), 0][:, :, list(NTU25_JOINTS)]).float()
     # The set has y up; a crop has the person's trunk in its middle, three metres away.
@@ -210,13 +210,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/unipose"))
     parser.add_argument("--clips", type=int, default=64)
     parser.add_argument("--test_clips", type=int, default=12)
+    parser.add_argument("--per_clip", type=int, default=6, help="sequences of a clip")
     parser.add_argument("--steps", type=int, default=300, help="of each stage")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     torch.manual_seed(options.seed)
     # Other clips of other bodies.
-    data = generate(options.clips, options.seed)
-    test = generate(options.test_clips, options.seed + 1)
+    data = generate(options.clips, options.seed, options.per_clip)
+    test = generate(options.test_clips, options.seed + 1, options.per_clip)
     options.out.mkdir(parents=True, exist_ok=True)
     with (options.out / "metrics.csv").open("w", newline="") as file:
         log = csv.writer(file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import triton.language as tl
 
@@ -10,15 +11,14 @@ from skelops.ops.triton._launch import kernel
 from skelops.ops.triton._points import load_points, squared_distance
 
 
-@kernel(("Q", "L", "k", "Q_BLOCKS", "radius"))
+@kernel(("Q", "L", "k", "Q_BLOCKS", "limit"))
 def _ball_query_kernel(
-    query_ptr, points_ptr, index_ptr, count_ptr, Q, L, k, Q_BLOCKS, radius,
+    query_ptr, points_ptr, index_ptr, count_ptr, Q, L, k, Q_BLOCKS, limit,
     BLOCK_Q: tl.constexpr, BLOCK_L: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     n = (tl.program_id(0) // Q_BLOCKS).to(tl.int64)
     q = tl.program_id(0) % Q_BLOCKS * BLOCK_Q + tl.arange(0, BLOCK_Q)
     x, y, z = load_points(query_ptr + n * Q * 3, q, q < Q)
-    r = radius.to(tl.float32)
     index_ptr += (n * Q + q)[:, None] * k
     found = tl.where(q < Q, 0, k)
     first = tl.full((BLOCK_Q,), 0x7FFFFFFF, tl.int32)
@@ -26,7 +26,7 @@ def _ball_query_kernel(
     while (l0 < L) & (tl.min(found, 0) < k):
         l = l0 + tl.arange(0, BLOCK_L)
         px, py, pz = load_points(points_ptr + n * L * 3, l, l < L)
-        inside = squared_distance(x[:, None], y[:, None], z[:, None], px, py, pz) < r * r
+        inside = squared_distance(x[:, None], y[:, None], z[:, None], px, py, pz) < limit
         slot = found[:, None] + tl.cumsum(inside.to(tl.int32), 1) - 1
         place = tl.zeros((BLOCK_Q, BLOCK_L), dtype=tl.int64) + l
         tl.store(index_ptr + slot, place, mask=inside & (slot < k))
@@ -53,11 +53,12 @@ def forward(query, points, radius, k):
     (N, Q, _), L = query.shape, points.shape[1]
     index = query.new_empty(N, Q, k, dtype=torch.int64)
     count = query.new_empty(N, Q, dtype=torch.int64)
+    limit = float(np.float32(radius) * np.float32(radius))
     BLOCK_Q = 8
     Q_BLOCKS = _tiles.cdiv(Q, BLOCK_Q)
     if N * Q:
         _ball_query_kernel[N * Q_BLOCKS,](
-            query, points, index, count, Q, L, k, Q_BLOCKS, radius, BLOCK_Q=BLOCK_Q,
+            query, points, index, count, Q, L, k, Q_BLOCKS, limit, BLOCK_Q=BLOCK_Q,
             BLOCK_L=_tiles.pow2(L, high=256), BLOCK_K=_tiles.pow2(k, high=64),
             num_warps=4, enable_fp_fusion=False,
         )  # fmt: skip
