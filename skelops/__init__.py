@@ -37,11 +37,13 @@ from skelops.ops import (
     temporal_mean,
     token_restore,
 )
+from skelops.patching import PatchReport, patch, unpatch
 
 __version__ = "0.1.0"
 __all__ = [
     "anchor_regression",
     "ball_query",
+    "PatchReport",
     "bn_act_add",
     "ctr_graph_conv",
     "farthest_point_sample",
@@ -65,6 +67,7 @@ __all__ = [
     "motion_target",
     "ms_temporal_conv",
     "part_mask",
+    "patch",
     "point_dynamics",
     "random_uniform",
     "sample_clips",
@@ -74,6 +77,7 @@ __all__ = [
     "sym_packed_matvec",
     "temporal_mean",
     "token_restore",
+    "unpatch",
     "use_backend",
 ]
 
