@@ -96,6 +96,24 @@ struct Simd {
 #endif
   }
 
+  // A bit per lane where a comparison holds.
+  template <typename Mask>
+  static uint32_t bits(Mask holds) {
+    static_assert(sizeof(Mask) == kVectorBytes);
+#if defined(__AVX512F__)
+    const __m512i lanes = __m512i(holds);
+    if constexpr (sizeof(T) == 4) return _mm512_test_epi32_mask(lanes, lanes);
+    return _mm512_test_epi64_mask(lanes, lanes);
+#elif defined(__AVX__)
+    if constexpr (sizeof(T) == 4) return _mm256_movemask_ps(__m256(holds));
+    return _mm256_movemask_pd(__m256d(holds));
+#else
+    uint32_t found = 0;
+    for (int i = 0; i < kLanes; ++i) found |= static_cast<uint32_t>(holds[i] != 0) << i;
+    return found;
+#endif
+  }
+
   static T sum(Vec v) {
     T total = 0;
     for (int i = 0; i < kLanes; ++i) total += v[i];

@@ -10,6 +10,7 @@ from skelops.models._pretext import (
 )
 from skelops.models._published import LoadReport, load_published, published_keys, published_state
 from skelops.models._registry import create_model, list_models, register_model
+from skelops.models.a2j import A2J
 from skelops.models.aagcn import AAGCN
 from skelops.models.aclnet import ACLNet
 from skelops.models.ctr_gcn import CTRGCN
@@ -23,8 +24,10 @@ from skelops.models.psumnet import PSUMNet, PSUMNetPart
 from skelops.models.st_gcn import STGCN
 from skelops.models.st_gcn_pp import st_gcn_pp
 from skelops.models.stars import STARS
+from skelops.models.unipose import LiftPose, PointPose
 
 __all__ = [
+    "A2J",
     "AAGCN",
     "CTRGCN",
     "DGSTGCN",
@@ -46,6 +49,11 @@ __all__ = [
     "Pretext",
     "UnifiedSTGCN",
     "build_classifier",
+    "LiftPose",
+    "LoadReport",
+    "PSUMNet",
+    "PSUMNetPart",
+    "PointPose",
     "create_model",
     "create_pretext",
     "list_models",

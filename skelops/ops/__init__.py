@@ -1,10 +1,13 @@
 """Ops: drop-in functions, each with CPU, GPU and reference backends."""
 
 from skelops.ops.affinity_contrastive_loss import affinity_contrastive_loss
+from skelops.ops.anchor_regression import anchor_regression
+from skelops.ops.ball_query import ball_query
 from skelops.ops.bn_act_add import bn_act_add
 from skelops.ops.cmd_loss import cmd_loss
 from skelops.ops.ctr_graph_conv import ctr_graph_conv
 from skelops.ops.directional_clustering_loss import directional_clustering_loss
+from skelops.ops.farthest_point_sample import farthest_point_sample
 from skelops.ops.forward_dynamics import forward_dynamics
 from skelops.ops.forward_kinematics import forward_kinematics
 from skelops.ops.graph_conv import graph_conv
@@ -16,6 +19,7 @@ from skelops.ops.info_nce import info_nce
 from skelops.ops.inverse_dynamics import inverse_dynamics
 from skelops.ops.knn_classify import knn_classify
 from skelops.ops.knn_vote import knn_vote
+from skelops.ops.knn import knn
 from skelops.ops.lagrange_tau import lagrange_tau
 from skelops.ops.masked_cosine_loss import masked_cosine_loss
 from skelops.ops.masked_motion_loss import masked_motion_loss
@@ -44,10 +48,13 @@ from skelops.ops.token_restore import token_restore
 __all__ = [
     "Hallucinated",
     "affinity_contrastive_loss",
+    "anchor_regression",
+    "ball_query",
     "bn_act_add",
     "cmd_loss",
     "ctr_graph_conv",
     "directional_clustering_loss",
+    "farthest_point_sample",
     "forward_dynamics",
     "forward_kinematics",
     "graph_conv",
@@ -60,6 +67,7 @@ __all__ = [
     "inverse_dynamics",
     "knn_classify",
     "knn_vote",
+    "knn",
     "lagrange_tau",
     "masked_cosine_loss",
     "masked_motion_loss",

@@ -34,5 +34,5 @@ def rule_value(key: str, shape: Sequence[int]) -> np.ndarray:
     elif len(shape) <= 1:
         z = (1 if key.endswith("weight") else 0) + tenth * z
     else:
-        z = z / np.float32(math.sqrt(max(math.prod(shape[1:]), 1)))
+        z = z.astype(np.float64) / math.sqrt(max(math.prod(shape[1:]), 1))
     return z.astype(np.float32)

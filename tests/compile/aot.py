@@ -109,6 +109,17 @@ CASES = {
         "tiny": dict(N=1, K=1),
         "vocabulary": dict(N=64, K=16384),
     },
+    "anchor_regression": {
+        "itop": dict(N=8, A=5184, V=15),
+        "cloud": dict(N=8, A=512, V=25, D=3, extra=False, shared=False),
+        "tiny": dict(N=1, A=1, V=1),
+    },
+    "farthest_point_sample": {
+        "cloud": dict(N=8, L=4096, count=512),
+        "tiny": dict(N=1, L=1, count=1, skip_origin=True),
+    },
+    "knn": {"cloud": dict(N=8, Q=512, L=4096, k=16), "tiny": dict(N=1, Q=1, L=1, k=1)},
+    "ball_query": {"cloud": dict(N=8, Q=512, L=4096, k=32), "tiny": dict(N=1, Q=1, L=1, k=1)},
     "random_uniform": {"noise": dict(N=8, count=9600), "tiny": dict(N=1, count=1)},
     "skeleton_streams": {
         "ntu": dict(N=8, C=3, T=64, V=25, kinds=(0, 0, 1, 1), parents=(-1, 0, -1, 0)),

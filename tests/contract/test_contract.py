@@ -19,6 +19,14 @@ from skelops.testing.contract import (
 )
 
 ROOT = Path(__file__).parents[2]
+ON_DATA = (
+    "ball_query",
+    "farthest_point_sample",
+    "knn",
+    "motion_mask",
+    "random_uniform",
+    "sample_clips",
+)
 SECTIONS = ("Args", "Returns", "Raises", "Backends", "Example", "Source")
 
 
@@ -76,7 +84,7 @@ def op(request):
 
 def test_has_fake_and_gradients(op):
     assert op.fake is not None, f"{op.name}: no fake"
-    on_data = op.name in ("motion_mask", "random_uniform", "sample_clips")
+    on_data = op.name in ON_DATA
     assert bool(op.grads) != on_data, f"{op.name}: no backward"
 
 

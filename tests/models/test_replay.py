@@ -12,6 +12,7 @@ from skelops.testing.rule import rule_value
 CASES = Path(__file__).parents[3] / "shared" / "golden" / "cases"
 KINDS = ("ctrgcn_*", "pyskl_*", "hypergcn_*", "psumnet_*", "brl_*", "aclnet_*", "msclr_*")
 DYNAMICS = ("lagrange_*", "lady_*", "physmop_*")
+CLOUDS = ("a2j_*", "pointops_*")
 DATA = (
     "feeder_*",
     "epamnet_uniform*",
@@ -24,7 +25,7 @@ ON_A_KINK = ("hiclr_dsta_encoder",)
 MASKING = ("cascadeformer_masking*", "graphmae_sce*")
 FILES = sorted(
     path
-    for pattern in (*KINDS, *DYNAMICS, *DATA, *MASKING, *SELF_SUPERVISED, *CONTRAST)
+    for pattern in (*KINDS, *DYNAMICS, *CLOUDS, *DATA, *MASKING, *SELF_SUPERVISED, *CONTRAST)
     for path in CASES.glob(f"{pattern}.npz")
     if path.stem not in ON_A_KINK
 )

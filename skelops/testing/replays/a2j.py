@@ -1,0 +1,135 @@
+"""A2J and the loss of A2J-Transformer; operations on point clouds."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from skelops import ops
+from skelops.models import a2j
+from skelops.nn.point_set import interpolate
+from skelops.testing.replay import ANY, Case, NotUnderstood, Replay, replays
+from skelops.testing.replays.gcn import Options
+
+A2J, TRANSFORMER = "zhangboshen/A2J", "ChanglongJiangGit/A2J-Transformer"
+
+
+@replays(A2J, "generate_anchors + shift")
+def anchors(case: Case) -> Replay:
+    cells = case.arrays["out.anchors_rect"].shape[0] // 16
+    # The second result is of the shape that its note gives.
+    height = 6 if cells == 24 else int(cells**0.5)
+
+    def call(shape: Tensor, stride: Tensor) -> tuple[Tensor, Tensor]:
+        return (
+            a2j.image_anchors(*shape.tolist(), int(stride)),
+            a2j.image_anchors(height, cells // height, int(stride)),
+        )
+
+    return Replay(call)
+
+
+def grid(case: Case) -> Tensor:
+    options = Options(case.kwargs)
+    height, width = options.take("shape")
+    stride = options.take("stride", a2j.STRIDE)
+    cell = list(a2j.CELL)
+    options.expect(P_h=(None, cell), P_w=(None, cell), spatialFactor=())
+    return a2j.image_anchors(height, width, stride)
+
+
+@replays(A2J, "post_process")
+def post_process(case: Case) -> Replay:
+    places = grid(case)
+
+    def call(logits: Tensor, offset: Tensor, depth: Tensor) -> Tensor:
+        return ops.anchor_regression(logits, offset, places.to(logits), depth)[0]
+
+    return Replay(call)
+
+
+@replays(A2J, "A2J_loss")
+def loss(case: Case) -> Replay:
+    places = grid(case)
+    factor = case.kwargs.get("spatialFactor", 0.5)
+
+    def call(logits: Tensor, offset: Tensor, depth: Tensor, target: Tensor):
+        votes = a2j.Votes(logits, offset, depth)
+        terms = a2j.a2j_loss(votes, places.to(logits), target, factor)
+        return tuple(term.view(1) for term in terms)
+
+    def gradients(*inputs: Tensor) -> dict[str, Tensor]:
+        *votes, target = inputs
+        votes = [x.detach().requires_grad_() for x in votes]
+        anchor, regression = call(*votes, target)
+        found = torch.autograd.grad(anchor + 3 * regression, votes)
+        return dict(zip(case.meta["input_names"], found, strict=False))
+
+    return Replay(call, gradients=gradients)
+
+
+@replays(A2J, "A2J_model")
+def network(case: Case) -> Replay:
+    options = Options(case.kwargs)
+    model = a2j.A2J(options.take("num_classes"))
+    options.expect(is_3D=(True,))
+
+    def call(depth: Tensor) -> tuple[Tensor, ...]:
+        votes = model(depth.to(model.backbone.conv1.weight))
+        named = dict(zip(("cls", "reg", "depth"), votes, strict=True))
+        named["joints"] = model.joints(votes, *depth.shape[2:])
+        return tuple(named[name] for name in case.meta["output_names"])
+
+    return Replay(call, model, model.published_keys)
+
+
+@replays(TRANSFORMER, "a2jloss_new")
+def space_loss(case: Case) -> Replay:
+    Options(case.kwargs).expect()
+    names = case.meta["input_names"]
+
+    def terms(given: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        offset = given["offset"].unflatten(-1, (-1, 3))
+        return a2j.a2j_space_loss(
+            given["weight"], offset, given["reference"], given["annotation"], given["valid"]
+        )
+
+    def call(*inputs: Tensor) -> tuple[Tensor, ...]:
+        found = terms(dict(zip(names, inputs, strict=True)))
+        named = dict(zip(("anchor_loss", "regression_loss"), found, strict=True))
+        named["anchors_full"] = a2j.space_anchors()
+        return tuple(named[name] for name in case.meta["output_names"])
+
+    def gradients(*inputs: Tensor) -> dict[str, Tensor]:
+        given = dict(zip(names, inputs, strict=True))
+        leaves = {n: given[n].detach().requires_grad_() for n in ("offset", "weight", "reference")}
+        anchor, regression = terms(given | leaves)
+        found = torch.autograd.grad(anchor + 3 * regression, leaves.values())
+        return dict(zip(leaves, found, strict=True))
+
+    return Replay(call, gradients=gradients)
+
+
+def point_operations(case: Case) -> Replay:
+    names = case.meta["input_names"]
+    if not {"points", "n_fps", "k", "radius", "n_ball"} <= set(names):
+        raise NotUnderstood(f"operations on {sorted(names)}")
+
+    def call(*inputs: Tensor) -> tuple[Tensor, ...]:
+        given = dict(zip(names, inputs, strict=True))
+        points = given["points"]
+        chosen = ops.farthest_point_sample(points, int(given["n_fps"]))
+        centers = points.gather(1, chosen[..., None].expand(-1, -1, 3))
+        named = {"fps": chosen}
+        named["knn"], named["knn_d2"] = ops.knn(centers, points, int(given["k"]))
+        named["ball"], named["ball_count"] = ops.ball_query(
+            centers, points, float(given["radius"]), int(given["n_ball"])
+        )
+        interpolated, nearest, weight = interpolate(points, centers, given["features"])
+        named |= {"three_idx": nearest, "three_w": weight, "interp": interpolated}
+        return tuple(named[name] for name in case.meta["output_names"])
+
+    return Replay(call, data=("points", "radius"))
+
+
+replays("definition;", ANY)(point_operations)
