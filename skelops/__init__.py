@@ -5,6 +5,8 @@ from skelops._backend import use_backend
 from skelops.ops import (
     bn_act_add,
     ctr_graph_conv,
+    deform_attention_3d,
+    deform_sample_3d,
     forward_dynamics,
     forward_kinematics,
     graph_conv,
@@ -18,6 +20,7 @@ from skelops.ops import (
     masked_motion_loss,
     masked_patch_embed,
     mass_matrix,
+    mcu_scan,
     mixup_cross_entropy,
     motion_mask,
     motion_target,
@@ -38,6 +41,8 @@ __version__ = "0.1.0"
 __all__ = [
     "bn_act_add",
     "ctr_graph_conv",
+    "deform_attention_3d",
+    "deform_sample_3d",
     "forward_dynamics",
     "forward_kinematics",
     "graph",
@@ -52,6 +57,7 @@ __all__ = [
     "masked_motion_loss",
     "masked_patch_embed",
     "mass_matrix",
+    "mcu_scan",
     "mixup_cross_entropy",
     "motion_mask",
     "motion_target",

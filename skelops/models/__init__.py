@@ -4,8 +4,10 @@ from skelops.models._published import LoadReport, load_published, published_keys
 from skelops.models._registry import create_model, list_models, register_model
 from skelops.models.aagcn import AAGCN
 from skelops.models.ctr_gcn import CTRGCN
+from skelops.models.deform_transformer import DeformTransformer, joint_pool
 from skelops.models.dg_stgcn import DGSTGCN
 from skelops.models.hyper_gcn import HyperGCN
+from skelops.models.m_mixer import MMixer
 from skelops.models.psumnet import PSUMNet, PSUMNetPart
 from skelops.models.st_gcn import STGCN
 from skelops.models.st_gcn_pp import st_gcn_pp
@@ -15,11 +17,14 @@ __all__ = [
     "CTRGCN",
     "DGSTGCN",
     "STGCN",
+    "DeformTransformer",
     "HyperGCN",
     "LoadReport",
+    "MMixer",
     "PSUMNet",
     "PSUMNetPart",
     "create_model",
+    "joint_pool",
     "list_models",
     "load_published",
     "published_keys",

@@ -2,6 +2,7 @@
 
 from skelops.ops.bn_act_add import bn_act_add
 from skelops.ops.ctr_graph_conv import ctr_graph_conv
+from skelops.ops.deform_sample_3d import deform_attention_3d, deform_sample_3d
 from skelops.ops.forward_dynamics import forward_dynamics
 from skelops.ops.forward_kinematics import forward_kinematics
 from skelops.ops.graph_conv import graph_conv
@@ -14,6 +15,7 @@ from skelops.ops.masked_cosine_loss import masked_cosine_loss
 from skelops.ops.masked_motion_loss import masked_motion_loss
 from skelops.ops.masked_patch_embed import masked_patch_embed
 from skelops.ops.mass_matrix import mass_matrix
+from skelops.ops.mcu_scan import mcu_scan
 from skelops.ops.mixup_cross_entropy import mixup_cross_entropy
 from skelops.ops.motion_mask import motion_mask
 from skelops.ops.motion_target import motion_target
@@ -32,6 +34,8 @@ from skelops.ops.token_restore import token_restore
 __all__ = [
     "bn_act_add",
     "ctr_graph_conv",
+    "deform_attention_3d",
+    "deform_sample_3d",
     "forward_dynamics",
     "forward_kinematics",
     "graph_conv",
@@ -45,6 +49,7 @@ __all__ = [
     "masked_motion_loss",
     "masked_patch_embed",
     "mass_matrix",
+    "mcu_scan",
     "mixup_cross_entropy",
     "motion_mask",
     "motion_target",
