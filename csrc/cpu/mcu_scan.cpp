@@ -7,6 +7,7 @@
 #include "common/gemm.h"
 #include "common/parallel.h"
 #include "common/tensor.h"
+#include "common/transpose.h"
 #include "math/logistic.h"
 #include "math/moments.h"
 #include "math/tanh.h"
@@ -60,15 +61,17 @@ class Panels {
   Panels(int64_t k, int64_t n)
       : k_(k), n_(n), data_((n + kWidth - 1) / kWidth * kWidth * std::max<int64_t>(k, 1)) {}
 
-  void fill(const A* b, int64_t row, int64_t column) {
-    for (int64_t j0 = 0; j0 < n_; j0 += kWidth) {
-      A* to = data_.get() + j0 * k_;
-      const int64_t count = std::min(kWidth, n_ - j0);
-      for (int64_t k = 0; k < k_; ++k, to += kWidth) {
-        for (int64_t j = 0; j < count; ++j) to[j] = b[k * row + (j0 + j) * column];
-        std::fill(to + count, to + kWidth, A(0));
-      }
-    }
+  // b as rows of n.
+  void fill(const A* b) {
+    for_panels([=](int64_t j, int64_t count, A* to) {
+      for (int64_t k = 0; k < k_; ++k) std::copy_n(b + k * n_ + j, count, to + k * kWidth);
+    });
+  }
+
+  // b as columns: n rows of k.
+  void fill_transposed(const A* b) {
+    for_panels(
+        [=](int64_t j, int64_t count, A* to) { transpose(b + j * k_, count, k_, k_, to, kWidth); });
   }
 
   // c (m, n) (+)= a (m, k) b.
@@ -84,6 +87,16 @@ class Panels {
   }
 
  private:
+  template <typename F>
+  void for_panels(const F& function) {
+    for (int64_t j = 0; j < n_; j += kWidth) {
+      const int64_t count = std::min(kWidth, n_ - j);
+      A* to = data_.get() + j * k_;
+      if (count < kWidth) std::fill_n(to, k_ * kWidth, A(0));
+      function(j, count, to);
+    }
+  }
+
   int64_t k_, n_;
   Scratch<A> data_;
 };
@@ -157,7 +170,7 @@ Results forward(const McuTensors& t) {
   }
   parallel(2 * s.units, [&](int64_t i) {
     const int64_t gate = i % 2 == 0 ? kReset : kCandidate;
-    panels[i].fill(weights.data() + (i / 2 * kGates + gate) * D * D, 1, D);
+    panels[i].fill_transposed(weights.data() + (i / 2 * kGates + gate) * D * D);
   });
 
   const int64_t slices = s.slices();
@@ -278,7 +291,7 @@ Gradients backward(const Tensor& grad, const McuTensors& t, const Tensor& states
   }
   parallel(2 * s.units, [&](int64_t i) {
     const int64_t gate = i % 2 == 0 ? kReset : kCandidate;
-    panels[i].fill(weights.data() + (i / 2 * kGates + gate) * D * D, D, 1);
+    panels[i].fill(weights.data() + (i / 2 * kGates + gate) * D * D);
   });
 
   parallel(tasks, [&](int64_t task) {
@@ -359,9 +372,9 @@ Gradients backward(const Tensor& grad, const McuTensors& t, const Tensor& states
       if (want_weight && s.frames > 0) {
         A* to = dweight.data() + task * table * D;
         Panels<A> operand(rows * s.frames, D);
-        operand.fill(before.get(), D, 1);
+        operand.fill(before.get());
         operand.times(2 * D, da.get(), 1, table, to, D, true);
-        operand.fill(reset.get(), D, 1);
+        operand.fill(reset.get());
         operand.times(D, dm.get(), 1, D, to + 2 * D * D, D, true);
       }
     }
@@ -376,7 +389,8 @@ Gradients backward(const Tensor& grad, const McuTensors& t, const Tensor& states
     }
     return sum;
   };
-  Tensor dU = no_gradient(t.pre), dlw = dU, dlb = dU, dh0 = dU;
+  Tensor dU = no_gradient(t.pre), dh0 = no_gradient(t.pre);
+  Tensor dlw = no_gradient(t.pre), dlb = no_gradient(t.pre);
   if (want_weight) dU = gradient_of(t.weight, total(dweight, 0, table * D));
   if (want(kLnWeight)) dlw = gradient_of(*t.ln_weight, total(dnorm, 0, table));
   if (want(kLnBias)) dlb = gradient_of(*t.ln_bias, total(dnorm, table, table));

@@ -53,7 +53,8 @@ class TokenSearch3d(nn.Module):
         """(N, T, H, W, D) -> (N, S, G, 1, 3) in units of cells."""
         N, T, H, W, _ = z.shape
         grouped = z.unflatten(-1, (self.groups, -1)).permute(0, 4, 5, 1, 2, 3).flatten(0, 1)
-        offset = self.pw(F.gelu(self.dw(grouped))).float()  # (N G, 3, T', H', W')
+        offset = self.pw(F.gelu(self.dw(grouped)))  # (N G, 3, T', H', W')
+        offset = offset.to(torch.promote_types(offset.dtype, torch.float32))
         size = offset.new_tensor([T, H, W])
         steps = offset.new_tensor(offset.shape[2:])
         axes = [torch.arange(n, device=z.device, dtype=offset.dtype) for n in offset.shape[2:]]

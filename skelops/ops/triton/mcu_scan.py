@@ -76,12 +76,21 @@ def _tanh(x):
     return 2.0 * tl.sigmoid(2.0 * x) - 1.0
 
 
+@triton.jit
+def _gate(notes, gate: tl.constexpr, ln_weight_ptr, ln_bias_ptr, d, D, known):
+    """A gate from its note."""
+    x = tl.load(notes + gate * D, mask=known, other=0.0)
+    return tl.sigmoid(_argument(x, gate, ln_weight_ptr, ln_bias_ptr, d, D))
+
+
 @kernel(VARYING)
 def _mcu_scan_fwd_kernel(
     pre_ptr, weight_ptr, ln_weight_ptr, ln_bias_ptr, h0_ptr, out_ptr, notes_ptr, rstd_ptr,
     scratch_ptr, N, T, N_BLOCKS, D,
     AFTER: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
+    """The scratch of a row is its state and its reset state: during a product nothing else but the
+    sum is in registers."""
     s = (tl.program_id(0) // N_BLOCKS).to(tl.int64)
     n0 = tl.program_id(0) % N_BLOCKS * BLOCK_N
     rows = tl.minimum(N - n0, BLOCK_N)
@@ -95,77 +104,92 @@ def _mcu_scan_fwd_kernel(
         ln_weight_ptr += s * 3 * D
         ln_bias_ptr += s * 3 * D
     first = s * N + n0
-    scratch_ptr += first * D
-    held = scratch_ptr + n[:, None] * D + d
+    scratch_ptr += first * 2 * D
+    held = scratch_ptr + n[:, None] * (2 * D) + d
     h = tl.zeros((BLOCK_N, BLOCK_D), dtype=tl.float32)
     if h0_ptr is not None:
         at = h0_ptr + (first + n)[:, None] * D + d
         h += tl.load(at, mask=known, other=0.0).to(tl.float32)
+    tl.store(held, h, mask=known)
     for t in range(T):
         row = (first + n) * T + t
         pre = pre_ptr + row[:, None] * (3 * D) + d
         notes = notes_ptr + row[:, None] * (KEPT * D) + d
-        tl.debug_barrier()  # the scratch is free
-        tl.store(held, h, mask=known)
         tl.debug_barrier()
-        a = tl.load(pre + D, mask=known, other=0.0).to(tl.float32)
-        a = _product(scratch_ptr, D, weight_ptr + D * D, 1, D, rows, D, D, a, BLOCK_K, BLOCK_D)
-        x, rstd = _normalised(a, known, D, NORM)
-        tl.store(notes + D, x, mask=known)
-        tl.store(rstd_ptr + row * 3 + 1, rstd, mask=n < rows)
-        z = tl.sigmoid(_argument(x, 1, ln_weight_ptr, ln_bias_ptr, d, D))
-        a = tl.load(pre, mask=known, other=0.0).to(tl.float32)
-        a = _product(scratch_ptr, D, weight_ptr, 1, D, rows, D, D, a, BLOCK_K, BLOCK_D)
-        x, rstd = _normalised(a, known, D, NORM)
-        tl.store(notes, x, mask=known)
-        tl.store(rstd_ptr + row * 3, rstd, mask=n < rows)
-        r = tl.sigmoid(_argument(x, 0, ln_weight_ptr, ln_bias_ptr, d, D))
-        a = tl.load(pre + 2 * D, mask=known, other=0.0).to(tl.float32)
-        if AFTER:
-            m = tl.zeros((BLOCK_N, BLOCK_D), dtype=tl.float32)
-            m = _product(
-                scratch_ptr, D, weight_ptr + 2 * D * D, 1, D, rows, D, D, m, BLOCK_K, BLOCK_D
-            )
-            tl.store(notes + 3 * D, m, mask=known)
-            a += r * m
-        else:
-            tl.debug_barrier()
-            tl.store(held, r * h, mask=known)
-            tl.debug_barrier()
+        for gate in tl.static_range(2):
+            a = tl.load(pre + gate * D, mask=known, other=0.0).to(tl.float32)
             a = _product(
-                scratch_ptr, D, weight_ptr + 2 * D * D, 1, D, rows, D, D, a, BLOCK_K, BLOCK_D
-            )
+                scratch_ptr, 2 * D, weight_ptr + gate * D * D, 1, D, rows, D, D, a,
+                BLOCK_K, BLOCK_D,
+            )  # fmt: skip
+            x, rstd = _normalised(a, known, D, NORM)
+            tl.store(notes + gate * D, x, mask=known)
+            tl.store(rstd_ptr + row * 3 + gate, rstd, mask=n < rows)
+        tl.debug_barrier()
+        candidate = weight_ptr + 2 * D * D
+        if AFTER:
+            a = tl.zeros((BLOCK_N, BLOCK_D), dtype=tl.float32)
+            a = _product(scratch_ptr, 2 * D, candidate, 1, D, rows, D, D, a, BLOCK_K, BLOCK_D)
+            tl.store(notes + 3 * D, a, mask=known)
+            a *= _gate(notes, 0, ln_weight_ptr, ln_bias_ptr, d, D, known)
+            a += tl.load(pre + 2 * D, mask=known, other=0.0).to(tl.float32)
+        else:
+            r = _gate(notes, 0, ln_weight_ptr, ln_bias_ptr, d, D, known)
+            tl.store(held + D, r * tl.load(held, mask=known, other=0.0), mask=known)
+            tl.debug_barrier()
+            a = tl.load(pre + 2 * D, mask=known, other=0.0).to(tl.float32)
+            a = _product(scratch_ptr + D, 2 * D, candidate, 1, D, rows, D, D, a, BLOCK_K, BLOCK_D)
         x, rstd = _normalised(a, known, D, NORM)
         tl.store(notes + 2 * D, x, mask=known)
         tl.store(rstd_ptr + row * 3 + 2, rstd, mask=n < rows)
+        z = _gate(notes, 1, ln_weight_ptr, ln_bias_ptr, d, D, known)
+        h = tl.load(held, mask=known, other=0.0)
         h += z * (_tanh(_argument(x, 2, ln_weight_ptr, ln_bias_ptr, d, D)) - h)
+        tl.debug_barrier()  # the product has read the state
+        tl.store(held, h, mask=known)
         tl.store(out_ptr + row[:, None] * D + d, h.to(out_ptr.dtype.element_ty), mask=known)
 
 
 @triton.jit
 def _back_through_norm(
-    dy, x, rstd, total_w, total_b, gate: tl.constexpr, ln_weight_ptr, d, known, D
+    dy, x, rstd_ptr, scales_ptr, shifts_ptr, gate: tl.constexpr, ln_weight_ptr, d, rows, D
 ):
     """From the gradient of w x + b that of its argument; the sums over rows are added up."""
     if ln_weight_ptr is not None:
-        total_w += tl.sum(dy * x, axis=0)
-        total_b += tl.sum(dy, axis=0)
-        w = tl.load(ln_weight_ptr + gate * D + d, mask=d < D, other=0.0).to(tl.float32)
-        dy *= w[None, :]
+        at = gate * D + d
+        inside = d < D
+        total = tl.load(scales_ptr + at, mask=inside, other=0.0)
+        tl.store(scales_ptr + at, total + tl.sum(dy * x, axis=0), mask=inside)
+        total = tl.load(shifts_ptr + at, mask=inside, other=0.0)
+        tl.store(shifts_ptr + at, total + tl.sum(dy, axis=0), mask=inside)
+        dy *= tl.load(ln_weight_ptr + at, mask=inside, other=0.0).to(tl.float32)[None, :]
         mean = tl.sum(dy, axis=1) / D
         slope = tl.sum(dy * x, axis=1) / D
+        rstd = tl.load(rstd_ptr + gate, mask=tl.arange(0, BLOCK_N) < rows, other=0.0)
         dy = (dy - mean[:, None] - x * slope[:, None]) * rstd[:, None]
-    return tl.where(known, dy, 0.0), total_w, total_b
+    return dy
+
+
+@triton.jit
+def _state_before(out_ptr, h0_ptr, row, start, t, d, D, known):
+    h = tl.load(out_ptr + row[:, None] * D + d - D, mask=known & (t > 0), other=0.0)
+    h = h.to(tl.float32)
+    if h0_ptr is not None:
+        at = h0_ptr + start[:, None] * D + d
+        h += tl.load(at, mask=known & (t == 0), other=0.0).to(tl.float32)
+    return h
 
 
 @kernel(VARYING)
 def _mcu_scan_bwd_kernel(
     grad_ptr, weight_ptr, ln_weight_ptr, ln_bias_ptr, h0_ptr, out_ptr, notes_ptr, rstd_ptr,
-    dpre_ptr, prev_ptr, side_ptr, norms_ptr, dh0_ptr, scratch_ptr, N, T, N_BLOCKS, D,
+    dpre_ptr, prev_ptr, side_ptr, scales_ptr, shifts_ptr, dh0_ptr, scratch_ptr, N, T, N_BLOCKS, D,
     AFTER: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Also writes what the gradient of the weights is a product of: the states before (prev), and
-    the reset states, or with AFTER the gradient of the product that is reset (side)."""
+    the reset states, or with AFTER the gradient of the product that is reset (side). The scratch of
+    a row is the gradient of its reset and of its update; what is needed again behind a product is
+    read again."""
     s = (tl.program_id(0) // N_BLOCKS).to(tl.int64)
     n0 = tl.program_id(0) % N_BLOCKS * BLOCK_N
     rows = tl.minimum(N - n0, BLOCK_N)
@@ -178,79 +202,65 @@ def _mcu_scan_bwd_kernel(
     if ln_weight_ptr is not None:
         ln_weight_ptr += s * 3 * D
         ln_bias_ptr += s * 3 * D
-    first = s * N + n0
-    scratch_ptr += first * 2 * D
+        scales_ptr += tl.program_id(0).to(tl.int64) * 3 * D
+        shifts_ptr += tl.program_id(0).to(tl.int64) * 3 * D
+    start = s * N + n0 + n
+    scratch_ptr += (s * N + n0) * 2 * D
     held = scratch_ptr + n[:, None] * (2 * D) + d
     dh = tl.zeros((BLOCK_N, BLOCK_D), dtype=tl.float32)
-    w_r = tl.zeros((BLOCK_D,), dtype=tl.float32)
-    w_z, w_n, b_r, b_z, b_n = w_r, w_r, w_r, w_r, w_r
     for step in range(T):
         t = T - 1 - step
-        row = (first + n) * T + t
+        row = start * T + t
         notes = notes_ptr + row[:, None] * (KEPT * D) + d
         rstd = rstd_ptr + row * 3
         dpre = dpre_ptr + row[:, None] * (3 * D) + d
         at = row[:, None] * D + d
-        prev = tl.load(out_ptr + at - D, mask=known & (t > 0), other=0.0).to(tl.float32)
-        if h0_ptr is not None:
-            start = h0_ptr + (first + n)[:, None] * D + d
-            prev += tl.load(start, mask=known & (t == 0), other=0.0).to(tl.float32)
+        prev = _state_before(out_ptr, h0_ptr, row, start, t, d, D, known)
+        tl.store(prev_ptr + at, prev.to(dtype), mask=known)
         dh += tl.load(grad_ptr + at, mask=known, other=0.0).to(tl.float32)
-        x_z = tl.load(notes + D, mask=known, other=0.0)
-        x_n = tl.load(notes + 2 * D, mask=known, other=0.0)
-        z = tl.sigmoid(_argument(x_z, 1, ln_weight_ptr, ln_bias_ptr, d, D))
-        c = _tanh(_argument(x_n, 2, ln_weight_ptr, ln_bias_ptr, d, D))
+        x = tl.load(notes + 2 * D, mask=known, other=0.0)
+        c = _tanh(_argument(x, 2, ln_weight_ptr, ln_bias_ptr, d, D))
+        z = _gate(notes, 1, ln_weight_ptr, ln_bias_ptr, d, D, known)
         dz = dh * (c - prev) * z * (1.0 - z)
         dn = dh * z * (1.0 - c * c)
         dh *= 1.0 - z
-        factor = tl.load(rstd + 1, mask=n < rows, other=0.0)
-        dz, w_z, b_z = _back_through_norm(dz, x_z, factor, w_z, b_z, 1, ln_weight_ptr, d, known, D)
-        factor = tl.load(rstd + 2, mask=n < rows, other=0.0)
-        dn, w_n, b_n = _back_through_norm(dn, x_n, factor, w_n, b_n, 2, ln_weight_ptr, d, known, D)
-        x_r = tl.load(notes, mask=known, other=0.0)
-        r = tl.sigmoid(_argument(x_r, 0, ln_weight_ptr, ln_bias_ptr, d, D))
-        tl.store(dpre + D, dz.to(dtype), mask=known)
+        dn = _back_through_norm(dn, x, rstd, scales_ptr, shifts_ptr, 2, ln_weight_ptr, d, rows, D)
         tl.store(dpre + 2 * D, dn.to(dtype), mask=known)
-        tl.store(prev_ptr + at, prev.to(dtype), mask=known)
-        product = dn
+        x = tl.load(notes + D, mask=known, other=0.0)
+        dz = _back_through_norm(dz, x, rstd, scales_ptr, shifts_ptr, 1, ln_weight_ptr, d, rows, D)
+        tl.store(dpre + D, dz.to(dtype), mask=known)
+        r = _gate(notes, 0, ln_weight_ptr, ln_bias_ptr, d, D, known)
+        dr = dn
         if AFTER:
-            product = dn * r
-            tl.store(side_ptr + at, product.to(dtype), mask=known)
+            dr = dn * tl.load(notes + 3 * D, mask=known, other=0.0)
+            dn *= r
+            tl.store(side_ptr + at, dn.to(dtype), mask=known)
         else:
             tl.store(side_ptr + at, (r * prev).to(dtype), mask=known)
         tl.debug_barrier()  # the scratch is free
-        tl.store(held, product, mask=known)
+        tl.store(held, dn, mask=known)
+        tl.store(held + D, dz, mask=known)
         tl.debug_barrier()
+        candidate = weight_ptr + 2 * D * D
         g = tl.zeros((BLOCK_N, BLOCK_D), dtype=tl.float32)
-        g = _product(
-            scratch_ptr, 2 * D, weight_ptr + 2 * D * D, D, 1, rows, D, D, g, BLOCK_K, BLOCK_D
-        )
+        g = _product(scratch_ptr, 2 * D, candidate, D, 1, rows, D, D, g, BLOCK_K, BLOCK_D)
+        x = tl.load(notes, mask=known, other=0.0)
+        r = tl.sigmoid(_argument(x, 0, ln_weight_ptr, ln_bias_ptr, d, D))
         if AFTER:
-            dr = dn * tl.load(notes + 3 * D, mask=known, other=0.0)
             dh += g
         else:
-            dr = g * prev
+            dr = g * _state_before(out_ptr, h0_ptr, row, start, t, d, D, known)
             dh += g * r
         dr *= r * (1.0 - r)
-        factor = tl.load(rstd, mask=n < rows, other=0.0)
-        dr, w_r, b_r = _back_through_norm(dr, x_r, factor, w_r, b_r, 0, ln_weight_ptr, d, known, D)
+        dr = _back_through_norm(dr, x, rstd, scales_ptr, shifts_ptr, 0, ln_weight_ptr, d, rows, D)
         tl.store(dpre, dr.to(dtype), mask=known)
         tl.debug_barrier()
         tl.store(held, dr, mask=known)
-        tl.store(held + D, dz, mask=known)
         tl.debug_barrier()
         dh = _product(scratch_ptr, 2 * D, weight_ptr, D, 1, rows, 2 * D, D, dh, BLOCK_K, BLOCK_D)
     if dh0_ptr is not None:
-        at = dh0_ptr + (first + n)[:, None] * D + d
+        at = dh0_ptr + start[:, None] * D + d
         tl.store(at, dh.to(dh0_ptr.dtype.element_ty), mask=known)
-    if ln_weight_ptr is not None:
-        norms_ptr += tl.program_id(0).to(tl.int64) * 6 * D + d
-        tl.store(norms_ptr, w_r, mask=d < D)
-        tl.store(norms_ptr + D, w_z, mask=d < D)
-        tl.store(norms_ptr + 2 * D, w_n, mask=d < D)
-        tl.store(norms_ptr + 3 * D, b_r, mask=d < D)
-        tl.store(norms_ptr + 4 * D, b_z, mask=d < D)
-        tl.store(norms_ptr + 5 * D, b_n, mask=d < D)
 
 
 def supports(pre, weight, ln_weight, ln_bias, h0, reset_after) -> str | None:
@@ -276,7 +286,7 @@ def forward(pre, weight, ln_weight, ln_bias, h0, reset_after):
     rstd = pre.new_empty(S, N, T, 3, dtype=torch.float32)
     if out.numel():
         N_BLOCKS = _tiles.cdiv(N, BLOCK_N.value)
-        scratch = pre.new_empty(S, N, D, dtype=torch.float32)
+        scratch = pre.new_empty(S, N, 2 * D, dtype=torch.float32)
         _mcu_scan_fwd_kernel[S * N_BLOCKS,](
             pre, weight, ln_weight, ln_bias, h0, out, notes, rstd, scratch, N, T, N_BLOCKS, D,
             AFTER=reset_after, **_blocks(pre, D),
@@ -294,22 +304,22 @@ def backward(
     N_BLOCKS = _tiles.cdiv(N, BLOCK_N.value)
     dpre = pre.new_empty(pre.shape)
     prev, side = pre.new_empty(S, N, T, D), pre.new_empty(S, N, T, D)
-    norms = pre.new_empty(S, N_BLOCKS, 2, 3, D, dtype=torch.float32)
+    scales, shifts = pre.new_zeros(2, S, N_BLOCKS, 3, D, dtype=torch.float32)
     dh0 = torch.empty_like(h0) if wants("h0") else None
-    if N * S * D:
+    if S * N:
         scratch = pre.new_empty(S, N, 2 * D, dtype=torch.float32)
         _mcu_scan_bwd_kernel[S * N_BLOCKS,](
             grad, weight, ln_weight, ln_bias, h0, states, notes, rstd,
-            dpre, prev, side, norms, dh0, scratch, N, T, N_BLOCKS, D,
+            dpre, prev, side, scales, shifts, dh0, scratch, N, T, N_BLOCKS, D,
             AFTER=reset_after, **_blocks(pre, D),
         )  # fmt: skip
     found = {"pre": dpre, "h0": dh0}
     if wants("weight"):
         found["weight"] = _weight_grad(dpre, prev, side, D, reset_after)
-    if wants("ln_weight") or wants("ln_bias"):
-        sums = norms.sum(1)
-        found["ln_weight"] = sums[:, 0].to(ln_weight.dtype, memory_format=torch.contiguous_format)
-        found["ln_bias"] = sums[:, 1].to(ln_bias.dtype, memory_format=torch.contiguous_format)
+    if wants("ln_weight"):
+        found["ln_weight"] = scales.sum(1).to(ln_weight.dtype)
+    if wants("ln_bias"):
+        found["ln_bias"] = shifts.sum(1).to(ln_bias.dtype)
     return tuple(found[name] if wants(name) else grad.new_empty(0) for name in GRADS)
 
 
