@@ -167,6 +167,15 @@ TRAININGS = {
         ("--data.long_tail", "[64,0.05]"),
         repeat=(2, 4),
     ),
+    **{
+        f"synthetic-{recipe}-pictures": Training(
+            f"Synthetic set, unseen subjects, {title}", ("synthetic", recipe)
+        )
+        for recipe, title in (
+            ("m_mixer_small", "M-Mixer with thin encoders on RGB and depth"),
+            ("deform_transformer_small", "3D Deformable Transformer, narrow, on RGB and joints"),
+        )
+    },
 }
 
 

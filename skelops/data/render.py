@@ -83,10 +83,11 @@ def _pictures(
     at = (torch.arange(size, device=joints.device, dtype=joints.dtype) + 0.5) * 2 / size - 1
     px, py = at * extent, -at[:, None] * extent  # columns to the right, rows down
     line = (b - a)[..., None, None, :]
-    from_x, from_y = px - a[..., 0, None, None], py - a[..., 1, None, None]
+    from_x, from_y = px - a[..., 0, None, None], py - a[..., 1, None, None]  # a row, a column
     square = (line[..., 0].square() + line[..., 1].square()).clamp(min=1e-9)
-    along = ((from_x * line[..., 0] + from_y * line[..., 1]) / square).clamp(0, 1)
-    beside = (from_x - along * line[..., 0]).square() + (from_y - along * line[..., 1]).square()
+    across = from_x * line[..., 0] + from_y * line[..., 1]
+    along = (across / square).clamp(0, 1)
+    beside = from_x.square() + from_y.square() - along * (2 * across - along * square)
     swell = (1 - beside / radius**2).clamp(min=0).sqrt()  # also how squarely light falls
     hit = (beside < radius**2) & present.repeat_interleave(len(ends), 2)[..., None, None]
     z = a[..., 2, None, None] + along * line[..., 2] - radius * swell

@@ -24,7 +24,7 @@ def test_a_bone_stands_where_its_joints_are():
     depth = shown["depth"][0, 0, 0]
     rows, columns = (depth > 0).nonzero().T
     centre = EXTENT - (rows + 0.5) * 2 * EXTENT / 48
-    assert ((centre - 0.3).abs() < RADIUS).all()
+    assert ((centre - 0.3).abs() < RADIUS + 1e-5).all()
     width = (columns.max() - columns.min() + 1) * 2 * EXTENT / 48
     assert abs(width - 1.2 - 2 * RADIUS) < 0.1
     nearest = FAR - 0.5 + RADIUS
@@ -70,8 +70,9 @@ def test_sensors_agree_and_frames_are_apart():
 
 def test_batches():
     data = SkeletonDataModule(
-        modalities=["rgb", "keypoints"], image_size=16, window=4, batch_size=4, num_clips=32
-    )
+        modalities=["rgb", "keypoints"], image_size=16, window=4, batch_size=4, num_clips=32,
+        train_groups=[1],
+    )  # fmt: skip
     x, y, clip = next(iter(data.train_dataloader()))
     assert x["rgb"].shape == (4, 3, 4, 16, 16) and x["keypoints"].shape == (4, 3, 4, 25, 2)
     assert y.shape == clip.shape == (4,)

@@ -19,6 +19,7 @@ from skelops.ops.triton._launch import kernel
 GRADS = ("pre", "weight", "ln_weight", "ln_bias", "h0")
 VARYING = ("N", "T", "N_BLOCKS")
 MAX_WIDTH = 512  # beyond, rows of three gates no longer fit into registers
+MAX_CLIP = 2**25  # T * D; rows of a program are addressed by int32 from an int64 origin
 BLOCK_N = tl.constexpr(16)  # rows of a matrix instruction
 
 
@@ -77,9 +78,25 @@ def _tanh(x):
 
 
 @triton.jit
-def _gate(notes, gate: tl.constexpr, ln_weight_ptr, ln_bias_ptr, d, D, known):
+def _rows(stride, d):
+    """Places of the clips' rows, in 32 bits: they need not stay in registers."""
+    return tl.arange(0, BLOCK_N)[:, None] * stride + d
+
+
+@triton.jit
+def _load(ptr, stride, d, known):
+    return tl.load(ptr + _rows(stride, d), mask=known, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _store(ptr, stride, d, known, x):
+    tl.store(ptr + _rows(stride, d), x.to(ptr.dtype.element_ty), mask=known)
+
+
+@triton.jit
+def _gate(notes, stride, gate: tl.constexpr, ln_weight_ptr, ln_bias_ptr, d, D, known):
     """A gate from its note."""
-    x = tl.load(notes + gate * D, mask=known, other=0.0)
+    x = _load(notes + gate * D, stride, d, known)
     return tl.sigmoid(_argument(x, gate, ln_weight_ptr, ln_bias_ptr, d, D))
 
 
@@ -105,49 +122,50 @@ def _mcu_scan_fwd_kernel(
         ln_bias_ptr += s * 3 * D
     first = s * N + n0
     scratch_ptr += first * 2 * D
-    held = scratch_ptr + n[:, None] * (2 * D) + d
+    kept = T * KEPT * D  # from clip to clip
     h = tl.zeros((BLOCK_N, BLOCK_D), dtype=tl.float32)
     if h0_ptr is not None:
-        at = h0_ptr + (first + n)[:, None] * D + d
-        h += tl.load(at, mask=known, other=0.0).to(tl.float32)
-    tl.store(held, h, mask=known)
+        h += _load(h0_ptr + first * D, D, d, known)
+    _store(scratch_ptr, 2 * D, d, known, h)
     for t in range(T):
-        row = (first + n) * T + t
-        pre = pre_ptr + row[:, None] * (3 * D) + d
-        notes = notes_ptr + row[:, None] * (KEPT * D) + d
+        row = first * T + t
+        pre = pre_ptr + row * (3 * D)
+        notes = notes_ptr + row * (KEPT * D)
+        rstd_t = rstd_ptr + row * 3 + n * (3 * T)
         tl.debug_barrier()
         for gate in tl.static_range(2):
-            a = tl.load(pre + gate * D, mask=known, other=0.0).to(tl.float32)
+            a = _load(pre + gate * D, 3 * T * D, d, known)
             a = _product(
                 scratch_ptr, 2 * D, weight_ptr + gate * D * D, 1, D, rows, D, D, a,
                 BLOCK_K, BLOCK_D,
             )  # fmt: skip
             x, rstd = _normalised(a, known, D, NORM)
-            tl.store(notes + gate * D, x, mask=known)
-            tl.store(rstd_ptr + row * 3 + gate, rstd, mask=n < rows)
+            _store(notes + gate * D, kept, d, known, x)
+            tl.store(rstd_t + gate, rstd, mask=n < rows)
         tl.debug_barrier()
         candidate = weight_ptr + 2 * D * D
         if AFTER:
             a = tl.zeros((BLOCK_N, BLOCK_D), dtype=tl.float32)
             a = _product(scratch_ptr, 2 * D, candidate, 1, D, rows, D, D, a, BLOCK_K, BLOCK_D)
-            tl.store(notes + 3 * D, a, mask=known)
-            a *= _gate(notes, 0, ln_weight_ptr, ln_bias_ptr, d, D, known)
-            a += tl.load(pre + 2 * D, mask=known, other=0.0).to(tl.float32)
+            _store(notes + 3 * D, kept, d, known, a)
+            a *= _gate(notes, kept, 0, ln_weight_ptr, ln_bias_ptr, d, D, known)
+            a += _load(pre + 2 * D, 3 * T * D, d, known)
         else:
-            r = _gate(notes, 0, ln_weight_ptr, ln_bias_ptr, d, D, known)
-            tl.store(held + D, r * tl.load(held, mask=known, other=0.0), mask=known)
+            r = _gate(notes, kept, 0, ln_weight_ptr, ln_bias_ptr, d, D, known)
+            _store(scratch_ptr + D, 2 * D, d, known, r * _load(scratch_ptr, 2 * D, d, known))
             tl.debug_barrier()
-            a = tl.load(pre + 2 * D, mask=known, other=0.0).to(tl.float32)
+            a = _load(pre + 2 * D, 3 * T * D, d, known)
             a = _product(scratch_ptr + D, 2 * D, candidate, 1, D, rows, D, D, a, BLOCK_K, BLOCK_D)
         x, rstd = _normalised(a, known, D, NORM)
-        tl.store(notes + 2 * D, x, mask=known)
-        tl.store(rstd_ptr + row * 3 + 2, rstd, mask=n < rows)
-        z = _gate(notes, 1, ln_weight_ptr, ln_bias_ptr, d, D, known)
-        h = tl.load(held, mask=known, other=0.0)
-        h += z * (_tanh(_argument(x, 2, ln_weight_ptr, ln_bias_ptr, d, D)) - h)
+        _store(notes + 2 * D, kept, d, known, x)
+        tl.store(rstd_t + 2, rstd, mask=n < rows)
+        c = _tanh(_argument(x, 2, ln_weight_ptr, ln_bias_ptr, d, D))
+        z = _gate(notes, kept, 1, ln_weight_ptr, ln_bias_ptr, d, D, known)
+        h = _load(scratch_ptr, 2 * D, d, known)
+        h += z * (c - h)
         tl.debug_barrier()  # the product has read the state
-        tl.store(held, h, mask=known)
-        tl.store(out_ptr + row[:, None] * D + d, h.to(out_ptr.dtype.element_ty), mask=known)
+        _store(scratch_ptr, 2 * D, d, known, h)
+        _store(out_ptr + row * D, T * D, d, known, h)
 
 
 @triton.jit
@@ -171,12 +189,10 @@ def _back_through_norm(
 
 
 @triton.jit
-def _state_before(out_ptr, h0_ptr, row, start, t, d, D, known):
-    h = tl.load(out_ptr + row[:, None] * D + d - D, mask=known & (t > 0), other=0.0)
-    h = h.to(tl.float32)
+def _state_before(out, h0_ptr, first, t, T, d, D, known):
+    h = _load(out - D, T * D, d, known & (t > 0))
     if h0_ptr is not None:
-        at = h0_ptr + start[:, None] * D + d
-        h += tl.load(at, mask=known & (t == 0), other=0.0).to(tl.float32)
+        h += _load(h0_ptr + first * D, D, d, known & (t == 0))
     return h
 
 
@@ -197,70 +213,72 @@ def _mcu_scan_bwd_kernel(
     d = tl.arange(0, BLOCK_D)
     known = (n < rows)[:, None] & (d < D)
     KEPT: tl.constexpr = 4 if AFTER else 3
-    dtype = dpre_ptr.dtype.element_ty
     weight_ptr += s * 3 * D * D
     if ln_weight_ptr is not None:
         ln_weight_ptr += s * 3 * D
         ln_bias_ptr += s * 3 * D
         scales_ptr += tl.program_id(0).to(tl.int64) * 3 * D
         shifts_ptr += tl.program_id(0).to(tl.int64) * 3 * D
-    start = s * N + n0 + n
-    scratch_ptr += (s * N + n0) * 2 * D
-    held = scratch_ptr + n[:, None] * (2 * D) + d
+    first = s * N + n0
+    scratch_ptr += first * 2 * D
+    kept = T * KEPT * D  # from clip to clip
     dh = tl.zeros((BLOCK_N, BLOCK_D), dtype=tl.float32)
     for step in range(T):
         t = T - 1 - step
-        row = start * T + t
-        notes = notes_ptr + row[:, None] * (KEPT * D) + d
-        rstd = rstd_ptr + row * 3
-        dpre = dpre_ptr + row[:, None] * (3 * D) + d
-        at = row[:, None] * D + d
-        prev = _state_before(out_ptr, h0_ptr, row, start, t, d, D, known)
-        tl.store(prev_ptr + at, prev.to(dtype), mask=known)
-        dh += tl.load(grad_ptr + at, mask=known, other=0.0).to(tl.float32)
-        x = tl.load(notes + 2 * D, mask=known, other=0.0)
+        row = first * T + t
+        notes = notes_ptr + row * (KEPT * D)
+        rstd = rstd_ptr + row * 3 + n * (3 * T)
+        dpre = dpre_ptr + row * (3 * D)
+        out = out_ptr + row * D
+        dh += _load(grad_ptr + row * D, T * D, d, known)
+        tl.debug_barrier()  # the scratch is free
+        x = _load(notes + 2 * D, kept, d, known)
         c = _tanh(_argument(x, 2, ln_weight_ptr, ln_bias_ptr, d, D))
-        z = _gate(notes, 1, ln_weight_ptr, ln_bias_ptr, d, D, known)
-        dz = dh * (c - prev) * z * (1.0 - z)
+        dz = c - _state_before(out, h0_ptr, first, t, T, d, D, known)
+        z = _gate(notes, kept, 1, ln_weight_ptr, ln_bias_ptr, d, D, known)
+        dz *= dh * z * (1.0 - z)
+        x = _load(notes + D, kept, d, known)
+        dz = _back_through_norm(dz, x, rstd, scales_ptr, shifts_ptr, 1, ln_weight_ptr, d, rows, D)
+        _store(dpre + D, 3 * T * D, d, known, dz)
+        _store(scratch_ptr + D, 2 * D, d, known, dz)
+        x = _load(notes + 2 * D, kept, d, known)
+        c = _tanh(_argument(x, 2, ln_weight_ptr, ln_bias_ptr, d, D))
+        z = _gate(notes, kept, 1, ln_weight_ptr, ln_bias_ptr, d, D, known)
         dn = dh * z * (1.0 - c * c)
         dh *= 1.0 - z
         dn = _back_through_norm(dn, x, rstd, scales_ptr, shifts_ptr, 2, ln_weight_ptr, d, rows, D)
-        tl.store(dpre + 2 * D, dn.to(dtype), mask=known)
-        x = tl.load(notes + D, mask=known, other=0.0)
-        dz = _back_through_norm(dz, x, rstd, scales_ptr, shifts_ptr, 1, ln_weight_ptr, d, rows, D)
-        tl.store(dpre + D, dz.to(dtype), mask=known)
-        r = _gate(notes, 0, ln_weight_ptr, ln_bias_ptr, d, D, known)
+        _store(dpre + 2 * D, 3 * T * D, d, known, dn)
+        prev = _state_before(out, h0_ptr, first, t, T, d, D, known)
+        _store(prev_ptr + row * D, T * D, d, known, prev)
+        r = _gate(notes, kept, 0, ln_weight_ptr, ln_bias_ptr, d, D, known)
         dr = dn
         if AFTER:
-            dr = dn * tl.load(notes + 3 * D, mask=known, other=0.0)
+            dr = dn * _load(notes + 3 * D, kept, d, known)
             dn *= r
-            tl.store(side_ptr + at, dn.to(dtype), mask=known)
+            _store(side_ptr + row * D, T * D, d, known, dn)
         else:
-            tl.store(side_ptr + at, (r * prev).to(dtype), mask=known)
-        tl.debug_barrier()  # the scratch is free
-        tl.store(held, dn, mask=known)
-        tl.store(held + D, dz, mask=known)
+            _store(side_ptr + row * D, T * D, d, known, r * prev)
+        _store(scratch_ptr, 2 * D, d, known, dn)
         tl.debug_barrier()
         candidate = weight_ptr + 2 * D * D
         g = tl.zeros((BLOCK_N, BLOCK_D), dtype=tl.float32)
         g = _product(scratch_ptr, 2 * D, candidate, D, 1, rows, D, D, g, BLOCK_K, BLOCK_D)
-        x = tl.load(notes, mask=known, other=0.0)
+        x = _load(notes, kept, d, known)
         r = tl.sigmoid(_argument(x, 0, ln_weight_ptr, ln_bias_ptr, d, D))
         if AFTER:
             dh += g
         else:
-            dr = g * _state_before(out_ptr, h0_ptr, row, start, t, d, D, known)
+            dr = g * _state_before(out, h0_ptr, first, t, T, d, D, known)
             dh += g * r
         dr *= r * (1.0 - r)
         dr = _back_through_norm(dr, x, rstd, scales_ptr, shifts_ptr, 0, ln_weight_ptr, d, rows, D)
-        tl.store(dpre, dr.to(dtype), mask=known)
+        _store(dpre, 3 * T * D, d, known, dr)
         tl.debug_barrier()
-        tl.store(held, dr, mask=known)
+        _store(scratch_ptr, 2 * D, d, known, dr)
         tl.debug_barrier()
         dh = _product(scratch_ptr, 2 * D, weight_ptr, D, 1, rows, 2 * D, D, dh, BLOCK_K, BLOCK_D)
     if dh0_ptr is not None:
-        at = dh0_ptr + start[:, None] * D + d
-        tl.store(at, dh.to(dh0_ptr.dtype.element_ty), mask=known)
+        _store(dh0_ptr + first * D, D, d, known, dh)
 
 
 def supports(pre, weight, ln_weight, ln_bias, h0, reset_after) -> str | None:
@@ -268,13 +286,15 @@ def supports(pre, weight, ln_weight, ln_bias, h0, reset_after) -> str | None:
         return f"no {str(pre.dtype).removeprefix('torch.')} kernel"
     if weight.shape[2] > MAX_WIDTH:
         return f"at most {MAX_WIDTH} channels, got {weight.shape[2]}"
+    if pre.shape[2] * weight.shape[2] >= MAX_CLIP:
+        return f"less than {MAX_CLIP} values per clip"
     return None
 
 
-def _blocks(x: Tensor, D: int) -> dict[str, int]:
+def _blocks(D: int) -> dict[str, int]:
     BLOCK_D = _tiles.pow2(D, 16)
-    BLOCK_K = min(BLOCK_D, _tiles.contraction(x))
-    return dict(BLOCK_K=BLOCK_K, BLOCK_D=BLOCK_D, num_warps=8 if BLOCK_D > 128 else 4, num_stages=2)
+    warps = 8 if BLOCK_D > 128 else 4
+    return dict(BLOCK_K=16, BLOCK_D=BLOCK_D, num_warps=warps, num_stages=3)
 
 
 @_tiles.on_device
@@ -289,7 +309,7 @@ def forward(pre, weight, ln_weight, ln_bias, h0, reset_after):
         scratch = pre.new_empty(S, N, 2 * D, dtype=torch.float32)
         _mcu_scan_fwd_kernel[S * N_BLOCKS,](
             pre, weight, ln_weight, ln_bias, h0, out, notes, rstd, scratch, N, T, N_BLOCKS, D,
-            AFTER=reset_after, **_blocks(pre, D),
+            AFTER=reset_after, **_blocks(D),
         )  # fmt: skip
     return out, notes, rstd
 
@@ -311,7 +331,7 @@ def backward(
         _mcu_scan_bwd_kernel[S * N_BLOCKS,](
             grad, weight, ln_weight, ln_bias, h0, states, notes, rstd,
             dpre, prev, side, scales, shifts, dh0, scratch, N, T, N_BLOCKS, D,
-            AFTER=reset_after, **_blocks(pre, D),
+            AFTER=reset_after, **_blocks(D),
         )  # fmt: skip
     found = {"pre": dpre, "h0": dh0}
     if wants("weight"):
