@@ -98,8 +98,9 @@ CASES = {
         "tiny": dict(N=1, T=1, H=1, W=1, G=1, C=1, Q=1, P=1),
     },
     "mcu_scan": {
-        "mmixer": dict(S=2, N=64, T=16, D=512, start=False),
-        "after": dict(S=2, N=64, T=16, D=512, reset_after=True),
+        "narrow": dict(S=2, N=64, T=16, D=256, start=False),
+        "after": dict(S=2, N=64, T=16, D=256, reset_after=True),
+        "widest": dict(S=2, N=64, T=16, D=512),
         "tiny": dict(S=1, N=1, T=1, D=1, norm=False),
     },
     "mixup_cross_entropy": {
