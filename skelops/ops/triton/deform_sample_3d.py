@@ -216,7 +216,7 @@ def backward(grad, value, loc, weight, zeros, needs):
     )
     if N * Q * G * P and (wants("loc") or wants("weight")):
         BLOCK_C = _tiles.pow2(C, 16, 128)
-        BLOCK_Q = _tiles.pow2(Q, high=2048 // BLOCK_C)
+        BLOCK_Q = _tiles.pow2(Q, high=1024 // BLOCK_C)
         Q_BLOCKS = _tiles.cdiv(Q, BLOCK_Q)
         _deform_sample_grad_points_kernel[N * Q_BLOCKS, G, P](
             grad, value, loc, weight, dloc, dweight, Q, Q_BLOCKS, G, P, C, T, H, W,
