@@ -241,6 +241,15 @@ TRAININGS = {
     **_without_labels("nw_ucla", "NW-UCLA cross-view", ("nw_ucla",)),
     **_without_labels("ui_prmd", "UI-PRMD odd/even subjects", ("ui_prmd",)),
     **_without_labels("synthetic", "Synthetic set, unseen subjects", ("synthetic",)),
+    **{
+        f"synthetic-{recipe}-pictures": Training(
+            f"Synthetic set, unseen subjects, {title}", ("synthetic", recipe)
+        )
+        for recipe, title in (
+            ("m_mixer_small", "M-Mixer with thin encoders on RGB and depth"),
+            ("deform_transformer_small", "3D Deformable Transformer, narrow, on RGB and joints"),
+        )
+    },
 }
 
 

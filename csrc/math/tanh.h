@@ -17,6 +17,11 @@ inline Simd<float>::Vec tanh(Simd<float>::Vec x) {
   return (e - 1.0f) / (e + 1.0f);
 }
 
+inline Simd<double>::Vec tanh(Simd<double>::Vec x) {
+  for (int i = 0; i < Simd<double>::kLanes; ++i) x[i] = std::tanh(x[i]);
+  return x;
+}
+
 // out[j] = tanh(sign * (a - b[j])).
 inline void tanh_of_difference(float a, const float* b, float sign, float* out, int64_t count) {
   using S = Simd<float>;

@@ -16,6 +16,7 @@ from skelops.data.longtail import (
 )
 from skelops.data.mixup import PartialMixUp
 from skelops.data.plan import ClipPlan
+from skelops.data.render import RenderedDataset, render
 from skelops.data.splits import load_split, save_split, split
 from skelops.data.store import ClipWriter, verify
 from skelops.data.streams import STREAMS, Streams, make_streams
@@ -35,6 +36,7 @@ __all__ = [
     "Conversion",
     "DrawSampler",
     "PartialMixUp",
+    "RenderedDataset",
     "Streams",
     "action_aware_weights",
     "class_balanced_weights",
@@ -48,6 +50,7 @@ __all__ = [
     "make_streams",
     "open_source",
     "read",
+    "render",
     "save_split",
     "split",
     "synthetic",

@@ -1,117 +1,145 @@
-"""RGB-D images and point clouds of a body made of capsules, one per bone.
-
-A capsule is a cylinder and a sphere at each of its ends; a pixel sees the nearest surface that its
-ray meets.
-"""
+"""Pictures of skeletons: bodies of capsules before an orthographic camera."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from skelops import _check
-from skelops.camera import NEAR, Camera, pixel_grid
+from skelops.data.dataset import Batch, ClipDataset
+from skelops.graph import Layout, get_layout
 
-
-class Image(NamedTuple):
-    """What a camera sees: depth (N, H, W), 0 where nothing is; bone (N, H, W), -1 there;
-    brightness (N, H, W) in [0, 1] under a light at the camera."""
-
-    depth: Tensor
-    bone: Tensor
-    shade: Tensor
-
-
-def _nearest(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-    """The lesser root of a t^2 + 2 b t + c; infinite if there is none in front of the camera."""
-    h = b * b - a * c
-    t = (-b - h.clamp(min=0).sqrt()) / a
-    return torch.where((h > 0) & (t > NEAR), t, torch.inf)
+MODALITIES = ("rgb", "depth", "infrared", "skeleton", "keypoints")
+EXTENT = 1.2  # metres from the centre of a picture to its border
+RADIUS = 0.075  # of a limb
+FAR = 3.0  # metres from the centre of the scene to the background, behind it
 
 
 def render(
-    joints: Tensor,
-    bones: Sequence[tuple[int, int]],
-    radii: Sequence[float],
-    camera: Camera,
-    size: tuple[int, int],
-) -> Image:
-    """See bodies through a camera.
+    x: Tensor,
+    layout: str | Layout = "ntu25",
+    modalities: Sequence[str] = MODALITIES,
+    *,
+    size: int = 32,
+    extent: float = EXTENT,
+    radius: float = RADIUS,
+) -> dict[str, Tensor]:
+    """Show clips as several sensors would, in step and in place with one another.
+
+    A bone is a capsule of its own colour, lit from the camera, which looks along +z; y points up.
+    Who is all zero in a frame is absent. The camera is orthographic, and its picture is centred on
+    the origin.
 
     Args:
-        joints: (N, V, 3) in the camera's coordinates.
-        bones: pairs of joints.
-        radii: of the bones, metres.
-        camera: of all bodies.
-        size: (H, W).
+        x: (N, 3, T, V, M), metres.
+        layout: joints and bones.
+        modalities: what to return.
+        size: S, height and width in pixels.
+        extent: metres from the centre to the border of a picture.
+        radius: of a limb, metres.
+
+    Returns:
+        "rgb" (N, 3, T, S, S) in [0, 1]; "depth" (N, 1, T, S, S), metres in front of the background,
+        0 there; "infrared" (N, 1, T, S, S), brightness that falls with the distance; "skeleton", x;
+        "keypoints" (N, 3, T, V, M), x and y in [-1, 1] of the picture and score 1, or 0 if absent.
 
     Raises:
-        ValueError: a radius that is not positive, or not as many as bones; a joint that is none.
+        ValueError: shapes do not fit, or an unknown modality.
+
+    Example:
+        >>> from skelops.data import render, synthetic
+        >>> joints = torch.from_numpy(synthetic.generate(16).xyz[:8])    # (T, M, V, 3)
+        >>> joints -= joints[:1, :1, :1]
+        >>> pictures = render(joints.permute(3, 0, 2, 1)[None], size=64)
+        >>> pictures["depth"].shape
+        torch.Size([1, 1, 8, 64, 64])
     """
-    _check.shape("render", "joints", joints, "N V 3", **{"3": 3})
-    if len(radii) != len(bones) or not all(r > 0 for r in radii):
-        raise _check.fail("render", f"{len(bones)} radii above zero", list(radii))
-    V = joints.shape[1]
-    if not all(0 <= end < V for bone in bones for end in bone):
-        raise _check.fail("render", f"bones between {V} joints", list(bones))
-    one, other = (joints[:, [bone[i] for bone in bones], None] for i in (0, 1))
-    r = torch.tensor(radii).to(joints)[:, None]
-    # A ray's parameter is its depth: directions have z = 1.
-    ray = camera.rays(pixel_grid(*size).to(joints).flatten(0, 1))
-    ray = ray / ray[:, 2:]
-    axis = other - one
-    rr, ra = ray.square().sum(-1), (ray * axis).sum(-1)
-    ro, rp = -(ray * one).sum(-1), -(ray * other).sum(-1)
-    aa, ao = axis.square().sum(-1), -(axis * one).sum(-1)
-    oo, pp = one.square().sum(-1), other.square().sum(-1)
-    along = (aa * rr - ra * ra).clamp(min=1e-12)
-    side = _nearest(along, aa * ro - ao * ra, aa * oo - ao * ao - r * r * aa)
-    place = torch.where(side.isfinite(), ao + side * ra, -1.0)
-    side = torch.where((place > 0) & (place < aa), side, torch.inf)
-    ends = torch.minimum(_nearest(rr, ro, oo - r * r), _nearest(rr, rp, pp - r * r))
-    depth, bone = torch.minimum(side, ends).min(1)
-    hit = depth.isfinite()
-    depth = torch.where(hit, depth, 0.0)
-    point = ray * depth[..., None]
-    chosen = bone[..., None].expand(-1, -1, 3)
-    start, along = one[:, :, 0].gather(1, chosen), axis[:, :, 0].gather(1, chosen)
-    share = ((point - start) * along).sum(-1) / along.square().sum(-1).clamp(min=1e-12)
-    normal = (point - start - along * share.clamp(0, 1)[..., None]) / r[bone]
-    shade = -(normal * ray).sum(-1) / rr.sqrt()
-    shapes = (joints.shape[0], *size)
-    return Image(
-        depth.view(shapes),
-        torch.where(hit, bone, -1).view(shapes),
-        torch.where(hit, shade.clamp(0, 1), 0.0).view(shapes),
-    )
+    layout = get_layout(layout)
+    sizes = {"3": 3, "V": layout.num_joints}
+    _check.shape("render", "x", x, "N 3 T V M", **sizes)
+    for name in modalities:
+        if name not in MODALITIES:
+            raise _check.fail("render", f"modalities of {', '.join(MODALITIES)}", repr(name))
+    joints = x.permute(0, 2, 4, 3, 1)  # (N, T, M, V, 3)
+    present = (joints != 0).any(-1).any(-1)
+    made: dict[str, Tensor] = {"skeleton": x}
+    if "keypoints" in modalities:
+        place = joints[..., :2] / extent * joints.new_tensor([1, -1])
+        score = present[..., None, None].expand(*joints.shape[:4], 1)
+        made["keypoints"] = torch.cat([place, score.to(x.dtype)], -1).permute(0, 4, 1, 3, 2)
+    if {"rgb", "depth", "infrared"} & set(modalities):
+        made |= _pictures(joints, present, layout, size, extent, radius)
+    return {name: made[name] for name in modalities}
 
 
-def colour(image: Image, palette: Tensor, background: float = 0.1) -> Tensor:
-    """RGB (N, 3, H, W) of an image, one colour (B, 3) per bone."""
-    rgb = palette[image.bone.clamp(min=0)] * image.shade[..., None]
-    return torch.where(image.bone[..., None] >= 0, rgb, background).permute(0, 3, 1, 2)
+def _pictures(
+    joints: Tensor, present: Tensor, layout: Layout, size: int, extent: float, radius: float
+) -> dict[str, Tensor]:
+    ends = torch.tensor(layout.bones, device=joints.device)
+    a, b = (joints[:, :, :, ends[:, i]].flatten(2, 3) for i in range(2))  # (N, T, M E, 3)
+    at = (torch.arange(size, device=joints.device, dtype=joints.dtype) + 0.5) * 2 / size - 1
+    px, py = at * extent, -at[:, None] * extent  # columns to the right, rows down
+    line = (b - a)[..., None, None, :]
+    from_x, from_y = px - a[..., 0, None, None], py - a[..., 1, None, None]  # a row, a column
+    square = (line[..., 0].square() + line[..., 1].square()).clamp(min=1e-9)
+    across = from_x * line[..., 0] + from_y * line[..., 1]
+    along = (across / square).clamp(0, 1)
+    beside = from_x.square() + from_y.square() - along * (2 * across - along * square)
+    swell = (1 - beside / radius**2).clamp(min=0).sqrt()  # also how squarely light falls
+    hit = (beside < radius**2) & present.repeat_interleave(len(ends), 2)[..., None, None]
+    z = a[..., 2, None, None] + along * line[..., 2] - radius * swell
+    z, bone = z.masked_fill(~hit, FAR).min(2)  # (N, T, S, S)
+    light = swell.gather(2, bone.unsqueeze(2)).squeeze(2) * (z < FAR)
+    colour = _colours(len(ends)).to(joints)[bone % len(ends)]  # (N, T, S, S, 3)
+    ground = 0.15 * (z >= FAR).to(joints.dtype)
+    rgb = colour * (0.3 + 0.7 * light).unsqueeze(-1) * (z < FAR).unsqueeze(-1)
+    return {
+        "rgb": (rgb + ground.unsqueeze(-1)).permute(0, 4, 1, 2, 3),
+        "depth": (FAR - z.clamp(max=FAR)).unsqueeze(1),
+        "infrared": (light / (1 + (z + extent).clamp(min=0) / extent)).unsqueeze(1),
+    }
 
 
-def sample_cloud(depth: Tensor, camera: Camera, count: int, noise: Tensor) -> Tensor:
-    """So many points (N, count, 3) of every depth map.
+def _colours(bones: int) -> Tensor:
+    """(E, 3) around the colour circle."""
+    turn = torch.arange(bones)[:, None] / bones + torch.tensor([0.0, 1 / 3, 2 / 3])
+    return 0.55 + 0.45 * torch.cos(2 * torch.pi * turn)
+
+
+class RenderedDataset(ClipDataset):
+    """Clips as pictures: the samples of a :class:`ClipDataset`, and what sensors see of them.
+
+    x of a batch is a mapping of modalities, see :func:`render`; they share the augmentation.
 
     Args:
-        depth: (N, H, W), 0 where nothing is.
-        camera: of the maps.
-        count: points. A map of fewer pixels with a depth repeats them.
-        noise: (N, H, W) uniform in [0, 1): the least are taken.
+        args, options: of :class:`ClipDataset`, with 3-D joints as the only stream.
+        modalities: as of :func:`render`.
+        image_size: S.
 
     Raises:
-        ValueError: a map without any depth.
+        ValueError: as :class:`ClipDataset` and :func:`render`, and for other streams.
     """
-    points, valid = camera.unproject(depth)
-    found = valid.flatten(1).sum(1)
-    if (found == 0).any():
-        raise _check.fail("sample_cloud", "a depth in every map", "one without")
-    order = torch.where(valid, noise, 2.0).flatten(1).argsort(1)
-    place = torch.arange(count, device=depth.device) % found[:, None]
-    index = order.gather(1, place)[..., None].expand(-1, -1, 3)
-    return points.flatten(1, 2).gather(1, index)
+
+    def __init__(
+        self, *args: Any, modalities: Sequence[str], image_size: int = 32, **options: Any
+    ) -> None:
+        super().__init__(*args, **options)
+        if list(self.streams.names) != ["joint"]:
+            raise _check.fail("RenderedDataset", "the stream joint", list(self.streams.names))
+        for name in modalities:
+            if name not in MODALITIES:
+                expected = f"modalities of {', '.join(MODALITIES)}"
+                raise _check.fail("RenderedDataset", expected, repr(name))
+        self.modalities, self.image_size = tuple(modalities), image_size
+
+    def __getitems__(self, draws: Sequence[int] | Tensor) -> Batch:
+        x, y, clip = super().__getitems__(draws)
+        shown = render(x, self.geometry.layout, self.modalities, size=self.image_size)
+        return Batch(shown, y, clip)  # type: ignore[arg-type]
+
+    def __getitem__(self, draw: int) -> Batch:
+        x, y, clip = self.__getitems__([draw])
+        return Batch({name: t[0] for name, t in x.items()}, y[0], clip[0])  # type: ignore

@@ -14,12 +14,14 @@ from skelops.models.a2j import A2J
 from skelops.models.aagcn import AAGCN
 from skelops.models.aclnet import ACLNet
 from skelops.models.ctr_gcn import CTRGCN
+from skelops.models.deform_transformer import DeformTransformer, joint_pool
 from skelops.models.dg_stgcn import DGSTGCN
 from skelops.models.halp import BiGRU, HaLP
 from skelops.models.hiclr import HiCLR, HiCLRDSTA, HiCLRGCN
 from skelops.models.hyper_gcn import HyperGCN
 from skelops.models.mamp import MAMP
 from skelops.models.ms_clr import MSCLR, UnifiedSTGCN
+from skelops.models.m_mixer import MMixer
 from skelops.models.psumnet import PSUMNet, PSUMNetPart
 from skelops.models.st_gcn import STGCN
 from skelops.models.st_gcn_pp import st_gcn_pp
@@ -41,9 +43,11 @@ __all__ = [
     "HiCLR",
     "HiCLRDSTA",
     "HiCLRGCN",
+    "DeformTransformer",
     "HyperGCN",
     "LinearProbe",
     "LoadReport",
+    "MMixer",
     "PSUMNet",
     "PSUMNetPart",
     "Pretext",
@@ -56,6 +60,7 @@ __all__ = [
     "PointPose",
     "create_model",
     "create_pretext",
+    "joint_pool",
     "list_models",
     "list_pretexts",
     "load_published",

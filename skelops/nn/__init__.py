@@ -9,6 +9,7 @@ from skelops.nn.adaptive_hypergraph_conv import (
 from skelops.nn.backbone import SkeletonNet, make_stages
 from skelops.nn.blocks import GraphUnit, Shortcut, STBlock, TemporalUnit
 from skelops.nn.ctr_graph_conv import CTRGraphConv, DynamicGraphConv
+from skelops.nn.deform_attention import CrossAttention, DeformAttention3d, TokenSearch3d
 from skelops.nn.graph_conv import GraphConv
 from skelops.nn.hypergraph_conv import HypergraphConv
 from skelops.nn.norm import bn_act_add
@@ -17,12 +18,15 @@ from skelops.nn.st_attention import STAttention
 from skelops.nn.temporal_conv import MultiScaleTemporalConv, TemporalConv
 from skelops.nn.topology import Topology
 from skelops.nn.transformer import DropPath, TransformerBlock
+from skelops.nn.video_resnet import VideoResNet
 
 __all__ = [
     "AdaptiveGraphConv",
     "AdaptiveHypergraphConv",
     "CTRGraphConv",
     "DropPath",
+    "CrossAttention",
+    "DeformAttention3d",
     "DynamicGraphConv",
     "Gates",
     "GraphConv",
@@ -37,8 +41,10 @@ __all__ = [
     "SkeletonNet",
     "TemporalConv",
     "TemporalUnit",
+    "TokenSearch3d",
     "Topology",
     "TransformerBlock",
+    "VideoResNet",
     "bn_act_add",
     "divergence_loss",
     "kaiming_",

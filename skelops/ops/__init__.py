@@ -8,6 +8,7 @@ from skelops.ops.cmd_loss import cmd_loss
 from skelops.ops.ctr_graph_conv import ctr_graph_conv
 from skelops.ops.directional_clustering_loss import directional_clustering_loss
 from skelops.ops.farthest_point_sample import farthest_point_sample
+from skelops.ops.deform_sample_3d import deform_attention_3d, deform_sample_3d
 from skelops.ops.forward_dynamics import forward_dynamics
 from skelops.ops.forward_kinematics import forward_kinematics
 from skelops.ops.graph_conv import graph_conv
@@ -25,6 +26,7 @@ from skelops.ops.masked_cosine_loss import masked_cosine_loss
 from skelops.ops.masked_motion_loss import masked_motion_loss
 from skelops.ops.masked_patch_embed import masked_patch_embed
 from skelops.ops.mass_matrix import mass_matrix
+from skelops.ops.mcu_scan import mcu_scan
 from skelops.ops.mixup_cross_entropy import mixup_cross_entropy
 from skelops.ops.momentum_update import momentum_update_
 from skelops.ops.motion_mask import motion_mask
@@ -55,6 +57,8 @@ __all__ = [
     "ctr_graph_conv",
     "directional_clustering_loss",
     "farthest_point_sample",
+    "deform_attention_3d",
+    "deform_sample_3d",
     "forward_dynamics",
     "forward_kinematics",
     "graph_conv",
@@ -73,6 +77,7 @@ __all__ = [
     "masked_motion_loss",
     "masked_patch_embed",
     "mass_matrix",
+    "mcu_scan",
     "mixup_cross_entropy",
     "momentum_update_",
     "motion_mask",

@@ -16,6 +16,7 @@ from skelops.data import (
     ClipLoader,
     Clips,
     ClipTransform,
+    RenderedDataset,
     class_counts,
     get_transform,
     load_split,
@@ -58,6 +59,9 @@ class SkeletonDataModule(lightning.LightningDataModule):
         layout: convert the joints to this layout.
         part: show the body, hand or leg only, see :func:`skelops.graph.body_part`; the layout that
             a network sees then is that of the part.
+        modalities: show the clips as pictures: x of a batch is then a mapping of these, see
+            :func:`skelops.data.render`. Default: joints.
+        image_size: of the pictures.
         batch_size: clips per batch and process.
         repeat: passes over the training clips per epoch.
         num_clips: size of the synthetic set.
@@ -86,6 +90,8 @@ class SkeletonDataModule(lightning.LightningDataModule):
         views: int | list[dict[str, Any]] = 1,
         layout: str | None = None,
         part: str | None = None,
+        modalities: Sequence[str] | None = None,
+        image_size: int = 32,
         batch_size: int = 64,
         repeat: int = 1,
         num_clips: int = 1536,
@@ -177,8 +183,11 @@ class SkeletonDataModule(lightning.LightningDataModule):
         """The training clips, augmented unless told not to, or the test clips, with one sample of
         each if asked."""
         h: Any = self.hparams
-        transform = self.transform
-        return ClipDataset(
+        transform, kind, pictures = self.transform, ClipDataset, {}
+        if h.modalities is not None:
+            kind = RenderedDataset
+            pictures = {"modalities": h.modalities, "image_size": h.image_size}
+        return kind(
             self.clips,
             replace(transform, num_clips=1) if one_sample else transform,
             list(h.streams),
@@ -192,6 +201,7 @@ class SkeletonDataModule(lightning.LightningDataModule):
             part=h.part,
             seed=h.seed,
             device=device,
+            **pictures,
         )
 
     def _loader(self, train: bool, *, one_sample: bool = False) -> ClipLoader:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from skelops.camera import Camera
 from skelops.data import synthetic
-from skelops.data.render import colour, render, sample_cloud
+from skelops.data.capsules import colour, render, sample_cloud
 from skelops.models.a2j import a2j_space_loss
 from skelops.models.unipose import (
     ITOP15,

@@ -102,6 +102,17 @@ CASES = {
         "odd": dict(N=64, D=100, K=1029),
         "tiny": dict(N=1, D=1, K=1, key=False),
     },
+    "deform_sample_3d": {
+        "tokens": dict(N=8, T=16, H=14, W=14, G=4, C=128, Q=392, P=1, weight=False),
+        "points": dict(N=8, T=8, H=14, W=14, G=8, C=32, Q=392, P=8, zeros=True, full_loc=True),
+        "tiny": dict(N=1, T=1, H=1, W=1, G=1, C=1, Q=1, P=1),
+    },
+    "mcu_scan": {
+        "narrow": dict(S=2, N=64, T=16, D=256, start=False),
+        "after": dict(S=2, N=64, T=16, D=256, reset_after=True),
+        "widest": dict(S=2, N=64, T=16, D=512),
+        "tiny": dict(S=1, N=1, T=1, D=1, norm=False),
+    },
     "mixup_cross_entropy": {
         "ntu120": dict(N=64, K=120),
         "kinetics": dict(N=4096, K=400, mix="sample"),

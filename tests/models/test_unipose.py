@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from skelops.camera import Camera
-from skelops.data.render import render, sample_cloud
+from skelops.data.capsules import render, sample_cloud
 from skelops.models.unipose import (
     ITOP15,
     LiftPose,

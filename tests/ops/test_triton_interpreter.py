@@ -128,6 +128,12 @@ CASES = [
     ("masked_cosine_loss", F32, dict(N=67, T=1, V=20, C=130, beta=3.0, literal=True)),
     ("masked_cosine_loss", F16, dict(N=2, T=5, V=25, C=19, beta=1.5, layout="transposed")),
     ("masked_cosine_loss", F32, dict(N=2, T=3, V=17, C=3, beta=1.0)),
+    ("deform_sample_3d", F32, dict(N=1, T=5, H=6, W=7, G=2, C=20, Q=70, P=1, weight=False)),
+    ("deform_sample_3d", F32, dict(C=130, Q=9, P=3, zeros=True, reach=3.0, layout="transposed")),
+    ("deform_sample_3d", F16, dict(N=1, H=7, W=9, C=33, Q=19, full_loc=True)),
+    ("mcu_scan", F32, dict(S=2, N=19, T=3, D=20)),
+    ("mcu_scan", F32, dict(S=1, N=3, T=2, D=37, start=False, reset_after=True)),
+    ("mcu_scan", F16, dict(N=5, D=40, norm=False, layout="transposed")),
 ]
 
 
