@@ -1,8 +1,16 @@
 """Thin models of published methods, and their checkpoints."""
 
+from skelops.models._pretext import (
+    LinearProbe,
+    Pretext,
+    create_pretext,
+    list_pretexts,
+    register_pretext,
+)
 from skelops.models._published import LoadReport, load_published, published_keys, published_state
 from skelops.models._registry import create_model, list_models, register_model
 from skelops.models.aagcn import AAGCN
+from skelops.models.cascade_former import CascadeFormer, CascadeFormerPretext
 from skelops.models.ctr_gcn import CTRGCN
 from skelops.models.dg_stgcn import DGSTGCN
 from skelops.models.hyper_gcn import HyperGCN
@@ -15,15 +23,22 @@ __all__ = [
     "CTRGCN",
     "DGSTGCN",
     "STGCN",
+    "CascadeFormer",
+    "CascadeFormerPretext",
     "HyperGCN",
+    "LinearProbe",
     "LoadReport",
     "PSUMNet",
     "PSUMNetPart",
+    "Pretext",
     "create_model",
+    "create_pretext",
     "list_models",
+    "list_pretexts",
     "load_published",
     "published_keys",
     "published_state",
     "register_model",
+    "register_pretext",
     "st_gcn_pp",
 ]

@@ -13,6 +13,7 @@ from skelops.nn.graph_conv import GraphConv
 from skelops.nn.hypergraph_conv import HypergraphConv
 from skelops.nn.norm import bn_act_add
 from skelops.nn.packed import Packed, Part, kaiming_, published_parts
+from skelops.nn.post_norm import PackedAttention, PostNormBlock
 from skelops.nn.st_attention import STAttention
 from skelops.nn.temporal_conv import MultiScaleTemporalConv, TemporalConv
 from skelops.nn.topology import Topology
@@ -28,7 +29,9 @@ __all__ = [
     "HypergraphConv",
     "MultiScaleTemporalConv",
     "Packed",
+    "PackedAttention",
     "Part",
+    "PostNormBlock",
     "STAttention",
     "STBlock",
     "Shortcut",
