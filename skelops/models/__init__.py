@@ -15,6 +15,7 @@ from skelops.models.ctr_gcn import CTRGCN
 from skelops.models.dg_stgcn import DGSTGCN
 from skelops.models.hyper_gcn import HyperGCN
 from skelops.models.psumnet import PSUMNet, PSUMNetPart
+from skelops.models.skeleton_mae import SSL, SkeletonMAE
 from skelops.models.st_gcn import STGCN
 from skelops.models.st_gcn_pp import st_gcn_pp
 
@@ -22,6 +23,7 @@ __all__ = [
     "AAGCN",
     "CTRGCN",
     "DGSTGCN",
+    "SSL",
     "STGCN",
     "CascadeFormer",
     "CascadeFormerPretext",
@@ -31,6 +33,7 @@ __all__ = [
     "PSUMNet",
     "PSUMNetPart",
     "Pretext",
+    "SkeletonMAE",
     "create_model",
     "create_pretext",
     "list_models",

@@ -9,6 +9,7 @@ from skelops.nn.adaptive_hypergraph_conv import (
 from skelops.nn.backbone import SkeletonNet, make_stages
 from skelops.nn.blocks import GraphUnit, Shortcut, STBlock, TemporalUnit
 from skelops.nn.ctr_graph_conv import CTRGraphConv, DynamicGraphConv
+from skelops.nn.gin_conv import GINConv
 from skelops.nn.graph_conv import GraphConv
 from skelops.nn.hypergraph_conv import HypergraphConv
 from skelops.nn.norm import bn_act_add
@@ -23,6 +24,7 @@ __all__ = [
     "AdaptiveHypergraphConv",
     "CTRGraphConv",
     "DynamicGraphConv",
+    "GINConv",
     "Gates",
     "GraphConv",
     "GraphUnit",

@@ -8,11 +8,13 @@ from torch.nn import functional as F
 
 from skelops import _check, ops
 
+NARROW = 64  # channels up to which hidden units are not worth writing to memory
+
 
 class PackedAttention(nn.Module):
     r"""Multi-head attention of ``nn.MultiheadAttention`` (batch first) on ``st_attention``.
 
-    Keys are PyTorch's: ``in_proj_weight``, ``in_proj_bias``, ``out_proj.weight``, ``out_proj.bias``.
+    Keys are PyTorch's: ``in_proj_weight``, ``in_proj_bias``, ``out_proj.{weight,bias}``.
 
     Args:
         channels: C, a multiple of ``heads``.
@@ -40,7 +42,9 @@ class PackedAttention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
 
-    def forward(self, query: Tensor, key: Tensor | None = None, value: Tensor | None = None):
+    def forward(
+        self, query: Tensor, key: Tensor | None = None, value: Tensor | None = None
+    ) -> Tensor:
         if key is None:
             qkv = F.linear(query, self.in_proj_weight, self.in_proj_bias)
         else:
@@ -104,4 +108,10 @@ class PostNormBlock(nn.Module):
         return self.norm2(a + self.dropout(self.feed_forward(a)))
 
     def feed_forward(self, x: Tensor) -> Tensor:
-        return self.linear2(self.dropout(F.relu(self.linear1(x))))
+        if x.shape[-1] > NARROW:
+            return self.linear2(self.dropout(F.relu(self.linear1(x))))
+        first, second = self.linear1, self.linear2
+        p = self.dropout.p if self.training else 0.0
+        seed = torch.randint(2**62, (1,), device=x.device) if p else None
+        weights = (first.weight, first.bias, second.weight, second.bias)
+        return ops.narrow_ffn(x, *weights, dropout=p, seed=seed)

@@ -18,6 +18,7 @@ from skelops.ops.mixup_cross_entropy import mixup_cross_entropy
 from skelops.ops.motion_mask import motion_mask
 from skelops.ops.motion_target import motion_target
 from skelops.ops.ms_temporal_conv import ms_temporal_conv
+from skelops.ops.narrow_ffn import narrow_ffn
 from skelops.ops.part_mask import part_mask
 from skelops.ops.point_dynamics import point_dynamics
 from skelops.ops.random_uniform import random_uniform
@@ -49,6 +50,7 @@ __all__ = [
     "motion_mask",
     "motion_target",
     "ms_temporal_conv",
+    "narrow_ffn",
     "part_mask",
     "point_dynamics",
     "random_uniform",

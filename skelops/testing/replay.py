@@ -40,10 +40,10 @@ NORM_FLOOR = 1e-3
 # frame win a maximum, which moves the gradients of a whole network by this much at most. Such a
 # network has to agree within tolerance in double precision.
 KINK = 0.05
-# The record itself is in single precision: where one of millions of rectifiers was on the other side
-# of its edge there, no precision gives the gradients that were recorded (the published classes in
-# double precision do not either). In double precision the gradients then differ by this much at most,
-# and half of every input's gradient, and of the norms, agrees within tolerance.
+# The record itself is in single precision: where one of millions of rectifiers was on the other
+# side of its edge there, no precision gives the recorded gradients, whose every entry behind that
+# rectifier is off. In double precision they then differ by this much at most, and half of every
+# input's gradient, and of the norms, agrees within tolerance.
 RECORDED_EDGE = 0.005
 
 ANY = ""  # kind of a case whose class is a description
@@ -231,7 +231,7 @@ def run(case: Case, device: str = "cpu", dtype: torch.dtype = torch.float32) -> 
     expected = case.group("out")
     output_error = max(relative(found[name], expected[name]) for name in names)
 
-    errors, halves = {"": 0.0}, [0.0]
+    errors, halves = {"": 0.0}, []
     if replay.gradients is not None:
         for name, gradient in replay.gradients(*inputs).items():
             errors[f"gradin.{name}"] = relative(gradient, case.arrays[f"gradin.{name}"])
@@ -257,7 +257,7 @@ def run(case: Case, device: str = "cpu", dtype: torch.dtype = torch.float32) -> 
         max(OUTPUT_TOLERANCE, NOTED_ERRORS * case.noted("out")),
         max(GRADIENT_TOLERANCE, NOTED_ERRORS * noted),
         worst,
-        max(halves),
+        max(halves, default=float("inf")),
     )
 
 

@@ -28,7 +28,7 @@ DATA = (
     "mamp_feeder*",
     "msclr_flip_orders",
 )
-MASKING = ("mamp_embed", "mamp_motion*", "cascadeformer_masking*", "graphmae_sce*")
+MASKING = ("mamp_embed", "mamp_motion*", "cascadeformer_*", "graphmae_*")
 FILES = sorted(
     path
     for pattern in (*KINDS, *DYNAMICS, *DATA, *MASKING)

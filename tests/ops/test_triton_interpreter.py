@@ -116,6 +116,9 @@ CASES = [
     ("masked_cosine_loss", F32, dict(N=67, T=1, V=20, C=130, beta=3.0, literal=True)),
     ("masked_cosine_loss", F16, dict(N=2, T=5, V=25, C=19, beta=1.5, layout="transposed")),
     ("masked_cosine_loss", F32, dict(N=2, T=3, V=17, C=3, beta=1.0)),
+    ("narrow_ffn", F32, dict(N=131, C=24, H=300)),
+    ("narrow_ffn", F32, dict(N=67, C=33, H=130, dropped=9000)),
+    ("narrow_ffn", F16, dict(N=70, C=24, H=256, dropped=6554, layout="transposed")),
 ]
 
 
