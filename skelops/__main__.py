@@ -16,6 +16,9 @@ COMMANDS = {
     "validate": ("skelops.train.cli", True, "evaluate on the validation clips"),
     "test": ("skelops.train.cli", True, "evaluate a checkpoint: --config ... --ckpt_path ..."),
     "predict": ("skelops.train.cli", True, "class scores of the test clips"),
+    "probe": ("skelops.train.cli", True, "train a linear layer on a run's encoder: probe RUN"),
+    "finetune": ("skelops.train.cli", True, "train on, with labels, from a run: finetune RUN"),
+    "knn": ("skelops.train.transfer", False, "nearest neighbours by a run's encoder: knn RUN"),
     "ensemble": ("skelops.train.ensemble", False, "fuse the scores of several streams"),
     "bench-train": ("skelops.train.bench", False, "training speed and memory of a model"),
 }  # fmt: skip

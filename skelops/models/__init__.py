@@ -3,6 +3,7 @@
 from skelops.models._pretext import (
     LinearProbe,
     Pretext,
+    build_classifier,
     create_pretext,
     list_pretexts,
     register_pretext,
@@ -14,16 +15,20 @@ from skelops.models.cascade_former import CascadeFormer, CascadeFormerPretext
 from skelops.models.ctr_gcn import CTRGCN
 from skelops.models.dg_stgcn import DGSTGCN
 from skelops.models.hyper_gcn import HyperGCN
+from skelops.models.mamp import MAMP
 from skelops.models.psumnet import PSUMNet, PSUMNetPart
 from skelops.models.skeleton_mae import SSL, SkeletonMAE
 from skelops.models.st_gcn import STGCN
 from skelops.models.st_gcn_pp import st_gcn_pp
+from skelops.models.stars import STARS
 
 __all__ = [
     "AAGCN",
     "CTRGCN",
     "DGSTGCN",
     "SSL",
+    "MAMP",
+    "STARS",
     "STGCN",
     "CascadeFormer",
     "CascadeFormerPretext",
@@ -34,6 +39,7 @@ __all__ = [
     "PSUMNetPart",
     "Pretext",
     "SkeletonMAE",
+    "build_classifier",
     "create_model",
     "create_pretext",
     "list_models",

@@ -18,11 +18,13 @@ from skelops.nn.post_norm import PackedAttention, PostNormBlock
 from skelops.nn.st_attention import STAttention
 from skelops.nn.temporal_conv import MultiScaleTemporalConv, TemporalConv
 from skelops.nn.topology import Topology
+from skelops.nn.transformer import DropPath, TransformerBlock
 
 __all__ = [
     "AdaptiveGraphConv",
     "AdaptiveHypergraphConv",
     "CTRGraphConv",
+    "DropPath",
     "DynamicGraphConv",
     "GINConv",
     "Gates",
@@ -41,6 +43,7 @@ __all__ = [
     "TemporalConv",
     "TemporalUnit",
     "Topology",
+    "TransformerBlock",
     "bn_act_add",
     "divergence_loss",
     "kaiming_",

@@ -17,15 +17,18 @@ class Part(NamedTuple):
         source: name of the parameter or buffer that holds it.
         index: of the slice.
         shape: as published.
+        transposed: the published matrix is the transpose of the slice.
     """
 
     source: str
     index: tuple[int | slice, ...]
     shape: tuple[int, ...]
+    transposed: bool = False
 
     def of(self, tensor: Tensor) -> Tensor:
         """The view inside ``tensor``, which is the source itself, its gradient or the like."""
-        return tensor[self.index].view(self.shape)
+        part = tensor[self.index]
+        return part.mT if self.transposed else part.view(self.shape)
 
 
 class Packed(nn.Module):

@@ -54,8 +54,12 @@ class STAttention(nn.Module):
 
     def forward(self, x: Tensor, **tokens: Any) -> Tensor:
         """``tokens``: arguments of the batch, such as ``key_mask`` and ``cu_seqlens``."""
-        y = ops.st_attention(
-            self.qkv(x),
+        return self.proj(self.mix(self.qkv(x), **tokens))
+
+    def mix(self, qkv: Tensor, **tokens: Any) -> Tensor:
+        """The attention alone, (N, L, 3 C) -> (N, L, C)."""
+        return ops.st_attention(
+            qkv,
             self.heads,
             joints=self.joints,
             joint_bias=self.joint_bias,
@@ -63,4 +67,3 @@ class STAttention(nn.Module):
             **self.structure,
             **tokens,
         )
-        return self.proj(y)

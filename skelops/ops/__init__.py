@@ -9,6 +9,7 @@ from skelops.ops.hyper_adjacency import hyper_adjacency
 from skelops.ops.hypergraph_conv import hypergraph_conv
 from skelops.ops.hypergraph_propagate import hypergraph_operator, hypergraph_propagate
 from skelops.ops.inverse_dynamics import inverse_dynamics
+from skelops.ops.knn_vote import knn_vote
 from skelops.ops.lagrange_tau import lagrange_tau
 from skelops.ops.masked_cosine_loss import masked_cosine_loss
 from skelops.ops.masked_motion_loss import masked_motion_loss
@@ -19,6 +20,8 @@ from skelops.ops.motion_mask import motion_mask
 from skelops.ops.motion_target import motion_target
 from skelops.ops.ms_temporal_conv import ms_temporal_conv
 from skelops.ops.narrow_ffn import narrow_ffn
+from skelops.ops.nn_contrastive_loss import nn_contrastive_loss
+from skelops.ops.nn_lookup import nn_lookup
 from skelops.ops.part_mask import part_mask
 from skelops.ops.point_dynamics import point_dynamics
 from skelops.ops.random_uniform import random_uniform
@@ -41,6 +44,7 @@ __all__ = [
     "hypergraph_operator",
     "hypergraph_propagate",
     "inverse_dynamics",
+    "knn_vote",
     "lagrange_tau",
     "masked_cosine_loss",
     "masked_motion_loss",
@@ -51,6 +55,8 @@ __all__ = [
     "motion_target",
     "ms_temporal_conv",
     "narrow_ffn",
+    "nn_contrastive_loss",
+    "nn_lookup",
     "part_mask",
     "point_dynamics",
     "random_uniform",

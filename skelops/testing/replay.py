@@ -119,6 +119,8 @@ class Replay:
         data: floating inputs that carry no gradient here, such as masks; it is not compared.
         gradients: the case's inputs, in order -> what the case has under ``gradin``, for losses
             other than the sum of probed outputs.
+        vanishing: published keys of shifts and scales that a normalisation over the batch takes
+            away, whose true gradient is 0: it only has to be small, below ``NORM_FLOOR`` of the largest.
     """
 
     call: Callable[..., Tensor | tuple[Tensor, ...]]
@@ -127,6 +129,7 @@ class Replay:
     own: Sequence[str] = ()
     data: Sequence[str] = ()
     gradients: Callable[..., Mapping[str, Tensor]] | None = None
+    vanishing: Sequence[str] = ()
 
 
 def replays(repository: str, kind: str, file: str = "") -> Callable:
@@ -245,7 +248,7 @@ def run(case: Case, device: str = "cpu", dtype: torch.dtype = torch.float32) -> 
             for name, y in zip(names, outputs(training=True), strict=True)
         )
         loss.backward()
-        norms = norm_errors(case, parts, module)
+        norms = norm_errors(case, parts, module, replay.vanishing)
         errors |= norms | input_errors(case, inputs, replay.data)
         halves += input_errors(case, inputs, replay.data, share=0.5).values()
         halves.append(float(np.median([*norms.values()] or [0.0])))
@@ -273,7 +276,9 @@ def relative(found: Tensor, expected: np.ndarray, share: float = 1.0) -> float:
     return float(largest / (np.abs(expected).max() or 1.0))
 
 
-def norm_errors(case: Case, parts: Mapping, module: nn.Module | None) -> dict[str, float]:
+def norm_errors(
+    case: Case, parts: Mapping, module: nn.Module | None, vanishing: Sequence[str] = ()
+) -> dict[str, float]:
     """Relative errors of the gradients' norms, by published key."""
     if module is None or "grad_key" not in case.arrays:
         return {}
@@ -284,6 +289,9 @@ def norm_errors(case: Case, parts: Mapping, module: nn.Module | None) -> dict[st
     for key, norm in expected.items():
         gradient = gradients.get(parts[key].source)
         found = 0.0 if gradient is None else parts[key].of(gradient).double().norm().item()
+        if key in vanishing:
+            errors[key] = 0.0 if max(found, norm) < floor else float("inf")
+            continue
         errors[key] = abs(found - norm) / max(norm, floor)
     return errors
 

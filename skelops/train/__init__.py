@@ -1,4 +1,4 @@
-"""Supervised training with Lightning: a recogniser, a data module, the command line."""
+"""Training with Lightning, with labels and without: modules, a data module, the command line."""
 
 try:
     import lightning as _lightning  # noqa: F401
@@ -7,6 +7,16 @@ except ImportError as error:
 
 from skelops.train.allocator import tune_allocator
 from skelops.train.data import SkeletonDataModule
+from skelops.train.pretrain import Pretrainer, load_encoder
 from skelops.train.recognizer import Recognizer
+from skelops.train.transfer import FineTuner, Probe
 
-__all__ = ["Recognizer", "SkeletonDataModule", "tune_allocator"]
+__all__ = [
+    "FineTuner",
+    "Pretrainer",
+    "Probe",
+    "Recognizer",
+    "SkeletonDataModule",
+    "load_encoder",
+    "tune_allocator",
+]

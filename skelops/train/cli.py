@@ -1,7 +1,8 @@
-"""``skelops fit|validate|test|predict``: LightningCLI on the recogniser and the data module."""
+"""``skelops fit|validate|test|predict|probe|finetune``: LightningCLI on our modules and data."""
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,19 +11,26 @@ from typing import Any
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from yaml import safe_load
 
+from skelops.models import list_pretexts
 from skelops.train.allocator import tune_allocator
 from skelops.train.callbacks import CALLBACKS
 from skelops.train.checkpoint import AtomicCheckpointIO
 from skelops.train.data import SkeletonDataModule
+from skelops.train.optimizing import Optimized
+from skelops.train.pretrain import Pretrainer, data_settings
 from skelops.train.recognizer import Recognizer
+from skelops.train.transfer import FineTuner, Probe
 
 RECIPES = Path(__file__).parents[1] / "recipes"
+TRANSFERS: dict[str, type[Recognizer]] = {"probe": Probe, "finetune": FineTuner}
+TRANSFER_EPOCHS = 100
 
 
 class _CLI(LightningCLI):
     def add_arguments_to_parser(self, parser) -> None:
-        for fact in ("num_classes", "layout", "num_persons", "in_channels", "class_counts"):
+        for fact in self.model_class.FACTS:
             parser.link_arguments(f"data.{fact}", f"model.{fact}", apply_on="instantiate")
         parser.link_arguments("data.batch_size", "model.batch_size")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
@@ -88,35 +96,80 @@ def find_recipe(config: str) -> str:
 def main(args: Sequence[str], *, run: bool = True) -> LightningCLI:
     """Run a subcommand; ``--config`` also takes the name of a shipped recipe, and several of them.
 
+    ``probe RUN`` and ``finetune RUN`` fit on what a run of ``fit`` without labels has learnt, with
+    its data settings, and predict the test clips.
+
     Everything is written under ``trainer.default_root_dir``, by default ``runs/`` and the names of
-    the recipes.
+    the recipes, or a folder of that name in the one of the run.
 
     Args:
         args: subcommand and its arguments, without the program name.
         run: False only builds model, data and trainer; ``args`` then has no subcommand.
 
     Raises:
-        SystemExit: arguments that do not parse, or an unknown recipe.
+        SystemExit: arguments that do not parse, an unknown recipe or not a run.
     """
     tune_allocator()
+    try:
+        args, recipes = _with_recipes(args)
+        transfer = args[0] if run and args and args[0] in TRANSFERS else None
+        if transfer is None:
+            model, folder = _module_class(args), f"runs/{'-'.join(recipes) or 'default'}"
+            epochs = {}
+        else:
+            model, folder = TRANSFERS[transfer], f"{(args[1:] or [''])[0]}/{transfer}"
+            epochs = {"max_epochs": TRANSFER_EPOCHS}
+            args = _on_run(args)
+    except ValueError as error:
+        raise SystemExit(f"skelops: {error}") from None
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
+    cli = _CLI(
+        model,
+        SkeletonDataModule,
+        args=args,
+        run=run,
+        seed_everything_default=0,
+        trainer_defaults={"default_root_dir": folder, **epochs},
+        save_config_kwargs={"overwrite": True},
+    )
+    if transfer is not None:
+        cli.trainer.predict(cli.model, cli.datamodule, return_predictions=False)
+    return cli
+
+
+def _with_recipes(args: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Arguments with the paths of recipes for their names, and the names."""
     args, recipes = list(args), []
     for i, arg in enumerate(args):
         option, assigned, value = arg.partition("=")
         if option not in ("--config", "-c") or not (assigned or i + 1 < len(args)):
             continue
-        try:
-            recipe = find_recipe(value if assigned else args[i + 1])
-        except ValueError as error:
-            raise SystemExit(f"skelops: {error}") from None
+        recipe = find_recipe(value if assigned else args[i + 1])
         recipes.append(Path(recipe).stem)
         args[i if assigned else i + 1] = f"{option}={recipe}" if assigned else recipe
-    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
-    return _CLI(
-        Recognizer,
-        SkeletonDataModule,
-        args=args,
-        run=run,
-        seed_everything_default=0,
-        trainer_defaults={"default_root_dir": f"runs/{'-'.join(recipes) or 'default'}"},
-        save_config_kwargs={"overwrite": True},
-    )
+    return args, recipes
+
+
+def _module_class(args: Sequence[str]) -> type[Optimized]:
+    """What trains the model that the arguments name last: with labels or without."""
+    model = None
+    for i, arg in enumerate(args):
+        option, assigned, value = arg.partition("=")
+        value = value if assigned else (args[i + 1] if i + 1 < len(args) else "")
+        if option in ("--config", "-c"):
+            given = safe_load(Path(value).read_text(encoding="utf-8")) or {}
+            model = (given.get("model") or {}).get("model", model)
+        elif option == "--model.model":
+            model = value
+    return Pretrainer if model in list_pretexts() else Recognizer
+
+
+def _on_run(args: Sequence[str]) -> list[str]:
+    """``probe RUN ...`` as ``fit`` on the data of the run."""
+    if len(args) < 2 or args[1].startswith("-"):
+        raise ValueError(f"{args[0]}: expected the folder or a checkpoint of a run first")
+    settings = {
+        "data": data_settings(args[1]) | {"views": 1},
+        "model": {"encoder": args[1]},
+    }
+    return ["fit", "--config", json.dumps(settings), *args[2:]]

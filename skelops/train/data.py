@@ -44,6 +44,7 @@ class SkeletonDataModule(lightning.LightningDataModule):
             :meth:`skelops.data.Clips.divide`.
         train_groups: subjects (views, setups) to train on. Default: those of the protocol, for the
             synthetic set its ``TRAIN_SUBJECTS``.
+        fraction: share of the training clips that are kept, drawn with the seed (semi-supervised).
         long_tail: (largest, factor), keeps a long-tailed part of the training clips, see
             :func:`skelops.data.long_tail`.
         rebalance: show the clips of tail classes more often, see
@@ -52,6 +53,7 @@ class SkeletonDataModule(lightning.LightningDataModule):
         transform_args: changes to it, see :class:`skelops.data.ClipTransform`.
         window: frames T per sample. Default: those of the transform.
         streams: streams that the network sees, see :func:`skelops.data.make_streams`.
+        views: samples of each training clip with independent augmentation, x (N, views, C, T, V, M).
         layout: convert the joints to this layout.
         part: show the body, hand or leg only, see :func:`skelops.graph.body_part`; the layout that
             a network sees then is that of the part.
@@ -73,12 +75,14 @@ class SkeletonDataModule(lightning.LightningDataModule):
         split_file: str | None = None,
         divide: str | None = None,
         train_groups: Sequence[int] | None = None,
+        fraction: float = 1.0,
         long_tail: tuple[int, float] | None = None,
         rebalance: bool = False,
         transform: str = "ctr_gcn",
         transform_args: dict[str, Any] | None = None,
         window: int | None = None,
         streams: Sequence[str] = ("joint",),
+        views: int = 1,
         layout: str | None = None,
         part: str | None = None,
         batch_size: int = 64,
@@ -103,6 +107,11 @@ class SkeletonDataModule(lightning.LightningDataModule):
         """Clips to train and to test on."""
         h: Any = self.hparams
         train, test = self._split()
+        if not 0 < h.fraction <= 1:
+            raise ValueError(f"SkeletonDataModule: expected fraction in (0, 1], got {h.fraction}")
+        if h.fraction < 1:
+            count = max(int(h.fraction * len(train)), 1)
+            train = np.sort(np.random.default_rng(h.seed).permutation(train)[:count])
         if h.long_tail is not None:
             train = long_tail(self.clips, train, *h.long_tail, seed=h.seed)
         return train, test
@@ -148,14 +157,24 @@ class SkeletonDataModule(lightning.LightningDataModule):
         return self.transform.persons or self.clips.num_persons
 
     @property
+    def frames(self) -> int:
+        return self.transform.frames
+
+    @property
     def in_channels(self) -> int:
         h: Any = self.hparams
         return self.clips.xyz.shape[3] * len(h.streams)
 
     def dataset(
-        self, train: bool, device: torch.device | str = "cpu", *, one_sample: bool = False
+        self,
+        train: bool,
+        device: torch.device | str = "cpu",
+        *,
+        one_sample: bool = False,
+        augment: bool | None = None,
     ) -> ClipDataset:
-        """The training clips, augmented, or the test clips, with one sample of each if asked."""
+        """The training clips, augmented unless told not to, or the test clips, with one sample of
+        each if asked."""
         h: Any = self.hparams
         transform = self.transform
         return ClipDataset(
@@ -163,8 +182,9 @@ class SkeletonDataModule(lightning.LightningDataModule):
             replace(transform, num_clips=1) if one_sample else transform,
             list(h.streams),
             index=self.index[0 if train else 1],
-            train=train,
+            train=train if augment is None else augment,
             repeat=h.repeat,
+            views=h.views,
             layout=h.layout,
             part=h.part,
             seed=h.seed,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -12,7 +11,6 @@ import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
@@ -22,13 +20,10 @@ from skelops.data import PartialMixUp, action_aware_weights
 from skelops.models import create_model
 from skelops.train.cuda_graph import CudaGraphed
 from skelops.train.metrics import ClipScores, accuracies
-
-SCHEDULES = ("multistep", "cosine", "one_cycle", "plateau", "constant")
-OPTIMIZERS = ("sgd", "adamw")
-IDENTITY = ("model", "num_classes", "layout", "num_persons", "in_channels")
+from skelops.train.optimizing import Optimized
 
 
-class Recognizer(lightning.LightningModule):
+class Recognizer(Optimized):
     """A network (N, C, T, V, M) -> logits (N, num_classes), trained with cross-entropy.
 
     A network that has an ``auxiliary_loss() -> ()`` (Hyper-GCN) is trained with the sum of both.
@@ -50,7 +45,9 @@ class Recognizer(lightning.LightningModule):
         in_channels: channels C of the input; used when ``model`` is a name.
         optimizer: "sgd" (Nesterov momentum) or "adamw".
         lr: peak learning rate.
-        momentum: of SGD, with Nesterov's correction.
+        min_lr: where "cosine" ends.
+        momentum: of SGD.
+        nesterov: with Nesterov's correction.
         betas: of AdamW.
         weight_decay: on all parameters.
         decay_norms: False takes biases, normalisations and other parameters with one dimension out
@@ -59,7 +56,7 @@ class Recognizer(lightning.LightningModule):
             number of clips over all processes and accumulated batches linearly (Goyal et al.,
             2017). Default: ``lr`` is used as it is.
         batch_size: clips per batch and process, for ``reference_batch``.
-        schedule: "multistep" (by epoch, as published), "cosine" (by step, to zero), "one_cycle"
+        schedule: "multistep" (by epoch, as published), "cosine" (by step), "one_cycle"
             (by step: rise over a quarter, then cosine, momentum against it; for short trainings,
             Smith and Topin, 2018), "plateau" (halved when the validation loss has not fallen for
             more than five epochs, as PSUMNet) or "constant".
@@ -85,6 +82,8 @@ class Recognizer(lightning.LightningModule):
             checkpoint of other classes or another skeleton.
     """
 
+    FACTS = ("num_classes", "layout", "num_persons", "in_channels", "class_counts")  # of the data
+
     def __init__(
         self,
         model: str | nn.Module = "ctr_gcn",
@@ -95,7 +94,9 @@ class Recognizer(lightning.LightningModule):
         in_channels: int = 3,
         optimizer: Literal["sgd", "adamw"] = "sgd",
         lr: float = 0.1,
+        min_lr: float = 0.0,
         momentum: float = 0.9,
+        nesterov: bool = True,
         betas: tuple[float, float] = (0.9, 0.999),
         weight_decay: float = 4e-4,
         decay_norms: bool = True,
@@ -113,15 +114,7 @@ class Recognizer(lightning.LightningModule):
         cuda_graph: bool = False,
     ) -> None:
         super().__init__()
-        for name, value, known in (
-            ("schedule", schedule, SCHEDULES),
-            ("optimizer", optimizer, OPTIMIZERS),
-        ):
-            if value not in known:
-                raise ValueError(f"Recognizer: expected {name} in {known}, got {value!r}")
-        if reference_batch and not batch_size:
-            raise ValueError(f"Recognizer: expected a batch_size with reference_batch "
-                             f"{reference_batch}, got {batch_size}")  # fmt: skip
+        self._check_settings(schedule, optimizer, reference_batch, batch_size)
         if class_counts is None and (mix_up, action_aware) != (None, None):
             raise ValueError("Recognizer: expected class_counts with mix_up or action_aware, "
                              "got None")  # fmt: skip
@@ -255,66 +248,3 @@ class Recognizer(lightning.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self._report("test")
-
-    def peak_lr(self) -> float:
-        """Learning rate at the number of clips that one optimiser step sees."""
-        h: Any = self.hparams
-        if not h.reference_batch:
-            return h.lr
-        clips = h.batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches
-        return h.lr * clips / h.reference_batch
-
-    def _parameter_groups(self) -> list[dict[str, Any]]:
-        h: Any = self.hparams
-        groups: dict[float, list[nn.Parameter]] = {}
-        for parameter in self.parameters():
-            decay = h.weight_decay if h.decay_norms or parameter.dim() > 1 else 0.0
-            groups.setdefault(decay, []).append(parameter)
-        return [{"params": group, "weight_decay": decay} for decay, group in groups.items()]
-
-    def configure_optimizers(self):
-        h: Any = self.hparams
-        lr, groups = self.peak_lr(), self._parameter_groups()
-        if h.optimizer == "sgd":
-            optimizer: Any = torch.optim.SGD(
-                groups, lr=lr, momentum=h.momentum, nesterov=h.momentum > 0
-            )
-        else:
-            optimizer = torch.optim.AdamW(groups, lr=lr, betas=tuple(h.betas))
-        if h.schedule == "plateau":
-            plateau = ReduceLROnPlateau(optimizer, factor=0.5, patience=5)
-            return [optimizer], [{"scheduler": plateau, "monitor": "val_loss"}]
-        self.trainer.fit_loop.setup_data()  # the schedule goes by the batches of an epoch
-        total = max(self.trainer.estimated_stepping_batches, 1)
-        if h.schedule == "one_cycle":
-            scheduler: Any = OneCycleLR(optimizer, lr, int(total), pct_start=0.25)
-        else:
-            per_epoch = math.ceil(
-                self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
-            )
-            scheduler = LambdaLR(
-                optimizer, lambda step: self._lr_factor(step / per_epoch, step / total)
-            )
-        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
-
-    def _lr_factor(self, epoch: float, progress: float) -> float:
-        h: Any = self.hparams
-        if h.schedule == "multistep":
-            epoch = math.floor(epoch + 1e-6)
-            if epoch < h.warmup_epochs:
-                return (epoch + 1) / h.warmup_epochs
-            return 0.1 ** sum(epoch >= m for m in h.milestones)
-        warm = min(epoch / h.warmup_epochs, 1.0) if h.warmup_epochs else 1.0
-        if h.schedule == "constant":
-            return warm
-        return warm * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        theirs = checkpoint.get("hyper_parameters", {})
-        for name in IDENTITY:
-            ours = self.hparams.get(name)
-            if ours is not None and theirs.get(name, ours) != ours:
-                raise ValueError(
-                    f"Recognizer: expected a checkpoint of {name} {ours}, as the data and the "
-                    f"recipe have it, got one of {name} {theirs[name]}"
-                )

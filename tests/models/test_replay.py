@@ -28,10 +28,11 @@ DATA = (
     "mamp_feeder*",
     "msclr_flip_orders",
 )
-MASKING = ("mamp_embed", "mamp_motion*", "cascadeformer_*", "graphmae_*")
+SELF_SUPERVISED = ("mamp_[!f]*", "mamp_finetune*", "stars_*")
+MASKING = ("cascadeformer_*", "graphmae_*")
 FILES = sorted(
     path
-    for pattern in (*KINDS, *DYNAMICS, *DATA, *MASKING)
+    for pattern in (*KINDS, *DYNAMICS, *DATA, *MASKING, *SELF_SUPERVISED)
     for path in CASES.glob(f"{pattern}.npz")
 )
 golden = pytest.mark.skipif(not FILES, reason="golden cases are not at hand")

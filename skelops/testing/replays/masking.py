@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from skelops import ops
 from skelops.ops._tokens import scaled_motion
@@ -59,21 +59,6 @@ def target_loss(case: Case) -> Replay:
     if unknown:
         raise NotUnderstood(f"outputs {unknown}")
     return Replay(call, data=("mask",))
-
-
-@replays(MAMP, "SkeleEmbed")
-def embed(case: Case) -> Replay:
-    kwargs = case.kwargs
-    if kwargs.get("patch_size", 1) != 1:
-        raise NotUnderstood(f"argument patch_size={kwargs['patch_size']!r}")
-    u = kwargs["t_patch_size"]
-    proj = nn.Conv2d(kwargs["dim_in"], kwargs["dim_feat"], (u, 1), (u, 1))
-
-    def call(x: Tensor) -> Tensor:
-        y = ops.masked_patch_embed(x, proj.weight, proj.bias)
-        return y.unflatten(1, (-1, x.shape[2]))
-
-    return Replay(call, nn.ModuleDict({"proj": proj}))
 
 
 def slots(case: Case) -> Replay:
