@@ -116,7 +116,7 @@ class T1(nn.Module):
     r"""Frames as tokens: what is pre-trained by reconstructing masked joints.
 
     Args:
-        joints: V.
+        layout: name of a registered layout, or a ``Layout``.
         in_channels: C.
         version: how a frame becomes a vector: "1.0" its coordinates; "1.1" those of two
             convolutions along the joints; "1.2" those of a ``SpatialTransformer``.
@@ -134,7 +134,7 @@ class T1(nn.Module):
 
     def __init__(
         self,
-        joints: int,
+        layout: str | Layout = "ntu25",
         in_channels: int = 3,
         version: str = "1.0",
         size: str | Size = "base",
@@ -145,8 +145,9 @@ class T1(nn.Module):
         if version not in VERSIONS:
             what = f"version one of {', '.join(VERSIONS)}"
             raise _check.fail("cascade_former", what, repr(version))
-        size = get_size(size)
-        self.joints, self.in_channels, self.version = joints, in_channels, version
+        self.size = size = get_size(size)
+        self.layout, self.in_channels, self.version = get_layout(layout), in_channels, version
+        joints = self.layout.num_joints
         d = self.num_features = size.channels_12 if version == "1.2" else size.channels
         rates = {"dropout": dropout, "attention_dropout": attention_dropout}
         self.pos_embedding = nn.Parameter(torch.empty(1, size.positions, d))
@@ -173,7 +174,8 @@ class T1(nn.Module):
 
     def tokens(self, x: Tensor) -> Tensor:
         """(N, T, V, C) of one person -> (N, T, d)."""
-        _check.shape("cascade_former", "x", x, "N T V C", V=self.joints, C=self.in_channels)
+        sizes = {"V": self.layout.num_joints, "C": self.in_channels}
+        _check.shape("cascade_former", "x", x, "N T V C", **sizes)
         T, longest = x.shape[1], self.pos_embedding.shape[1]
         if longest < T:
             raise _check.fail("cascade_former", f"at most {longest} frames", T)
@@ -185,6 +187,10 @@ class T1(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.tokens(select_person(x)[0]).mean(1)
+
+    def classifier(self, num_classes: int, **options) -> CascadeFormer:
+        """The network that fine-tuning starts from; it shares this T1."""
+        return CascadeFormer(num_classes, t1=self, **options)
 
 
 class CrossAttention(nn.Module):
@@ -298,6 +304,7 @@ class CascadeFormer(nn.Module):
         dropout: of T1; of the others as published, 0.1, or 0.2 for NTU RGB+D.
         attention_dropout: of all attention weights; None for the rates as published. With 0 the
             fused attention also trains.
+        t1: a pre-trained T1 to share; layout, version, size, in_channels and dropout are its own.
 
     Raises:
         ValueError: an unknown version or size; clips longer than the table of positions.
@@ -320,14 +327,14 @@ class CascadeFormer(nn.Module):
         cross_heads: int | None = None,
         dropout: float = 0.1,
         attention_dropout: float | None = None,
+        t1: T1 | None = None,
     ) -> None:
         super().__init__()
-        size = get_size(size)
-        self.layout, self.num_persons = get_layout(layout), num_persons
-        V = self.layout.num_joints
-        self.t1 = T1(V, in_channels, version, size, dropout, attention_dropout)
+        if t1 is None:
+            t1 = T1(layout, in_channels, version, size, dropout, attention_dropout)
+        self.t1 = t1
         self.t1.reconstruction_head.requires_grad_(False)  # no part of what is trained here
-        d = self.t1.num_features
+        self.layout, size, d = t1.layout, t1.size, t1.num_features
         rates = {"dropout": 0.2 if size.large else 0.1, "attention_dropout": attention_dropout}
         self.t2 = T2(d, size.heads, size.depth, **rates)
         self.cross_attn = CrossAttention(d, cross_heads or size.heads, size.large, **rates)
@@ -343,15 +350,15 @@ class CascadeFormer(nn.Module):
         return self.head(self.cross_attn(x1, self.t2(x1)).mean(1))
 
 
-@register_pretext("cascade_former")
+@register_pretext("cascade_former_pretrain")
 class CascadeFormerPretext(Pretext):
     r"""Pre-training of T1: the mean squared error of masked slots (frame, joint).
 
     .. math::
         loss = \frac{1}{C R} \sum_{ntvc} (1 - mask_{ntv}) \big(\hat x_{ntvc} - x_{ntvc}\big)^2
 
-    with :math:`\hat x` reconstructed from x with the R masked slots at zero. Its ``classifier`` is
-    the ``CascadeFormer`` that shares this T1.
+    with :math:`\hat x` reconstructed from x with the R masked slots at zero. Fine-tuning is that of
+    the ``CascadeFormer`` of this T1.
 
     Args:
         layout, version, size, in_channels, num_persons, dropout, attention_dropout: see
@@ -383,10 +390,8 @@ class CascadeFormerPretext(Pretext):
         size = get_size(size)
         if num_frames is not None:
             size = size._replace(positions=num_frames)
-        self.layout, self.mask_ratio = get_layout(layout), mask_ratio
-        self.options = {"version": version, "size": size, "in_channels": in_channels}
-        self.options |= {"dropout": dropout, "attention_dropout": attention_dropout}
-        self.encoder = T1(self.layout.num_joints, **self.options)
+        self.mask_ratio = mask_ratio
+        self.encoder = T1(layout, in_channels, version, size, dropout, attention_dropout)
 
     def loss(self, x: Tensor, clip: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         """``noise`` (N, T * V) chooses the masked slots, see ``skelops.slot_mask``."""
@@ -397,11 +402,3 @@ class CascadeFormerPretext(Pretext):
         found = self.encoder.reconstruct(masked).flatten(1, 2)
         options = {"segment": 1, "stride": 0, "normalise": False}
         return ops.masked_motion_loss(x, found, mask.flatten(1), **options)
-
-    def classifier(self, num_classes: int, *, layer_decay: float = 1.0, **options) -> CascadeFormer:
-        if layer_decay != 1:
-            raise _check.fail("cascade_former", "layer_decay 1", layer_decay)
-        model = CascadeFormer(num_classes, self.layout, **self.options | options)
-        model.t1 = self.encoder
-        model.t1.reconstruction_head.requires_grad_(False)
-        return model

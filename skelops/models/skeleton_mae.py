@@ -86,15 +86,25 @@ class FrameEncoder(nn.Module):
     """What is pre-trained: embedded joints and their encoder.
 
     Args:
-        layout, in_channels, width, depth: see ``SkeletonMAE``.
+        layout, num_frames, num_persons, in_channels, width, depth: see ``SkeletonMAE``.
 
     Shape: (N, C, T, V, M) -> features (N, width), summed over joints, averaged over frames and
     persons.
     """
 
-    def __init__(self, layout: str | Layout, in_channels: int, width: int, depth: int) -> None:
+    def __init__(
+        self,
+        layout: str | Layout = "coco17",
+        num_frames: int = 64,
+        *,
+        in_channels: int = 2,
+        num_persons: int = 2,
+        width: int = 64,
+        depth: int = 3,
+    ) -> None:
         super().__init__()
         self.layout, self.num_features = get_layout(layout), width
+        self.num_frames, self.num_persons = num_frames, num_persons
         self.embed = nn.Linear(in_channels, width)
         self.gin = GINEncoder(width, width, width, self.layout, depth)
 
@@ -107,6 +117,10 @@ class FrameEncoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.gin(self.embedded(x).permute(0, 3, 1, 2)).sum(-1).mean(-1)
         return y.unflatten(0, (x.shape[0], -1)).mean(1)
+
+    def classifier(self, num_classes: int, **options) -> SSL:
+        """The network that fine-tuning starts from."""
+        return SSL(num_classes, encoder=self, **options)
 
 
 @register_pretext("skeleton_mae")
@@ -124,9 +138,9 @@ class SkeletonMAE(Pretext):
 
     Args:
         layout: joints V.
-        num_frames: not used; frames are independent.
+        num_frames, num_persons: of fine-tuning. Here frames are independent, and the persons of a
+            clip are rows of their own, absent ones too.
         in_channels: C, 2 for poses in an image.
-        num_persons: any; the persons of a clip are rows of their own, absent ones too.
         width: D of the embedding, the encoder and the decoder.
         depth: layers of the encoder.
         masked: names of the parts that are masked in all frames, or a number of parts that are
@@ -146,10 +160,10 @@ class SkeletonMAE(Pretext):
     def __init__(
         self,
         layout: str | Layout = "coco17",
-        num_frames: int | None = None,
+        num_frames: int = 64,
         *,
         in_channels: int = 2,
-        num_persons: int | None = None,
+        num_persons: int = 2,
         width: int = 64,
         depth: int = 3,
         masked: Sequence[str] | int = MASKED,
@@ -158,7 +172,6 @@ class SkeletonMAE(Pretext):
     ) -> None:
         super().__init__()
         layout = get_layout(layout)
-        self.num_frames = num_frames
         self.parts, self.masked = body_parts(layout), masked
         self.beta, self.literal = beta, literal
         fixed = () if isinstance(masked, int) else tuple(masked)
@@ -173,7 +186,8 @@ class SkeletonMAE(Pretext):
         self.register_buffer("inside", inside, persistent=False)
         hidden = [i for i, name in enumerate(self.parts) if name in fixed]
         self.register_buffer("kept", ~inside[hidden].any(0), persistent=False)
-        self.encoder = FrameEncoder(layout, in_channels, width, depth)
+        sizes = {"in_channels": in_channels, "num_persons": num_persons}
+        self.encoder = FrameEncoder(layout, num_frames, **sizes, width=width, depth=depth)
         self.mask_token = nn.Parameter(torch.zeros(width))
         self.register_buffer("zero", torch.zeros(width), persistent=False)
         self.encoder_to_decoder = nn.Linear(width, width, bias=False)
@@ -198,13 +212,6 @@ class SkeletonMAE(Pretext):
         y = self.decoder(y.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         options = {"beta": self.beta, "literal": self.literal}
         return ops.masked_cosine_loss(y, target.detach().to(y.dtype), mask, **options)
-
-    def classifier(self, num_classes: int, *, layer_decay: float = 1.0, **options) -> SSL:
-        if layer_decay != 1:
-            raise _check.fail("skeleton_mae", "layer_decay 1", layer_decay)
-        if self.num_frames is not None:
-            options = {"num_frames": self.num_frames} | options
-        return SSL(num_classes, encoder=self.encoder, **options)
 
 
 class STRL(nn.Module):
@@ -253,7 +260,7 @@ class STRL(nn.Module):
         return self.tcn(y, y).unflatten(0, (N, M)).movedim(1, 4)
 
 
-@register_model("skeleton_mae")
+@register_model("ssl_strl")
 class SSL(nn.Module):
     """Skeleton sequence learning: STRL layers on (pre-trained) encoders of single frames.
 
@@ -265,13 +272,11 @@ class SSL(nn.Module):
         num_classes: of the logits.
         layout: joints V.
         num_frames: the longest clips, of the learned table of positions.
-        in_channels: C of the input.
-        num_persons: M, of one encoder each.
-        width, depth: of the encoders, see ``SkeletonMAE``.
         channels: width behind every STRL layer, 3 layers as published (ours: their widths).
         dropout: in front of the classifier.
-        encoder: the pre-trained one, whose weights are copied; ``layout``, ``in_channels``,
-            ``width`` and ``depth`` are then its own.
+        encoder: the pre-trained one, whose weights are copied; its settings replace all others.
+        settings: ``in_channels``, ``num_persons`` (of one encoder each), ``width`` and ``depth``,
+            see ``SkeletonMAE``.
 
     Raises:
         ValueError: clips longer than the table, or of another number of persons.
@@ -288,25 +293,22 @@ class SSL(nn.Module):
         layout: str | Layout = "coco17",
         num_frames: int = 64,
         *,
-        in_channels: int = 2,
-        num_persons: int = 2,
-        width: int = 64,
-        depth: int = 3,
         channels: Sequence[int] = (64, 128, 256),
         dropout: float = 0.0,
         encoder: FrameEncoder | None = None,
+        **settings: int,
     ) -> None:
         super().__init__()
         if encoder is None:
-            encoder = FrameEncoder(layout, in_channels, width, depth)
-        self.layout, self.num_persons = encoder.layout, num_persons
-        width = encoder.num_features
+            encoder = FrameEncoder(layout, num_frames, **settings)
+        self.layout, self.num_persons = encoder.layout, encoder.num_persons
+        width, num_frames = encoder.num_features, encoder.num_frames
         self.embed = copy.deepcopy(encoder.embed)
         self.temp_embed = nn.Parameter(torch.empty(1, width, num_frames, 1, 1))
         nn.init.trunc_normal_(self.temp_embed, std=0.02)
 
         def encoders() -> nn.ModuleList:
-            return nn.ModuleList(copy.deepcopy(encoder.gin) for _ in range(num_persons))
+            return nn.ModuleList(copy.deepcopy(encoder.gin) for _ in range(self.num_persons))
 
         widths = [width, *channels]
         self.layers = nn.ModuleList(

@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from skelops.models import create_model, create_pretext, load_published, published_state
+from skelops.models import (
+    build_classifier,
+    create_model,
+    create_pretext,
+    load_published,
+    published_state,
+)
 from skelops.models.cascade_former import Size, select_person
 from skelops.nn import PackedAttention, PostNormBlock
 
@@ -84,20 +90,20 @@ def test_the_most_moving_person_is_seen():
 
 def test_pre_training_then_fine_tuning():
     pretext = create_pretext(
-        "cascade_former", layout="nw_ucla20", num_frames=8, version="1.1", size=SMALL
+        "cascade_former_pretrain", layout="nw_ucla20", num_frames=8, version="1.1", size=SMALL
     )
     x = torch.randn(2, 3, 8, 20, 1)
     pretext.loss(x).backward()
     assert all(p.grad is not None for p in pretext.parameters())
     assert pretext.encoder(x).shape == (2, pretext.encoder.num_features)
-    model = pretext.classifier(5)
+    model = build_classifier(pretext.encoder, 5, cross_heads=1)
     assert model.t1 is pretext.encoder and model(x).shape == (2, 5)
     fresh = build("1.1", SMALL._replace(positions=8))
     assert load_published(fresh.t1, published_state(pretext)) == ([], [], [])
 
 
 def test_only_masked_slots_count():
-    pretext = create_pretext("cascade_former", layout="nw_ucla20", size=SMALL).eval()
+    pretext = create_pretext("cascade_former_pretrain", layout="nw_ucla20", size=SMALL).eval()
     x, noise = torch.randn(1, 3, 4, 20, 1), torch.rand(1, 80)
     masked = (noise.argsort().argsort() < 24).view(1, 4, 20, 1)
     clip = select_person(x)[0]
@@ -152,5 +158,3 @@ def test_bad_input():
         PackedAttention(24, 5)
     with pytest.raises(ValueError, match="PackedAttention: expected keys of the shape"):
         PackedAttention(24, 4)(torch.ones(1, 3, 24), torch.ones(1, 4, 24))
-    with pytest.raises(ValueError, match=r"expected layer_decay 1, got 0.8"):
-        create_pretext("cascade_former", size=SMALL).classifier(5, layer_decay=0.8)

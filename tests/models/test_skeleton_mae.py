@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from skelops.graph import get_layout
-from skelops.models import create_model, create_pretext
+from skelops.models import build_classifier, create_model, create_pretext
 from skelops.models.skeleton_mae import GINEncoder, body_parts
 from skelops.nn import GINConv
 
@@ -71,7 +71,7 @@ def test_gin_layer_is_its_equation():
 
 def test_fine_tuning_starts_from_the_encoder():
     pretext = build(num_frames=6, in_channels=3)
-    model = pretext.classifier(5, channels=(8, 16))
+    model = build_classifier(pretext.encoder, 5, channels=(8, 16))
     x = torch.randn(2, 3, 6, 17, 2)
     y = model(x)
     y.sum().backward()
@@ -94,7 +94,7 @@ def test_bad_input():
     for masked in (0, 7, ()):
         with pytest.raises(ValueError, match="skeleton_mae: expected masked parts of head"):
             build(masked=masked)
-    model = create_model("skeleton_mae", num_classes=5, num_frames=4, width=8)
+    model = create_model("ssl_strl", num_classes=5, num_frames=4, width=8)
     with pytest.raises(ValueError, match="skeleton_mae: expected at most 4 frames, got 5"):
         model(torch.randn(1, 2, 5, 17, 2))
     with pytest.raises(ValueError, match=r"expected x of shape .* M=2, got"):

@@ -27,7 +27,7 @@ from skelops.nn import (
 
 A = get_layout("coco17").adjacency("spatial")
 STAGES = [(16, 1), (32, 2)]
-NAMES = [name for name in list_models() if name not in ("cascade_former", "skeleton_mae")]
+NAMES = [name for name in list_models() if name not in ("cascade_former", "ssl_strl")]
 
 
 def small(name, **kwargs):

@@ -43,6 +43,11 @@ def replay(call: Callable, model: nn.Module, shapes: Shapes) -> Replay:
     return Replay(call, model, ((r"\bjoint_embedding\b", "embedding"),) if old else ())
 
 
+def layout_of(joints: int) -> Layout:
+    """The models know a layout by its number of joints alone."""
+    return Layout("case", tuple(range(joints)))
+
+
 def clips_of(x: Tensor, joints: int) -> Tensor:
     return x if x.dim() == 4 else x.unflatten(2, (joints, -1))
 
@@ -53,7 +58,7 @@ def pretraining(case: Case) -> Replay:
     heads, shapes = options.take("nhead"), case.shapes
     options.expect(d_model=(), num_layers=())
     large = version_of(shapes) == "1.2" and "joint_embedding.weight" not in shapes
-    model = T1(V, C, version_of(shapes), size_of(shapes, heads, large))
+    model = T1(layout_of(V), C, version_of(shapes), size_of(shapes, heads, large))
 
     def call(x: Tensor) -> Tensor:
         return model.reconstruct(clips_of(x, V)).view(x.shape)
@@ -67,7 +72,7 @@ def classification(case: Case) -> Replay:
     heads, shapes = options.take("nhead"), case.shapes
     model = CascadeFormer(
         options.take("num_classes"),
-        Layout("case", tuple(range(V))),
+        layout_of(V),
         version=version_of(shapes),
         size=size_of(shapes, heads, "head.net.0.weight" in shapes),
         in_channels=C,
