@@ -85,7 +85,7 @@ def _check_seed(x: Tensor, seed: Tensor | None) -> Tensor:
         raise _check.fail("narrow_ffn", "a seed with dropout", seed)
     if seed.dtype != torch.int64:
         raise TypeError(f"narrow_ffn: expected seed of dtype torch.int64, got {seed.dtype}")
-    _check.shape("narrow_ffn", "seed", seed, "1")
+    _check.shape("narrow_ffn", "seed", seed, "1", **{"1": 1})
     if seed.device != x.device:
         raise _check.fail("narrow_ffn", f"seed on x's device {x.device}", seed.device)
     return seed
