@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -137,7 +138,7 @@ class T1(nn.Module):
         layout: str | Layout = "ntu25",
         in_channels: int = 3,
         version: str = "1.0",
-        size: str | Size = "base",
+        size: str | Sequence = "base",
         dropout: float = 0.1,
         attention_dropout: float | None = None,
     ) -> None:
@@ -271,9 +272,10 @@ class Head(nn.Module):
         return self.net(x) if hasattr(self, "net") else self.fc(x)
 
 
-def get_size(size: str | Size) -> Size:
-    if isinstance(size, Size):
-        return size
+def get_size(size: str | Sequence) -> Size:
+    """A published size by name; a ``Size``, or its fields as a recipe gives them."""
+    if not isinstance(size, str):
+        return Size(*size)
     if size not in SIZES:
         raise _check.fail("cascade_former", f"size one of {', '.join(SIZES)}", repr(size))
     return SIZES[size]
@@ -321,7 +323,7 @@ class CascadeFormer(nn.Module):
         layout: str | Layout = "ntu25",
         *,
         version: str = "1.0",
-        size: str | Size = "ntu_xview",
+        size: str | Sequence = "ntu_xview",
         in_channels: int = 3,
         num_persons: int = 1,
         cross_heads: int | None = None,
@@ -379,7 +381,7 @@ class CascadeFormerPretext(Pretext):
         num_frames: int | None = None,
         *,
         version: str = "1.0",
-        size: str | Size = "ntu_xview",
+        size: str | Sequence = "ntu_xview",
         in_channels: int = 3,
         num_persons: int | None = None,
         mask_ratio: float = 0.3,
