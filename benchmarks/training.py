@@ -1,6 +1,7 @@
 """Trainings on recorded data: run one, keep its curve and accuracy, render the table.
 
 python -m benchmarks.training run nw_ucla-ctr_gcn_small-joint --source path/to/nw_ucla.npz
+python -m benchmarks.training run nw_ucla-mamp_small --source path/to/nw_ucla.npz
 python -m benchmarks.training fuse nw_ucla-ctr_gcn_small
 python -m benchmarks.training fuse nw_ucla-psumnet_small
 python -m benchmarks.training report
@@ -38,10 +39,14 @@ class Training:
     arguments: tuple[str, ...] = ()
     published: str = "-"
     fusion: str = "ctr_gcn"  # of the streams of its group
+    labels: bool = True  # else a linear probe and neighbours measure it
+    start: str = ""  # training whose encoder this one starts from
+    untrained: str = ""  # training whose encoder is measured as it was initialised
 
     def command(self, name: str, source: str, further: Sequence[str] = ()) -> list[str]:
         configs = [word for recipe in self.recipes for word in ("--config", recipe)]
         where = ["--data.source", source, "--trainer.default_root_dir", f"runs/{name}"]
+        where += ["--model.start", f"runs/{self.start}"] if self.start else []
         return ["fit", *configs, *where, *self.arguments, *further]
 
 
@@ -86,6 +91,35 @@ def _long_tailed(
         f"{title}, plain sampling and loss, joint", (*recipes, "joint"), (*plain, *_PLAIN)
     )
     return found
+
+
+_PROBE = ("--data.batch_size", "64", "--trainer.max_epochs", "20")
+
+
+def _without_labels(
+    data: str, title: str, recipes: tuple[str, ...], arguments: tuple[str, ...] = ()
+) -> dict[str, Training]:
+    """MAMP of a quarter of the width, what it is compared with, and STARS on it."""
+    base, small = f"{data}-mamp_small", f"{title}, MAMP of a quarter of the width"
+    return {
+        base: Training(f"{small}, linear probe", (*recipes, "mamp_small"), arguments, labels=False),
+        f"{base}-random_masks": Training(
+            f"{small} with random masks, linear probe",
+            (*recipes, "mamp_small"),
+            (*arguments, "--model.model_kwargs.tau", "0.0"),
+            labels=False,
+        ),
+        f"{base}-untrained": Training(
+            f"{small}, untrained, linear probe", (), labels=False, untrained=base
+        ),
+        f"{data}-stars_small": Training(
+            f"{small} tuned by STARS, linear probe",
+            (*recipes, "stars_small"),
+            arguments,
+            labels=False,
+            start=base,
+        ),
+    }
 
 
 TRAININGS = {
@@ -167,6 +201,9 @@ TRAININGS = {
         ("--data.long_tail", "[64,0.05]"),
         repeat=(2, 4),
     ),
+    **_without_labels("nw_ucla", "NW-UCLA cross-view", ("nw_ucla",)),
+    **_without_labels("ui_prmd", "UI-PRMD odd/even subjects", ("ui_prmd",)),
+    **_without_labels("synthetic", "Synthetic set, unseen subjects", ("synthetic",)),
 }
 
 
@@ -177,26 +214,60 @@ def run(name: str, source: str, further: Sequence[str] = ()) -> Path:
 
     training = TRAININGS[name]
     command = training.command(name, source, further)
-    folder = Path("runs") / name
-    begin = time.perf_counter()
-    cli.main(command)
-    seconds = time.perf_counter() - begin
-    cli.main(["predict", *command[1:], "--ckpt_path", str(folder / "checkpoints" / "last.ckpt")])
-    curve = _curve(sorted(folder.glob("csv/version_*/metrics.csv"))[-1])
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    folder = Path("runs") / (training.untrained or name)
     shown = " ".join(["skelops", *training.command(name, "PATH", further)])
-    record = {
+    begin = time.perf_counter()
+    if not training.untrained:
+        cli.main(command)
+    seconds = time.perf_counter() - begin
+    if not training.labels:
+        return _write(name, _record(training, shown, seconds, folder) | transferred(name))
+    cli.main(["predict", *command[1:], "--ckpt_path", str(folder / "checkpoints" / "last.ckpt")])
+    found = load_predictions(folder / "predictions.npz").accuracies()
+    return _write(name, _record(training, shown, seconds, folder) | found)
+
+
+def transferred(name: str) -> dict:
+    """Accuracy of a linear probe on a finished run, with its curve, and of nearest neighbours."""
+    from skelops.train import cli, transfer
+    from skelops.train.ensemble import load_predictions
+
+    training = TRAININGS[name]
+    run = f"runs/{training.untrained or name}"
+    untrained = ["--model.random", "true"] if training.untrained else []
+    folder = Path(f"{run}/probe{'-untrained' if untrained else ''}")
+    quiet = ["--trainer.enable_progress_bar", "false", "--trainer.check_val_every_n_epoch", "5"]
+    where = ["--trainer.default_root_dir", str(folder)]
+    probe = ["probe", run, *_PROBE, *quiet, *where, *untrained]
+    neighbours = ["knn", run, *(["--random"] if untrained else [])]
+    cli.main(probe)
+    near = transfer.main(neighbours[1:])
+    commands = [" ".join(["skelops", *words]) for words in (probe, neighbours)]
+    return {
+        **load_predictions(folder / "predictions.npz").accuracies(),
+        "nearest": near["k=1"],
+        "evaluation": commands,
+        "probe_curve": _curve(_log(folder)),
+    }
+
+
+def _log(folder: Path) -> Path:
+    return sorted(folder.glob("csv/version_*/metrics.csv"))[-1]
+
+
+def _record(training: Training, shown: str, seconds: float, folder: Path) -> dict:
+    curve = [] if training.untrained else _curve(_log(folder))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return {
         "title": training.title,
         "command": shown,
         "published": training.published,
         "seconds": round(seconds),
         "threads": torch.get_num_threads() if device == "cpu" else None,
         "epochs": len(curve),
-        **load_predictions(folder / "predictions.npz").accuracies(),
         "curve": curve,
         "environment": records.environment(device),
     }
-    return _write(name, record)
 
 
 def _curve(path: Path) -> list[dict[str, float]]:
@@ -256,14 +327,16 @@ def table() -> str:
             f"[{r['title']}](../benchmarks/trainings/{path.name})",
             *(f"{100 * r[key]:.1f}" for key in ("top1", "mean_class")),
             " / ".join(f"{100 * r[key]:.1f}" for key in GROUPS if key in r),
+            f"{100 * r['nearest']:.1f}" if "nearest" in r else "",
             f"{r['epochs']}", f"{r['seconds'] / 60:.0f} min, {where}",
         ])  # fmt: skip
-        commands.append(r["command"])
+        commands += [*([r["command"]] if r["epochs"] else []), *r.get("evaluation", ())]
     header = [
         "training",
         "top-1 %",
         "mean class %",
         "head / medium / tail %",
+        "1-NN %",
         "epochs",
         "wall time",
     ]

@@ -34,9 +34,11 @@ from skelops.ops import (
     temporal_mean,
     token_restore,
 )
+from skelops.patching import PatchReport, patch, unpatch
 
 __version__ = "0.1.0"
 __all__ = [
+    "PatchReport",
     "bn_act_add",
     "ctr_graph_conv",
     "forward_dynamics",
@@ -59,6 +61,7 @@ __all__ = [
     "ms_temporal_conv",
     "narrow_ffn",
     "part_mask",
+    "patch",
     "point_dynamics",
     "random_uniform",
     "sample_clips",
@@ -68,6 +71,7 @@ __all__ = [
     "sym_packed_matvec",
     "temporal_mean",
     "token_restore",
+    "unpatch",
     "use_backend",
 ]
 

@@ -19,6 +19,8 @@ COMMANDS = {
     "probe": ("skelops.train.cli", True, "train a linear layer on a run's encoder: probe RUN"),
     "finetune": ("skelops.train.cli", True, "train on, with labels, from a run: finetune RUN"),
     "knn": ("skelops.train.transfer", False, "nearest neighbours by a run's encoder: knn RUN"),
+    "export": ("skelops.export", False, "a trained network as ONNX, torch.export or machine code"),
+    "stream": ("skelops.stream", False, "class scores while the frames come in, from JSON lines"),
     "ensemble": ("skelops.train.ensemble", False, "fuse the scores of several streams"),
     "bench-train": ("skelops.train.bench", False, "training speed and memory of a model"),
 }  # fmt: skip

@@ -40,6 +40,8 @@ class MAMPEncoder(nn.Module):
         drop_path: rate of the last block; it grows linearly from 0.
     """
 
+    published_keys = ()
+
     def __init__(
         self,
         layout: str | Layout = "ntu25",

@@ -120,7 +120,7 @@ class Replay:
         gradients: the case's inputs, in order -> what the case has under ``gradin``, for losses
             other than the sum of probed outputs.
         vanishing: published keys of shifts and scales that a normalisation over the batch takes
-            away, whose true gradient is 0: it only has to be small, below ``NORM_FLOOR`` of the largest.
+            away, whose true gradient is 0: it only has to be below ``NORM_FLOOR`` of the largest.
     """
 
     call: Callable[..., Tensor | tuple[Tensor, ...]]

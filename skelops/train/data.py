@@ -53,7 +53,8 @@ class SkeletonDataModule(lightning.LightningDataModule):
         transform_args: changes to it, see :class:`skelops.data.ClipTransform`.
         window: frames T per sample. Default: those of the transform.
         streams: streams that the network sees, see :func:`skelops.data.make_streams`.
-        views: samples of each training clip with independent augmentation, x (N, views, C, T, V, M).
+        views: samples of a training clip with independent augmentation; of several, x is
+            (N, views, C, T, V, M).
         layout: convert the joints to this layout.
         part: show the body, hand or leg only, see :func:`skelops.graph.body_part`; the layout that
             a network sees then is that of the part.

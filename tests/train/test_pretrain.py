@@ -1,0 +1,125 @@
+"""Training without labels, and what is measured of it, from the command line."""
+
+import csv
+import json
+
+import pytest
+import torch
+
+from skelops.models import LinearProbe
+from skelops.train import Pretrainer, SkeletonDataModule, cli, load_encoder
+from skelops.train import transfer as transfers
+from skelops.train.pretrain import load_encoder_
+
+DATA = ["--data.num_clips", "48", "--data.train_groups", "[1, 2]", "--data.window", "8"]
+DATA += ["--data.batch_size", "8"]
+QUICK = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
+QUICK += ["--trainer.max_epochs", "1", "--trainer.enable_model_summary", "false"]
+TINY = {"width": 16, "depth": 2, "heads": 2}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of MAMP on 32 clips."""
+    folder = tmp_path_factory.mktemp("runs") / "mamp"
+    model = json.dumps(TINY | {"decoder_width": 16, "decoder_depth": 1})
+    recipes = ["--config", "synthetic", "--config", "mamp_small", *DATA, *QUICK]
+    cli.main(["fit", *recipes, "--model.model_kwargs", model,
+              "--trainer.default_root_dir", str(folder)])  # fmt: skip
+    return folder
+
+
+def last(folder, column):
+    (log,) = folder.glob("csv/version_0/metrics.csv")
+    with log.open() as file:
+        return [float(row[column]) for row in csv.DictReader(file) if row.get(column)][-1]
+
+
+def test_fit_probe_finetune_and_neighbours(run):
+    assert last(run, "train_loss") > 0 and 0 <= last(run, "val_nn1") <= 1
+    encoder = load_encoder(run)
+    for command in ("probe", "finetune"):
+        done = cli.main([command, str(run), *QUICK, "--data.fraction", "0.5"])
+        assert done.datamodule.hparams.window == 8
+        assert len(done.datamodule.index[0]) == 16
+        assert (run / command / "predictions.npz").is_file()
+        network = done.model.model
+        same = [torch.equal(a, b) for a, b in zip(
+            network.encoder.parameters(), encoder.parameters(), strict=True)]  # fmt: skip
+        assert all(same) if command == "probe" else not any(same)
+        assert isinstance(network, LinearProbe) == (command == "probe")
+    found = transfers.main([str(run), "--k", "[1, 3]", "--device", "cpu"])
+    assert set(found) == {"k=1", "k=3"}
+    assert json.loads((run / "knn.json").read_text()) == found
+    scarce = transfers.main([str(run), "--shots", "1", "--random", "--k", "[1]", "--device", "cpu"])
+    assert 0 <= scarce["k=1"] <= 1
+
+
+def test_stars_starts_from_it(run, tmp_path):
+    model = json.dumps(TINY | {"hidden": 32, "queue_size": 64})
+    folder = tmp_path / "stars"
+    done = cli.main(
+        ["fit", "--config", "synthetic", "--config", "stars_small", *DATA, *QUICK,
+         "--model.model_kwargs", model, "--model.start", str(run),
+         "--trainer.default_root_dir", str(folder)]
+    )  # fmt: skip
+    start, tuned = load_encoder(run).blocks, done.model.model.encoder.blocks
+    same = [torch.equal(a.mlp.fc1.weight, b.mlp.fc1.weight)
+            for a, b in zip(start, tuned, strict=True)]  # fmt: skip
+    assert same == [True, False]
+    assert done.model.model.queue.queue_id.max() >= 0
+
+
+def test_a_random_encoder_differs_and_repeats(run):
+    torch.manual_seed(0)
+    first = load_encoder(run, random=True).norm.weight, load_encoder(run, random=True)
+    assert not torch.equal(
+        first[1].blocks[0].attn.qkv.weight, load_encoder(run).blocks[0].attn.qkv.weight
+    )
+
+
+def test_starting_from_a_published_checkpoint(run, tmp_path):
+    state = {"model": {k: v + 1 for k, v in load_encoder(run).state_dict().items()}}
+    torch.save(state, tmp_path / "mamp.pth")
+    encoder = load_encoder(run)
+    load_encoder_(encoder, tmp_path / "mamp.pth")
+    assert torch.equal(encoder.norm.bias, state["model"]["norm.bias"])
+    del state["model"]["norm.bias"]
+    torch.save(state, tmp_path / "mamp.pth")
+    with pytest.raises(ValueError, match=r"expected a checkpoint with norm.bias, got"):
+        load_encoder_(encoder, tmp_path / "mamp.pth")
+
+
+def test_learning_rates_and_clipping(run):
+    module = Pretrainer("stars", "nw_ucla20", 1, 3, 16, TINY | {"hidden": 32, "queue_size": 8},
+                        clip_each=0.5)  # fmt: skip
+    module.peak_lr = lambda: 1.0
+    rates = {group["lr"] for group in module._parameter_groups()}
+    assert rates == {1.0, 0.45}
+    for p in module.model.parameters():
+        p.grad = torch.ones_like(p)
+    module.on_before_optimizer_step(None)
+    norms = torch.stack([p.grad.norm() for p in module.model.parameters()])
+    torch.testing.assert_close(norms, torch.full_like(norms, 0.5))
+
+
+def test_few_clips_of_each_class():
+    label = torch.tensor([0, 1, 1, 2, 2, 2, 0, 1])
+    chosen = transfers.few(label, 2, seed=0)
+    assert sorted(label[chosen].tolist()) == [0, 0, 1, 1, 2, 2]
+    assert len(set(chosen.tolist())) == 6
+    assert torch.equal(chosen, transfers.few(label, 2, seed=0))
+
+
+def test_what_is_refused(run, tmp_path):
+    with pytest.raises(SystemExit, match=r"probe: expected the folder or a checkpoint of a run"):
+        cli.main(["probe"])
+    with pytest.raises(SystemExit, match=r"expected the folder or a checkpoint of a run, got"):
+        cli.main(["probe", str(tmp_path)])
+    with pytest.raises(ValueError, match=r"expected a run that trained without labels, got"):
+        torch.save({"hyper_parameters": {}}, tmp_path / "other.ckpt")
+        load_encoder(tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match=r"Pretrainer: expected optimizer in .*, got 'adam'"):
+        Pretrainer(optimizer="adam")
+    with pytest.raises(ValueError, match=r"expected fraction in \(0, 1\], got 0"):
+        _ = SkeletonDataModule(fraction=0, num_clips=48, train_groups=[1, 2]).index
