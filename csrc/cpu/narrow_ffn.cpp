@@ -67,7 +67,7 @@ struct Weights {
   std::vector<A> columns1;  // (C, H)
 };
 
-// The rectified hidden units [begin, begin + width) of `rows` rows of x.
+// Hidden units [begin, begin + width) of `rows` rows of x, in front of their rectifier.
 template <typename A>
 void hidden_units(const A* x, int64_t rows, const Weights<A>& w, const Sizes& s, int64_t begin,
                   int64_t width, A* h) {
@@ -83,10 +83,6 @@ void hidden_units(const A* x, int64_t rows, const Weights<A>& w, const Sizes& s,
                .c_row = kUnits,
                .init = w.b1.data() + begin,
                .init_row = 0});
-  for (int64_t r = 0; r < rows; ++r) {
-    A* row = h + r * kUnits;
-    for (int64_t j = 0; j < width; ++j) row[j] = row[j] < 0 ? A(0) : row[j];  // NaN stays
-  }
 }
 
 Sizes sizes_of(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2,
@@ -115,6 +111,8 @@ Tensor forward(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor
     const int64_t first = block * kRows, count = std::min(kRows, s.rows - first);
     const int64_t values = count * s.channels;
     const Scratch<A> in(values), y(values), h(kRows * kUnits);
+    A factor[kUnits];
+    std::fill_n(factor, kUnits, A(1));
     convert(data<T>(rows) + first * s.channels, in.get(), values);
     for (int64_t r = 0; r < count; ++r) {
       std::copy_n(w.b2.data(), s.channels, y.get() + r * s.channels);
@@ -122,11 +120,12 @@ Tensor forward(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor
     for (int64_t begin = 0; begin < s.hidden; begin += kUnits) {
       const int64_t width = std::min(kUnits, s.hidden - begin);
       hidden_units(in.get(), count, w, s, begin, width, h.get());
-      for (int64_t r = 0; dropout.active && r < count; ++r) {
-        A factor[kUnits];
-        dropout.factors(first + r, begin, factor);
-        A* row = h.get() + r * kUnits;
-        for (int64_t j = 0; j < width; ++j) row[j] = factor[j] != 0 ? factor[j] * row[j] : A(0);
+      for (int64_t r = 0; r < count; ++r) {
+        if (dropout.active) dropout.factors(first + r, begin, factor);
+        A* unit = h.get() + r * kUnits;
+        for (int64_t j = 0; j < width; ++j) {
+          unit[j] = unit[j] < 0 || factor[j] == 0 ? A(0) : factor[j] * unit[j];  // NaN stays
+        }
       }
       multiply<A>({.m = count,
                    .n = s.channels,
@@ -158,10 +157,12 @@ Gradients backward(const Tensor& grad, const Tensor& x, const Tensor& w1, const 
   const int64_t weights = s.hidden * s.channels;
   const Slices slices(s.blocks());
   Partials<A> dw1(slices, want_w1 ? weights : 0), db1(slices, want_b1 ? s.hidden : 0);
-  Partials<A> dw2(slices, want_w2 ? weights : 0), db2(slices, want_b2 ? s.channels : 0);  // (H, C)
+  Partials<A> dw2(slices, want_w2 ? weights : 0), db2(slices, want_b2 ? s.channels : 0);  // (C, H)
   parallel(slices.count, [&](int64_t slice) {
     const Scratch<A> in(kRows * s.channels), out(kRows * s.channels), sums(kRows * s.channels);
     const Scratch<A> h(kRows * kUnits), dh(kRows * kUnits);
+    A factor[kUnits];
+    std::fill_n(factor, kUnits, A(1));
     for (int64_t block = slices.begin(slice); block < slices.end(slice); ++block) {
       const int64_t first = block * kRows, count = std::min(kRows, s.rows - first);
       const int64_t values = count * s.channels;
@@ -185,37 +186,32 @@ Gradients backward(const Tensor& grad, const Tensor& x, const Tensor& w1, const 
                      .b_row = s.hidden,
                      .c = dh.get(),
                      .c_row = kUnits});
+        A* bias = want_b1 ? db1.slice(slice) + begin : nullptr;
         for (int64_t r = 0; r < count; ++r) {
+          if (dropout.active) dropout.factors(first + r, begin, factor);
           A *unit = h.get() + r * kUnits, *slope = dh.get() + r * kUnits;
-          for (int64_t j = 0; j < width; ++j) slope[j] = unit[j] <= 0 ? A(0) : slope[j];
-          if (!dropout.active) continue;
-          A factor[kUnits];
-          dropout.factors(first + r, begin, factor);
           for (int64_t j = 0; j < width; ++j) {
-            unit[j] = factor[j] != 0 ? factor[j] * unit[j] : A(0);
-            slope[j] = factor[j] != 0 ? factor[j] * slope[j] : A(0);
+            slope[j] = unit[j] <= 0 || factor[j] == 0 ? A(0) : factor[j] * slope[j];
+            unit[j] = unit[j] < 0 || factor[j] == 0 ? A(0) : factor[j] * unit[j];
           }
+          for (int64_t j = 0; want_b1 && j < width; ++j) bias[j] += slope[j];
         }
-        for (int64_t r = 0; want_b1 && r < count; ++r) {
-          A* sum = db1.slice(slice) + begin;
-          for (int64_t j = 0; j < width; ++j) sum[j] += dh[r * kUnits + j];
-        }
-        // a^T b of the rows, into the gradient of a weight.
-        const auto outer = [&](const A* a, const A* b, A* sum) {
-          multiply<A>({.m = width,
-                       .n = s.channels,
+        // rows^T units, into the gradient of a weight.
+        const auto outer = [&](const A* of_rows, const A* units, A* sum) {
+          multiply<A>({.m = s.channels,
+                       .n = width,
                        .k = count,
-                       .a = a,
+                       .a = of_rows,
                        .a_row = 1,
-                       .a_col = kUnits,
-                       .b = b,
-                       .b_row = s.channels,
-                       .c = sum + begin * s.channels,
-                       .c_row = s.channels,
+                       .a_col = s.channels,
+                       .b = units,
+                       .b_row = kUnits,
+                       .c = sum + begin,
+                       .c_row = s.hidden,
                        .accumulate = true});
         };
-        if (want_w1) outer(dh.get(), in.get(), dw1.slice(slice));
-        if (want_w2) outer(h.get(), out.get(), dw2.slice(slice));
+        if (want_w1) outer(in.get(), dh.get(), dw1.slice(slice));
+        if (want_w2) outer(out.get(), h.get(), dw2.slice(slice));
         if (want_x) {
           multiply<A>({.m = count,
                        .n = s.channels,
@@ -236,16 +232,18 @@ Gradients backward(const Tensor& grad, const Tensor& x, const Tensor& w1, const 
   const auto gradient = [&](bool wanted, const Tensor& of, Partials<A>& sum) {
     return wanted ? gradient_of(of, sum.total()) : no_gradient(x);
   };
-  Tensor second = no_gradient(x);
-  if (want_w2) {
-    const std::vector<A> total = dw2.total();
-    std::vector<A> turned(weights);
+  Tensor first = no_gradient(x);
+  if (want_w1) {
+    const std::vector<A> total = dw1.total();
+    std::vector<A> rows_of_units(weights);
     for (int64_t j = 0; j < s.hidden; ++j) {
-      for (int64_t c = 0; c < s.channels; ++c) turned[c * s.hidden + j] = total[j * s.channels + c];
+      for (int64_t c = 0; c < s.channels; ++c) {
+        rows_of_units[j * s.channels + c] = total[c * s.hidden + j];
+      }
     }
-    second = gradient_of(w2, turned);
+    first = gradient_of(w1, rows_of_units);
   }
-  return {dx, gradient(want_w1, w1, dw1), gradient(want_b1, b1, db1), second,
+  return {dx, first, gradient(want_b1, b1, db1), gradient(want_w2, w2, dw2),
           gradient(want_b2, b2, db2)};
 }
 

@@ -143,6 +143,7 @@ class T1(nn.Module):
         attention_dropout: float | None = None,
     ) -> None:
         super().__init__()
+        version = str(version)  # a number in a recipe
         if version not in VERSIONS:
             what = f"version one of {', '.join(VERSIONS)}"
             raise _check.fail("cascade_former", what, repr(version))
