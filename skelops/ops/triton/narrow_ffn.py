@@ -156,7 +156,7 @@ def supports(x, w1, b1, w2, b2, seed, dropped) -> str | None:
 def _options(x, dropped: int) -> tuple[tuple, dict]:
     """Arguments and constants that the kernels share."""
     BLOCK_D = _tiles.pow2(x.shape[1], 16)
-    BLOCK_N = 64 if BLOCK_D <= 32 or x.dtype in _tiles.HALF else 32
+    BLOCK_N = 64 if x.dtype in _tiles.HALF else 32
     return (dropped, LEVELS / (LEVELS - dropped)), {
         "TILE": _philox.TILE,
         "PRECISION": _tiles.precision(x),
