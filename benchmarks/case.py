@@ -18,6 +18,7 @@ FORWARD, TRAINING = "forward", "forward+backward"
 COMPILE = {"compile": {}, "compile, layout kept": {"layout_optimization": False}}
 NUMPY = "numpy"  # peer of the input pipeline
 PINOCCHIO = "pinocchio"  # peer of dynamics
+SDPA = "sdpa"  # peer of attention: torch's own fused one
 
 Arguments = dict[str, Any]
 
@@ -183,6 +184,10 @@ class Case:
     peers: ClassVar[tuple[str, ...]] = ("eager", "compile")
     slow_to_compile: ClassVar[bool] = False
 
+    def form(self, name: str) -> Callable[..., Any]:
+        """What a peer of that name runs."""
+        return self.peer
+
     def resized(self, **sizes: int) -> Case:
         return replace(self, sizes={**self.sizes, **sizes})
 
@@ -199,10 +204,10 @@ class Case:
         shared = (args, self.activations, self._grad(direction, args), 3 if device == "cuda" else 1)
         made: dict[str, Variant] = {"ours": OpVariant(self.ours, dict, *shared)}
         for name in against:
-            function = self.peer
+            function = self.form(name)
             if name in COMPILE:
                 torch._dynamo.reset()
-                function = torch.compile(self.peer, options=COMPILE[name])
+                function = torch.compile(function, options=COMPILE[name])
             made[name] = OpVariant(function, self.prepare, *shared)
         return made
 

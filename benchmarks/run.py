@@ -22,6 +22,7 @@ from benchmarks.case import (
     COMPILE,
     NUMPY,
     PINOCCHIO,
+    SDPA,
     Case,
     Variant,
     model_cases,
@@ -193,7 +194,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--headline", action="store_true", help="only rows of the README")
     parser.add_argument("--missing", action="store_true", help="only what --json does not hold yet")
     parser.add_argument("--direction", help="only this direction")
-    peers = ["eager", "compile", NUMPY, PINOCCHIO]
+    peers = ["eager", "compile", NUMPY, PINOCCHIO, SDPA]
     parser.add_argument("--against", nargs="+", default=["eager"], choices=peers)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--dtype", nargs="+", default=["float32"])

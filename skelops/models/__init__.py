@@ -13,6 +13,7 @@ from skelops.models._registry import create_model, list_models, register_model
 from skelops.models.a2j import A2J
 from skelops.models.aagcn import AAGCN
 from skelops.models.aclnet import ACLNet
+from skelops.models.cascade_former import CascadeFormer, CascadeFormerPretext
 from skelops.models.ctr_gcn import CTRGCN
 from skelops.models.deform_transformer import DeformTransformer, joint_pool
 from skelops.models.dg_stgcn import DGSTGCN
@@ -23,6 +24,7 @@ from skelops.models.mamp import MAMP
 from skelops.models.ms_clr import MSCLR, UnifiedSTGCN
 from skelops.models.m_mixer import MMixer
 from skelops.models.psumnet import PSUMNet, PSUMNetPart
+from skelops.models.skeleton_mae import SSL, SkeletonMAE
 from skelops.models.st_gcn import STGCN
 from skelops.models.st_gcn_pp import st_gcn_pp
 from skelops.models.stars import STARS
@@ -44,6 +46,11 @@ __all__ = [
     "HiCLRDSTA",
     "HiCLRGCN",
     "DeformTransformer",
+    "SSL",
+    "STARS",
+    "STGCN",
+    "CascadeFormer",
+    "CascadeFormerPretext",
     "HyperGCN",
     "LinearProbe",
     "LoadReport",
@@ -52,6 +59,7 @@ __all__ = [
     "PSUMNetPart",
     "Pretext",
     "UnifiedSTGCN",
+    "SkeletonMAE",
     "build_classifier",
     "LiftPose",
     "LoadReport",

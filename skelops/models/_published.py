@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -50,12 +50,16 @@ class LoadReport(NamedTuple):
 def published_keys(model: nn.Module, pairs: KeyPairs | None = None) -> dict[str, Part]:
     """Published key -> part of ``model.state_dict()``; ``pairs`` defaults to the model's own."""
     pairs = model.published_keys if pairs is None else pairs
-    parts = {}
-    for name, part in published_parts(model).items():
+    return _renamed(published_parts(model), pairs)
+
+
+def _renamed(entries: Mapping[str, Any], pairs: KeyPairs) -> dict[str, Any]:
+    found = {}
+    for name, entry in entries.items():
         for pattern, replacement in pairs:
             name = re.sub(pattern, replacement, name)
-        parts[name] = part
-    return parts
+        found[name] = entry
+    return found
 
 
 def load_published(
@@ -80,7 +84,7 @@ def load_published(
         >>> model = create_model("ctr_gcn", num_classes=60)
         >>> load_published(model, "ntu60_xsub_joint.pt")
     """
-    state = _read(source)
+    state = _renamed(_read(source), getattr(model, "published_aliases", ()))
     parts = published_keys(model)
     _check_layout(model, parts, state)
     skipped = []

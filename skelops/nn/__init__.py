@@ -10,10 +10,12 @@ from skelops.nn.backbone import SkeletonNet, make_stages
 from skelops.nn.blocks import GraphUnit, Shortcut, STBlock, TemporalUnit
 from skelops.nn.ctr_graph_conv import CTRGraphConv, DynamicGraphConv
 from skelops.nn.deform_attention import CrossAttention, DeformAttention3d, TokenSearch3d
+from skelops.nn.gin_conv import GINConv
 from skelops.nn.graph_conv import GraphConv
 from skelops.nn.hypergraph_conv import HypergraphConv
 from skelops.nn.norm import bn_act_add
 from skelops.nn.packed import Packed, Part, kaiming_, published_parts
+from skelops.nn.post_norm import PackedAttention, PostNormBlock
 from skelops.nn.st_attention import STAttention
 from skelops.nn.temporal_conv import MultiScaleTemporalConv, TemporalConv
 from skelops.nn.topology import Topology
@@ -28,13 +30,16 @@ __all__ = [
     "CrossAttention",
     "DeformAttention3d",
     "DynamicGraphConv",
+    "GINConv",
     "Gates",
     "GraphConv",
     "GraphUnit",
     "HypergraphConv",
     "MultiScaleTemporalConv",
     "Packed",
+    "PackedAttention",
     "Part",
+    "PostNormBlock",
     "STAttention",
     "STBlock",
     "Shortcut",

@@ -32,6 +32,7 @@ from skelops.ops.momentum_update import momentum_update_
 from skelops.ops.motion_mask import motion_mask
 from skelops.ops.motion_target import motion_target
 from skelops.ops.ms_temporal_conv import ms_temporal_conv
+from skelops.ops.narrow_ffn import narrow_ffn
 from skelops.ops.nn_contrastive_loss import nn_contrastive_loss
 from skelops.ops.nn_lookup import nn_lookup
 from skelops.ops.part_mask import part_mask
@@ -83,6 +84,7 @@ __all__ = [
     "motion_mask",
     "motion_target",
     "ms_temporal_conv",
+    "narrow_ffn",
     "nn_contrastive_loss",
     "nn_lookup",
     "part_mask",

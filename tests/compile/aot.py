@@ -169,6 +169,10 @@ CASES = {
         "mamp": dict(N=8, segment=4, **_MAMP),
         "tiny": dict(N=1, T=1, V=1, C=1, segment=1, normalise=False),
     },
+    "narrow_ffn": {
+        "cascadeformer": dict(N=8, C=24, H=2048, dropped=6554),
+        "tiny": dict(N=1, C=1, H=1),
+    },
     "masked_cosine_loss": {
         "coco": dict(N=8, T=64, V=17, C=64),
         "tiny": dict(N=1, T=1, V=1, C=1, beta=1.0, literal=True),

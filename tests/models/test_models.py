@@ -14,7 +14,9 @@ from skelops.models import (
     published_state,
 )
 
-NAMES = [name for name in list_models() if not name.startswith("psumnet")]  # of parts: a file
+# Those with a file of their own: of parts, and transformers and what else is no SkeletonNet.
+OTHERS = ("cascade_former", "psumnet", "ssl_strl")
+NAMES = [name for name in list_models() if not name.startswith(OTHERS)]
 VARIANTS = [(name, {}) for name in NAMES]
 VARIANTS += [("ctr_gcn", {"variant": "pyskl"}), ("ctr_gcn", {"variant": "baseline"})]
 VARIANTS += [("st_gcn", {"topology": "offset", "aggregate_first": True, "unit_residual": True})]

@@ -22,7 +22,7 @@ SELF_SUPERVISED = ("mamp_[!f]*", "mamp_finetune*", "stars_*")
 CONTRAST = ("halp_*", "hiclr_*")
 # Agrees but for an activation at its edge, see tests/models/test_hiclr.py.
 ON_A_KINK = ("hiclr_dsta_encoder",)
-MASKING = ("cascadeformer_masking*", "graphmae_sce*")
+MASKING = ("cascadeformer_*", "graphmae_*")
 FILES = sorted(
     path
     for pattern in (*KINDS, *DYNAMICS, *CLOUDS, *DATA, *MASKING, *SELF_SUPERVISED, *CONTRAST)

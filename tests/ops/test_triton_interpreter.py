@@ -134,6 +134,9 @@ CASES = [
     ("mcu_scan", F32, dict(S=2, N=19, T=3, D=20)),
     ("mcu_scan", F32, dict(S=1, N=3, T=2, D=37, start=False, reset_after=True)),
     ("mcu_scan", F16, dict(N=5, D=40, norm=False, layout="transposed")),
+    ("narrow_ffn", F32, dict(N=131, C=24, H=300)),
+    ("narrow_ffn", F32, dict(N=67, C=33, H=130, dropped=9000)),
+    ("narrow_ffn", F16, dict(N=70, C=24, H=256, dropped=6554, layout="transposed")),
 ]
 
 

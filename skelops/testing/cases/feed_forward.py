@@ -1,0 +1,38 @@
+"""Cases of feed-forward layers of a transformer."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+
+from skelops import ops
+from skelops.ops.narrow_ffn import LEVELS
+from skelops.testing.cases import Case, register, relayout
+
+
+def narrow_ffn(draw, N=5, C=3, H=7, dropped=0, layout="contiguous"):
+    tensors = (
+        draw.normal(N, C),
+        draw.normal(H, C, scale=C**-0.5),
+        draw.normal(H, scale=0.1),
+        draw.normal(C, H, scale=H**-0.5),
+        draw.normal(C, scale=0.1),
+    )
+    seed = torch.tensor([2**40 + 7], device=draw.device) if dropped else None
+    return *(relayout(t, layout) for t in tensors), seed, dropped
+
+
+def _public(x, w1, b1, w2, b2, seed, dropped):
+    return ops.narrow_ffn(x, w1, b1, w2, b2, dropout=dropped / LEVELS, seed=seed)
+
+
+_case = partial(Case, build=narrow_ffn, public=_public)
+register(
+    "narrow_ffn",
+    _case("small", small=True),
+    _case("small_dropout", dims=dict(H=19, dropped=20000), small=True),
+    _case("cascadeformer_cv", dims=dict(N=200, C=24, H=512, dropped=6554)),
+    _case("odd", dims=dict(N=131, C=33, H=201, layout="transposed")),
+    _case("one_row", dims=dict(N=1, C=1, H=1)),
+)
