@@ -19,7 +19,7 @@ from skelops.train.callbacks import CALLBACKS
 from skelops.train.checkpoint import AtomicCheckpointIO
 from skelops.train.data import SkeletonDataModule
 from skelops.train.optimizing import Optimized
-from skelops.train.pretrain import Pretrainer, data_settings
+from skelops.train.pretrain import Pretrainer, data_settings, run_folder
 from skelops.train.recognizer import Recognizer
 from skelops.train.transfer import FineTuner, Probe
 
@@ -117,9 +117,9 @@ def main(args: Sequence[str], *, run: bool = True) -> LightningCLI:
             model, folder = _module_class(args), f"runs/{'-'.join(recipes) or 'default'}"
             epochs = {}
         else:
-            model, folder = TRANSFERS[transfer], f"{(args[1:] or [''])[0]}/{transfer}"
             epochs = {"max_epochs": TRANSFER_EPOCHS}
-            args = _on_run(args)
+            given, args = args, _on_run(args)
+            model, folder = TRANSFERS[transfer], f"{run_folder(given[1])}/{transfer}"
     except ValueError as error:
         raise SystemExit(f"skelops: {error}") from None
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")

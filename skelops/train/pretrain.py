@@ -131,6 +131,14 @@ def read_run(run: str | Path) -> dict[str, Any]:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
+def run_folder(run: str | Path) -> Path:
+    """The folder of a run, from it or from its checkpoint."""
+    path = Path(run)
+    if path.is_file():
+        path = path.parent
+    return path.parent if path.name == "checkpoints" else path
+
+
 def data_settings(run: str | Path) -> dict[str, Any]:
     """Arguments of the data module of a run."""
     recorded = read_run(run).get("datamodule_hyper_parameters", {})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -16,7 +15,7 @@ from skelops import ops
 from skelops.data import ClipDataset, ClipLoader
 from skelops.models import LinearProbe, build_classifier
 from skelops.train.data import SkeletonDataModule
-from skelops.train.pretrain import data_settings, load_encoder
+from skelops.train.pretrain import data_settings, load_encoder, run_folder
 from skelops.train.recognizer import Recognizer
 
 
@@ -146,9 +145,8 @@ def main(argv: Sequence[str]) -> dict[str, float]:
     parser.add_argument("--seed", type=int, default=0, help="of the random encoder and the shots")
     parser.add_argument("--device", type=str | None, help="by default the GPU, if there is one")
     parser.add_class_arguments(SkeletonDataModule, "data")
-    run = next((arg for arg in argv if not arg.startswith("-")), None)
-    if run is not None:
-        recorded = data_settings(run).items()
+    if argv and not argv[0].startswith("-"):
+        recorded = data_settings(argv[0]).items()
         parser.set_defaults({f"data.{name}": value for name, value in recorded})
     options = parser.parse_args(list(argv))
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -175,8 +173,6 @@ def main(argv: Sequence[str]) -> dict[str, float]:
         )
         found[f"k={k}"] = (score.argmax(1) == truth).float().mean().item()
         print(f"k = {k:<3} top-1 {100 * found[f'k={k}']:.1f} %")
-    folder = Path(options.run)
-    folder = folder if folder.is_dir() else folder.parent
     name = "knn-random.json" if options.random else "knn.json"
-    (folder / name).write_text(json.dumps(found, indent=1) + "\n")
+    (run_folder(options.run) / name).write_text(json.dumps(found, indent=1) + "\n")
     return found

@@ -65,6 +65,17 @@ def test_shared_rows_and_masked_rows_change_no_loss_and_no_gradient(name, depth)
         torch.testing.assert_close(gradients(loss), wanted)
 
 
+@pytest.mark.parametrize("ratio", [0.0, 0.99, 1.0])
+def test_nothing_masked_or_nothing_kept(ratio):
+    model, x = mamp(mask_ratio=ratio), clips()
+    noise = torch.rand(4, 80)
+    loss = model.loss(x, torch.arange(2), noise)
+    torch.testing.assert_close(loss, model(x, noise).loss)
+    loss.backward()
+    assert loss.isfinite() and (loss > 0) == (ratio > 0)
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
 def test_the_last_block_ends_before_kept_rows():
     model = mamp()
     rows = []

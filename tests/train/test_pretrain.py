@@ -9,7 +9,7 @@ import torch
 from skelops.models import LinearProbe
 from skelops.train import Pretrainer, SkeletonDataModule, cli, load_encoder
 from skelops.train import transfer as transfers
-from skelops.train.pretrain import load_encoder_
+from skelops.train.pretrain import load_encoder_, run_folder
 
 DATA = ["--data.num_clips", "48", "--data.train_groups", "[1, 2]", "--data.window", "8"]
 DATA += ["--data.batch_size", "8"]
@@ -51,8 +51,14 @@ def test_fit_probe_finetune_and_neighbours(run):
     found = transfers.main([str(run), "--k", "[1, 3]", "--device", "cpu"])
     assert set(found) == {"k=1", "k=3"}
     assert json.loads((run / "knn.json").read_text()) == found
-    scarce = transfers.main([str(run), "--shots", "1", "--random", "--k", "[1]", "--device", "cpu"])
-    assert 0 <= scarce["k=1"] <= 1
+    checkpoint = str(run / "checkpoints" / "last.ckpt")
+    options = ["--shots", "1", "--random", "--k", "[1]", "--device", "cpu"]
+    scarce = transfers.main([checkpoint, *options])
+    assert json.loads((run / "knn-random.json").read_text()) == scarce
+
+
+def test_the_folder_of_a_run(run):
+    assert run_folder(run) == run_folder(run / "checkpoints" / "last.ckpt") == run
 
 
 def test_stars_starts_from_it(run, tmp_path):
