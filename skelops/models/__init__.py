@@ -5,6 +5,7 @@ from skelops.models._registry import create_model, list_models, register_model
 from skelops.models.aagcn import AAGCN
 from skelops.models.ctr_gcn import CTRGCN
 from skelops.models.dg_stgcn import DGSTGCN
+from skelops.models.finetec import FineTec
 from skelops.models.hyper_gcn import HyperGCN
 from skelops.models.psumnet import PSUMNet, PSUMNetPart
 from skelops.models.st_gcn import STGCN
@@ -15,6 +16,7 @@ __all__ = [
     "CTRGCN",
     "DGSTGCN",
     "STGCN",
+    "FineTec",
     "HyperGCN",
     "LoadReport",
     "PSUMNet",

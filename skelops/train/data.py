@@ -153,14 +153,13 @@ class SkeletonDataModule(lightning.LightningDataModule):
         return self.clips.xyz.shape[3] * len(h.streams)
 
     def dataset(
-        self, train: bool, device: torch.device | str = "cpu", *, one_sample: bool = False
+        self, train: bool, device: torch.device | str = "cpu", **changes: Any
     ) -> ClipDataset:
-        """The training clips, augmented, or the test clips, with one sample of each if asked."""
+        """The training clips, augmented, or the test clips; ``changes`` are of the transform."""
         h: Any = self.hparams
-        transform = self.transform
         return ClipDataset(
             self.clips,
-            replace(transform, num_clips=1) if one_sample else transform,
+            replace(self.transform, **changes),
             list(h.streams),
             index=self.index[0 if train else 1],
             train=train,
@@ -171,12 +170,12 @@ class SkeletonDataModule(lightning.LightningDataModule):
             device=device,
         )
 
-    def _loader(self, train: bool, *, one_sample: bool = False) -> ClipLoader:
+    def _loader(self, train: bool, **changes: Any) -> ClipLoader:
         h: Any = self.hparams
         trainer = self.trainer
         device = trainer.strategy.root_device if trainer else "cpu"
         return ClipLoader(
-            self.dataset(train, device, one_sample=one_sample),
+            self.dataset(train, device, **changes),
             h.batch_size,
             num_replicas=trainer.world_size if trainer else 1,
             rank=trainer.global_rank if trainer else 0,
@@ -189,7 +188,7 @@ class SkeletonDataModule(lightning.LightningDataModule):
 
     def val_dataloader(self) -> ClipLoader:
         """The test clips with one sample of each, as published trainings look at them."""
-        return self._loader(train=False, one_sample=True)
+        return self._loader(train=False, num_clips=1)
 
     def test_dataloader(self) -> ClipLoader:
         return self._loader(train=False)
