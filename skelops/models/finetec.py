@@ -194,14 +194,12 @@ class FineTec(nn.Module):
             }
         )
         self._distance: Tensor | None = None
+        self.published_keys = ()
 
     def complete(self, x: Tensor) -> Tensor:
         """(N, T, V, D) -> the same motions without missing frames."""
         kept = (x != 0).flatten(2).any(2)
-        if self.completion is None:
-            return fill_frames(x, kept)
-        with torch.no_grad():
-            return self.completion(x, kept)
+        return fill_frames(x, kept) if self.completion is None else self.completion(x, kept)
 
     def streams(self, base: Tensor) -> list[Tensor]:
         """The motions (N, T, V, D) themselves; in training also with their dynamic and with their

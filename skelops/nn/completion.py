@@ -20,7 +20,7 @@ def fill_frames(x: Tensor, kept: Tensor) -> Tensor:
         kept: (N, T) bool, True = kept.
 
     Returns:
-        x's shape; kept frames are the same, samples without any are returned as they are.
+        x's shape; kept frames are the same, samples without any become their first frame.
     """
     T = x.shape[1]
     t = torch.arange(T, device=x.device)
@@ -32,6 +32,14 @@ def fill_frames(x: Tensor, kept: Tensor) -> Tensor:
     shape = (*x.shape[:2], *[1] * (x.dim() - 2))
     first, last = (x.take_along_dim(at.view(shape), 1) for at in (low, high))
     return torch.lerp(first, last, weight.to(x.dtype).view(shape))
+
+
+def gap_size(kept: Tensor) -> Tensor:
+    """Distance of every frame to the nearest that is kept, as a share of the motion: (N, T)."""
+    T = kept.shape[1]
+    t = torch.arange(T, device=kept.device)
+    away = (t[:, None] - t).abs().expand(len(kept), T, T)
+    return away.masked_fill(~kept[:, None], T).amin(2) / T
 
 
 def draw_gaps(
@@ -70,8 +78,9 @@ class Completion(nn.Module):
     The example is the sequence of a bank that is closest to the kept frames. It comes twice, with
     the gaps filled by straight lines and whole; the motion comes with its own gaps filled and, in
     place of the whole one, the bank's mean pose. Both pairs, one after the other along time, pass
-    the same first blocks; their mean passes the others, which give what straight lines lack: of the
-    example in the first half, of the motion in the second one.
+    the same first blocks; their mean passes the others, which give what straight lines lack, in
+    proportion to the gap: of the example in the first half, of the motion in the second one. To the
+    motion a learned share of what the example's lines lack is added.
 
     Args:
         joints, dims: V, D.
@@ -94,6 +103,7 @@ class Completion(nn.Module):
             MixerBlock(n, 2 * frames, spatial=i % 2 == 1) for i in range(layers)
         )
         self.out = nn.Linear(n, n)
+        self.transfer = nn.Parameter(torch.zeros(()))
         self.register_buffer("bank", torch.zeros(bank, frames, n))
         nn.init.xavier_uniform_(self.out.weight, gain=1e-8)
         nn.init.zeros_(self.out.bias)
@@ -124,7 +134,9 @@ class Completion(nn.Module):
                 h = sum(h.chunk(2)) / 2
             h = block(h)
         example, motion = self.out(h.mT).chunk(2, 1)
-        return filled + motion, masked + example
+        scale = gap_size(kept)[..., None].to(filled)
+        shown = self.transfer * (prompt - masked)
+        return filled + shown + scale * motion, masked + scale * example
 
     def forward(self, x: Tensor, kept: Tensor) -> Tensor:
         """x (N, T, V, D) and kept (N, T), True = kept -> x with the other frames completed."""
