@@ -65,7 +65,11 @@ _CHEST = (
 )  # fmt: skip
 _NECK = (("neck",), *_CHEST)
 _HEAD = (("head",), ("nose", "left_eye", "right_eye", "left_ear", "right_ear"))
-_ARM = (("upper_arm", "shoulder", "elbow"), ("forearm", "elbow", "wrist"), ("hand", "wrist", "hand"))
+_ARM = (
+    ("upper_arm", "shoulder", "elbow"),
+    ("forearm", "elbow", "wrist"),
+    ("hand", "wrist", "hand"),
+)
 _LEG = (("thigh", "hip", "knee"), ("shank", "knee", "ankle"), ("foot", "ankle", "foot"))
 
 
@@ -150,7 +154,9 @@ class BodyModel:
         for segment in self.segments:
             if segment.parent < 0:
                 found += [f"{segment.name}_along_{axis}" for axis in "xyz"]
-            found += [f"{segment.name}_about_{axis}" for axis in ("xyz" if segment.across else "xy")]
+            found += [
+                f"{segment.name}_about_{axis}" for axis in ("xyz" if segment.across else "xy")
+            ]
         return tuple(found)
 
     def coordinates(self, x: Tensor) -> Tensor:
@@ -282,9 +288,7 @@ def _check_joints(op: str, x: Tensor, layout: Layout) -> None:
         raise _check.fail(op, wanted, _check.shape_text(x.shape))
 
 
-def _frames(
-    parts: Sequence[Segment], x: Tensor
-) -> Iterator[tuple[Segment, Tensor, Tensor]]:
+def _frames(parts: Sequence[Segment], x: Tensor) -> Iterator[tuple[Segment, Tensor, Tensor]]:
     """(segment, rotation (..., 3, 3), start (..., 3)) of joints (..., V, 3), parents first."""
     world: list[Tensor] = []
     for part in parts:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from skelops.nn.lagrangian import InverseMassNetwork
 from skelops.nn.mixer import Mixer
 
+
 class Prediction(NamedTuple):
     """Motions (N, past + future, D) that begin with the given past, and the share of the data."""
 

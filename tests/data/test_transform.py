@@ -190,7 +190,9 @@ def test_flip_swaps_the_limbs(short, mirror):
     assert NTU.mirror[4] == 8 and NTU.mirror[19] == 15 and NTU.mirror[3] == 3
 
 
-@pytest.mark.parametrize("severity, lost", [("minor", 3), ("moderate", 6), ("severe", 9), (1.0, 11)])
+@pytest.mark.parametrize(
+    "severity, lost", [("minor", 3), ("moderate", 6), ("severe", 9), (1.0, 11)]
+)
 def test_missing_frames(short, severity, lost):
     for train in (True, False):
         whole = samples(short, 24, train=train)

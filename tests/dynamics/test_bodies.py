@@ -48,12 +48,13 @@ def test_recorded_lengths(layout):
 def test_upright_at_zero():
     model = body_model("ntu25")
     x = model.positions(torch.zeros(len(model.tree), dtype=torch.float64))
-    head, hip, foot, wrist = (x[get_layout("ntu25").joint_names.index(n)]
-                              for n in ("head", "right_hip", "right_foot", "left_wrist"))  # fmt: skip
+    place = get_layout("ntu25").joint_names.index
+    names = ("head", "right_hip", "right_foot", "left_wrist")
+    head, hip, foot, wrist = (x[place(name)] for name in names)
     assert head[2] > 0.5 and foot[2] < -0.9 and hip[0] > 0 > wrist[0]
     q = torch.zeros(len(model.tree), dtype=torch.float64)
     q[model.names.index("right_shank_about_x")] = -math.pi / 2  # a bent knee points back
-    moved = model.positions(q)[get_layout("ntu25").joint_names.index("right_ankle")]
+    moved = model.positions(q)[place("right_ankle")]
     assert moved[1] < -0.4
 
 

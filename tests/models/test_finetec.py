@@ -215,7 +215,8 @@ def test_accelerations_are_linear_in_the_forces():
     position, velocity = torch.randn(2, 3, 8)
     state = torch.cat([position, velocity], -1)
     S = torch.zeros(3, 4, 4)
-    S[:, *torch.tril_indices(4, 4)] = net.minv(state)
+    rows, columns = torch.tril_indices(4, 4)
+    S[:, rows, columns] = net.minv(state)
     S = S + S.tril(-1).mT
     expected = (S @ net.tau(state)[..., None]).squeeze(-1)
     expected = expected - net.coriolis(state) - net.gravity(position)
