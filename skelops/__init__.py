@@ -33,9 +33,11 @@ from skelops.ops import (
     temporal_mean,
     token_restore,
 )
+from skelops.patching import PatchReport, patch, unpatch
 
 __version__ = "0.1.0"
 __all__ = [
+    "PatchReport",
     "bn_act_add",
     "ctr_graph_conv",
     "forward_dynamics",
@@ -57,6 +59,7 @@ __all__ = [
     "motion_target",
     "ms_temporal_conv",
     "part_mask",
+    "patch",
     "point_dynamics",
     "random_uniform",
     "sample_clips",
@@ -66,6 +69,7 @@ __all__ = [
     "sym_packed_matvec",
     "temporal_mean",
     "token_restore",
+    "unpatch",
     "use_backend",
 ]
 

@@ -10,6 +10,7 @@ from skelops.nn.mixer import MixerBlock
 
 GAPS = ("random", "regular", "prefix", "suffix", "middle")
 SHARES = (0.25, 0.5, 0.75)
+APART = 2  # blocks before the motion and the example meet
 
 
 def fill_frames(x: Tensor, kept: Tensor) -> Tensor:
@@ -129,9 +130,10 @@ class Completion(nn.Module):
         flag = kept.to(filled)[..., None]
         flag = torch.cat([flag, torch.ones_like(flag)], 1).repeat(2, 1, 1)
         h = self.embed(torch.cat([pairs, flag], 2)).mT
-        for i, block in enumerate(self.blocks):
-            if i == 2:
-                h = sum(h.chunk(2)) / 2
+        for block in self.blocks[:APART]:
+            h = block(h)
+        h = h.unflatten(0, (2, -1)).mean(0)
+        for block in self.blocks[APART:]:
             h = block(h)
         example, motion = self.out(h.mT).chunk(2, 1)
         scale = gap_size(kept)[..., None].to(filled)
