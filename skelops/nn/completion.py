@@ -10,6 +10,7 @@ from skelops.nn.mixer import MixerBlock
 
 GAPS = ("random", "regular", "prefix", "suffix", "middle")
 SHARES = (0.25, 0.5, 0.75)
+SMALL_ERROR = 1e-4
 APART = 2  # blocks before the motion and the example meet
 
 
@@ -155,9 +156,17 @@ class Completion(nn.Module):
         return self.bank[distance.argmin(1)]
 
     def loss(self, x: Tensor, kept: Tensor) -> Tensor:
-        """Mean squared errors of whole motions (N, T, V, D) and their examples, from the frames
-        kept."""
+        """Squared errors of whole motions (N, T, V, D) and of their examples, from the frames kept.
+
+        Each relative to that of straight lines, so that short gaps count as much as long ones,
+        whose errors are a hundred times as large; the paper has the errors themselves.
+        """
         whole, filled = x.flatten(2), fill_frames(x, kept).flatten(2)
         prompt = self._example(filled, kept)
         motion, shown = self._complete(filled, kept, prompt)
-        return (motion - whole).square().mean() + (shown - prompt).square().mean()
+        pairs = ((motion, whole, filled), (shown, prompt, fill_frames(prompt, kept)))
+
+        def error(a: Tensor, b: Tensor) -> Tensor:
+            return (a - b).square().mean((1, 2))
+
+        return sum((error(a, b) / (error(lines, b) + SMALL_ERROR)).mean() for a, b, lines in pairs)
