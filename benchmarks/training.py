@@ -217,6 +217,24 @@ TRAININGS = {
     },
     **_skeletons("nw_ucla", "NW-UCLA cross-view"),
     **_skeletons("synthetic", "Synthetic set, unseen subjects"),
+    **{
+        f"nw_ucla_severe-finetec_small-{name}": Training(
+            f"NW-UCLA cross-view, three quarters of the frames missing, FineTec, {title}",
+            ("nw_ucla", "finetec_small", "joint"),
+            tuple(word for off in without for word in (f"--model.model_kwargs.{off}", "false")),
+        )
+        for name, title, without in (
+            ("full", "complete", ()),
+            ("no_completion", "without completion", ("completion",)),
+            ("no_decomposition", "without decomposition", ("decomposition",)),
+            ("no_physics", "without physics", ("physics",)),
+            (
+                "linear",
+                "its head alone on straight lines",
+                ("completion", "decomposition", "physics"),
+            ),
+        )
+    },
     **_long_tailed(
         "nw_ucla_lt", "NW-UCLA-LT cross-view", ("nw_ucla", "nw_ucla_lt", "brl_small"), streams=SIX
     ),

@@ -104,6 +104,19 @@ class ClipPlan:
 # ---- Frames -------------------------------------------------------------------------------------
 
 
+def lose_frames(frame: Tensor, share: float, noise: Tensor) -> Tensor:
+    """A share of the frames, rounded and never all, becomes empty: -1.
+
+    Args:
+        frame: (N, T) int64.
+        share: of the frames.
+        noise: (N, T) uniform in [0, 1); frames with the least are lost.
+    """
+    T = frame.shape[1]
+    lost = min(round(share * T), T - 1)
+    return torch.where(noise.argsort(1).argsort(1) < lost, -1, frame)
+
+
 def crop_size(share: Tensor, length: Tensor, shortest: int) -> Tensor:
     """Frames of a crop, (N,) int64: min(max(floor(share L), shortest), L)."""
     return torch.minimum((share * length).floor().long().clamp(min=shortest), length)

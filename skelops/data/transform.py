@@ -21,6 +21,8 @@ from skelops.ops import random_uniform
 from skelops.ops.sample_clips import CORRUPT, DROP, NATIVE
 
 SAMPLINGS = ("crop_resize", "uniform", "reflect", "sorted", "window", "pad")
+# Names of shares of missing frames.
+SEVERITIES = {"minor": 0.25, "moderate": 0.5, "severe": 0.75}
 VIEW_STREAMS = 32  # streams of random numbers that a view owns
 
 
@@ -43,6 +45,7 @@ class _Stream(IntEnum):
     DROPPED = 12
     BLUR = 13
     NOISE = 14
+    MISSING = 15
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,8 @@ class ClipTransform:
             ``blur_normalise``.
         part_drop: probability that one limb is set to zero (ACLNet).
         joint_drop: probability that random joints are set to zero, each with probability 1/5.
+        missing: share of the frames that are lost and left empty, in test too, where it is the same
+            frames in every run; "minor" 1/4, "moderate" 1/2 or "severe" 3/4 (FineTec).
         native_motion, root, mean_scores, parents: see :func:`skelops.data.make_streams`.
         keep_missing: see :func:`skelops.sample_clips`.
         persons: M of the samples: the first ones, then empty ones where the data have fewer.
@@ -127,6 +132,7 @@ class ClipTransform:
     blur_normalise: bool = False
     part_drop: float = 0.0
     joint_drop: float = 0.0
+    missing: float | str = 0.0
     native_motion: bool = False
     mean_scores: bool = False
     root: int | bool | None = None
@@ -139,6 +145,13 @@ class ClipTransform:
         name = "ClipTransform"
         if self.sampling not in SAMPLINGS:
             raise _check.fail(name, f"sampling in {SAMPLINGS}", repr(self.sampling))
+        if isinstance(self.missing, str):
+            if self.missing not in SEVERITIES:
+                known = f"missing as a share or in {tuple(SEVERITIES)}"
+                raise _check.fail(name, known, repr(self.missing))
+            object.__setattr__(self, "missing", SEVERITIES[self.missing])
+        if self.missing and (self.noise or self.blur):
+            raise _check.fail(name, "missing frames without noise and blur", self.missing)
         for key in ("frames", "shortest", "padding_ratio", "num_clips", "persons"):
             value = getattr(self, key)
             if value is not None and value < 1:
@@ -146,7 +159,7 @@ class ClipTransform:
         if not 0 < self.share[0] <= self.share[1] <= 1:
             raise _check.fail(name, "share with 0 < low <= high <= 1", self.share)
         for key in ("flip", "time_flip", "axis_mask", "noise_p", "blur_p", "part_drop",
-                    "joint_drop", "test_share"):  # fmt: skip
+                    "joint_drop", "test_share", "missing"):  # fmt: skip
             if not 0 <= getattr(self, key) <= 1:
                 raise _check.fail(name, f"{key} in [0, 1]", getattr(self, key))
         for key in ("scale", "shift", "shear", "noise", "corrupt"):
@@ -227,6 +240,10 @@ class ClipTransform:
         start = geometry.start[clip]
         frame, blend = self._train_frames(length, uniform) if train else self._test_frames(
             length, draw % self.num_clips)  # fmt: skip
+        if self.missing:
+            key = {"seed": seed if train else 0, "stream": VIEW_STREAMS * view + _Stream.MISSING}
+            lost = random_uniform(draw, self.frames, **key)
+            frame = p.lose_frames(frame, float(self.missing), lost)
         still = geometry.affine[clip]
         plan = ClipPlan(
             torch.stack([start, start + length], dim=1),

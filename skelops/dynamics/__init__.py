@@ -4,6 +4,7 @@ A ``Tree`` is made from ``Body`` descriptions or from degrees of freedom. Coordi
 one per degree of freedom, in the units of the tree (metres, radians, kilograms, seconds).
 """
 
+from skelops.dynamics.bodies import BodyModel, body_model, joint_masses
 from skelops.dynamics.coordinates import Frame, rotation_coordinates
 from skelops.dynamics.differences import acceleration, velocity
 from skelops.dynamics.learned import energy_consistency_loss
@@ -17,6 +18,7 @@ from skelops.dynamics.terms import (
     lagrange_terms,
     potential_energy,
 )
+from skelops.dynamics.torques import Derivatives, Torques, derivatives, torques
 from skelops.ops import (
     forward_dynamics,
     forward_kinematics,
@@ -30,18 +32,24 @@ from skelops.ops._tree import Body, Tree
 
 __all__ = [
     "Body",
+    "BodyModel",
+    "Derivatives",
     "Frame",
     "LagrangeTerms",
+    "Torques",
     "Tree",
     "acceleration",
     "bias_force",
+    "body_model",
     "center_of_mass",
     "coriolis_matrix",
+    "derivatives",
     "energy_consistency_loss",
     "forward_dynamics",
     "forward_kinematics",
     "gravity_force",
     "inverse_dynamics",
+    "joint_masses",
     "kinetic_energy",
     "lagrange_tau",
     "lagrange_terms",
@@ -50,5 +58,6 @@ __all__ = [
     "potential_energy",
     "rotation_coordinates",
     "sym_packed_matvec",
+    "torques",
     "velocity",
 ]

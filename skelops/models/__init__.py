@@ -19,6 +19,7 @@ from skelops.models.deform_transformer import DeformTransformer, joint_pool
 from skelops.models.dg_stgcn import DGSTGCN
 from skelops.models.halp import BiGRU, HaLP
 from skelops.models.hiclr import HiCLR, HiCLRDSTA, HiCLRGCN
+from skelops.models.finetec import FineTec
 from skelops.models.hyper_gcn import HyperGCN
 from skelops.models.mamp import MAMP
 from skelops.models.ms_clr import MSCLR, UnifiedSTGCN
@@ -51,6 +52,7 @@ __all__ = [
     "STGCN",
     "CascadeFormer",
     "CascadeFormerPretext",
+    "FineTec",
     "HyperGCN",
     "LinearProbe",
     "LoadReport",

@@ -11,35 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from skelops.nn.lagrangian import InverseMassNetwork
-
-EPS = 1e-5
-
-
-class _Block(nn.Module):
-    """x + LN(W x): W mixes frames, the normalisation is over coordinates."""
-
-    def __init__(self, dim: int, frames: int) -> None:
-        super().__init__()
-        self.fc = nn.Linear(frames, frames)
-        self.alpha = nn.Parameter(torch.ones(1, dim, 1))
-        self.beta = nn.Parameter(torch.zeros(1, dim, 1))
-        nn.init.xavier_uniform_(self.fc.weight, gain=1e-8)
-        nn.init.zeros_(self.fc.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.fc(x)
-        variance, mean = torch.var_mean(y, dim=1, correction=0, keepdim=True)
-        return x + (y - mean) * torch.rsqrt(variance + EPS) * self.alpha + self.beta
-
-
-class _Mixer(nn.Sequential):
-    """siMLPe: (N, T, D) -> (N, T, D)."""
-
-    def __init__(self, dim: int, frames: int, layers: int) -> None:
-        super().__init__(*(_Block(dim, frames) for _ in range(layers)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.mT).mT
+from skelops.nn.mixer import Mixer
 
 
 class Prediction(NamedTuple):
@@ -86,14 +58,14 @@ class PhysMoP(nn.Module):
         super().__init__()
         self.past, self.future, self.dt = past, future, dt
         self.embed = nn.Linear(dim, dim)
-        self.data = _Mixer(dim, past, layers)
+        self.data = Mixer(dim, past, layers)
         self.data_out = nn.Linear(dim, dim)
-        self.recent = _Mixer(dim, 3, layers // 3)
+        self.recent = Mixer(dim, 3, layers // 3)
         self.summary = nn.Linear(past * dim, dim)
         self.acceleration = InverseMassNetwork(4 * dim, dim)
         self.fuse_in_data, self.fuse_in_physics = nn.Linear(dim, dim), nn.Linear(dim, dim)
-        self.fuse_data = _Mixer(dim, past, layers // 3)
-        self.fuse_physics = _Mixer(dim, past, layers // 3)
+        self.fuse_data = Mixer(dim, past, layers // 3)
+        self.fuse_physics = Mixer(dim, past, layers // 3)
         self.fuse_out = nn.Linear(3 * dim, 1)
         nn.init.xavier_uniform_(self.data_out.weight, gain=1e-8)
         nn.init.zeros_(self.data_out.bias)

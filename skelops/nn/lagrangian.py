@@ -89,3 +89,35 @@ class InverseMassNetwork(nn.Module):
         """(N, F) -> (N, d)."""
         force = self.actuation(features) - self.bias(features)
         return sym_packed_matvec(self.inverse_mass(features), force)
+
+
+class AccelerationNetwork(nn.Module):
+    r"""Accelerations of a motion under learned dynamics, without a linear solve.
+
+    .. math:: \ddot q = M^{-1} \tau - \hat C - \hat g
+
+    with the inverse mass matrix, symmetric by construction, and the terms of velocity and gravity
+    already multiplied by it.
+
+    Args:
+        dof: d, coordinates.
+        hidden: widths of the two hidden layers of the networks of the three terms.
+        mass_hidden: of the network of the inverse mass matrix.
+
+    Source: Zheng et al., FineTec, AAAI 2026, with the sizes of PhysMoP.
+    """
+
+    def __init__(
+        self, dof: int, hidden: Sequence[int] = (512, 256), mass_hidden: Sequence[int] = (512, 512)
+    ) -> None:
+        super().__init__()
+        self.minv = mlp(4 * dof, *mass_hidden, dof * (dof + 1) // 2)
+        self.tau = mlp(4 * dof, *hidden, dof)
+        self.coriolis = mlp(4 * dof, *hidden, dof)
+        self.gravity = mlp(2 * dof, *hidden, dof)
+
+    def forward(self, position: Tensor, velocity: Tensor) -> Tensor:
+        """Global and local positions and their velocities, (..., 2 d) each -> (..., d)."""
+        state = torch.cat([position, velocity], -1)
+        force = sym_packed_matvec(self.minv(state), self.tau(state))
+        return force - self.coriolis(state) - self.gravity(position)

@@ -30,7 +30,7 @@ def sym_packed_matvec(packed: Tensor, x: Tensor) -> Tensor:
         ValueError: shapes do not fit, or tensors are on different devices.
         TypeError: a tensor is not floating point, or dtypes differ outside autocast.
 
-    Backends: cpu, reference.
+    Backends: cpu, triton, reference.
 
     Example:
         >>> qdd = sym_packed_matvec(network(q), tau)  # network: 63 coordinates -> 2016 entries
@@ -66,4 +66,5 @@ _op = define(
     _reference,
     fake=lambda packed, x: x.new_empty(x.shape),
     grads=("packed", "x"),
+    gpu=("triton",),
 )

@@ -177,26 +177,26 @@ class SkeletonDataModule(lightning.LightningDataModule):
         train: bool,
         device: torch.device | str = "cpu",
         *,
-        one_sample: bool = False,
         augment: bool | None = None,
+        **changes: Any,
     ) -> ClipDataset:
-        """The training clips, augmented unless told not to, or the test clips, with one sample of
-        each if asked."""
+        """The training clips, augmented unless told not to, or the test clips; ``changes`` are of
+        the transform."""
         h: Any = self.hparams
-        transform, kind, pictures = self.transform, ClipDataset, {}
+        transform, kind, pictures = replace(self.transform, **changes), ClipDataset, {}
         if h.modalities is not None:
             kind = RenderedDataset
             pictures = {"modalities": h.modalities, "image_size": h.image_size}
         return kind(
             self.clips,
-            replace(transform, num_clips=1) if one_sample else transform,
+            transform,
             list(h.streams),
             index=self.index[0 if train else 1],
             train=train if augment is None else augment,
             repeat=h.repeat,
             views=h.views
             if isinstance(h.views, int)
-            else [get_transform(transform, **changes) for changes in h.views],
+            else [get_transform(transform, **view) for view in h.views],
             layout=h.layout,
             part=h.part,
             seed=h.seed,
@@ -204,12 +204,12 @@ class SkeletonDataModule(lightning.LightningDataModule):
             **pictures,
         )
 
-    def _loader(self, train: bool, *, one_sample: bool = False) -> ClipLoader:
+    def _loader(self, train: bool, **changes: Any) -> ClipLoader:
         h: Any = self.hparams
         trainer = self.trainer
         device = trainer.strategy.root_device if trainer else "cpu"
         return ClipLoader(
-            self.dataset(train, device, one_sample=one_sample),
+            self.dataset(train, device, **changes),
             h.batch_size,
             num_replicas=trainer.world_size if trainer else 1,
             rank=trainer.global_rank if trainer else 0,
@@ -222,7 +222,7 @@ class SkeletonDataModule(lightning.LightningDataModule):
 
     def val_dataloader(self) -> ClipLoader:
         """The test clips with one sample of each, as published trainings look at them."""
-        return self._loader(train=False, one_sample=True)
+        return self._loader(train=False, num_clips=1)
 
     def test_dataloader(self) -> ClipLoader:
         return self._loader(train=False)

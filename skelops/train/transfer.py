@@ -156,7 +156,7 @@ def main(argv: Sequence[str]) -> dict[str, float]:
     sets = [
         encode(
             encoder,
-            data.dataset(train, device, one_sample=True, augment=False),
+            data.dataset(train, device, num_clips=1, augment=False),
             data.hparams["batch_size"],
             device,
         )

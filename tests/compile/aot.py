@@ -148,6 +148,11 @@ CASES = {
         "widest": dict(N=8, L=128, H=2, D=128),
         "tiny": dict(N=1, L=1, H=1, D=1),
     },
+    "sym_packed_matvec": {
+        "phys_mop": dict(N=8, n=63),
+        "finetec": dict(N=8, n=75),
+        "tiny": dict(N=1, n=1),
+    },
     "temporal_mean": {"ntu": dict(N=8, C=64, T=64, V=25), "tiny": dict(N=1, C=1, T=1, V=1)},
     "motion_mask": {
         "mamp": dict(N=8, segment=4, **_MAMP),

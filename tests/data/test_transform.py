@@ -190,6 +190,29 @@ def test_flip_swaps_the_limbs(short, mirror):
     assert NTU.mirror[4] == 8 and NTU.mirror[19] == 15 and NTU.mirror[3] == 3
 
 
+@pytest.mark.parametrize(
+    "severity, lost", [("minor", 3), ("moderate", 6), ("severe", 9), (1.0, 11)]
+)
+def test_missing_frames(short, severity, lost):
+    for train in (True, False):
+        whole = samples(short, 24, train=train)
+        x = samples(short, 24, train=train, missing=severity)
+        empty = ~x[..., 0].any(1).any(2)
+        assert (empty.sum(1) == lost).all() and changed(empty, empty.roll(1, 0)).any()
+        kept = ~empty[:, None, :, None, None].expand_as(x)
+        assert torch.equal(x[kept], whole[kept])
+    other = samples(short, 24, train=False, missing=severity, seed=1)
+    assert torch.equal(other, x)  # the test protocol is one
+
+
+def test_missing_frames_that_make_no_sense():
+    for missing in ("awful", 1.5, -0.1):
+        with pytest.raises(ValueError, match="ClipTransform: expected missing"):
+            ClipTransform(missing=missing)
+    with pytest.raises(ValueError, match="expected missing frames without noise and blur"):
+        ClipTransform(missing="minor", noise=0.1)
+
+
 def test_time_flip_reverses_the_frames(short):
     plain, flipped = samples(short), samples(short, time_flip=0.5)
     done = changed(plain, flipped)

@@ -1,4 +1,4 @@
-"""Dynamics: rigid bodies by Pinocchio, point masses by definition, LaDy, PhysMoP."""
+"""Dynamics: rigid bodies by Pinocchio, point masses by definition, LaDy, PhysMoP, FineTec."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from skelops import dynamics, ops
 from skelops.dynamics.coordinates import Frame, rotation_coordinates
+from skelops.graph import get_layout
 from skelops.models import load_published
+from skelops.models.finetec import part_motion
 from skelops.models.phys_mop import PhysMoP
 from skelops.nn.lagrangian import LagrangianNetwork
 from skelops.ops.lagrange_tau import mass_factor
@@ -253,3 +255,37 @@ def fill(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
     state = {f"regressor.{k}": torch.from_numpy(rule_value(k, s)) for k, s in shapes.items()}
     load_published(model, state)
     model.eval()
+
+
+# FineTec.
+
+
+@replays("equations", "FineTec spatial grouping and acceleration estimate")
+def decomposition(case: Case) -> Replay:
+    parts = list(get_layout("coco17").parts.values())
+
+    def estimate(tri: Tensor, tau: Tensor, coriolis: Tensor, gravity: Tensor) -> Tensor:
+        n = tau.shape[-1]
+        # The case has upper triangles, row by row.
+        place = torch.zeros(n, n, dtype=torch.long)
+        rows, columns = torch.triu_indices(n, n)
+        place[columns, rows] = torch.arange(len(rows))
+        order = place[tuple(torch.tril_indices(n, n))].to(tri.device)
+        return ops.sym_packed_matvec(tri[..., order], tau) - coriolis - gravity
+
+    def call(S: Tensor, *terms: Tensor) -> tuple[Tensor, ...]:
+        S, terms = S.double(), tuple(t.double() for t in terms)
+        motion = part_motion(S, parts)
+        named = dict(zip(("D_avg", "region", "top2", "dynamic_mask"), motion, strict=True))
+        named["velocity"] = dynamics.velocity(S, first="zero", dim=1)
+        named["pseudo_acc"] = dynamics.acceleration(S, dim=1)
+        named["a"] = estimate(*terms)
+        return tuple(named[name] for name in case.meta["output_names"])
+
+    def gradients(_: Tensor, *terms: Tensor) -> dict[str, Tensor]:
+        leaves = [t.detach().double().requires_grad_() for t in terms]
+        found = estimate(*leaves)
+        grads = torch.autograd.grad((found * probe("a", found)).sum(), leaves)
+        return dict(zip(case.meta["input_names"][1:], grads, strict=True))
+
+    return Replay(call, gradients=gradients)
