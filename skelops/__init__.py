@@ -58,6 +58,7 @@ __all__ = [
     "ms_temporal_conv",
     "part_mask",
     "point_dynamics",
+    "pose_heatmap",
     "random_uniform",
     "sample_clips",
     "skeleton_streams",
@@ -65,6 +66,7 @@ __all__ = [
     "st_attention",
     "sym_packed_matvec",
     "temporal_mean",
+    "temporal_shift",
     "token_restore",
     "use_backend",
 ]

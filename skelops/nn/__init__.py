@@ -8,11 +8,13 @@ from skelops.nn.adaptive_hypergraph_conv import (
 )
 from skelops.nn.backbone import SkeletonNet, make_stages
 from skelops.nn.blocks import GraphUnit, Shortcut, STBlock, TemporalUnit
+from skelops.nn.conv3d import ConvNorm3d
 from skelops.nn.ctr_graph_conv import CTRGraphConv, DynamicGraphConv
 from skelops.nn.graph_conv import GraphConv
 from skelops.nn.hypergraph_conv import HypergraphConv
 from skelops.nn.norm import bn_act_add
 from skelops.nn.packed import Packed, Part, kaiming_, published_parts
+from skelops.nn.pose_heatmap import HeatmapNet, PoseHeatmap
 from skelops.nn.st_attention import STAttention
 from skelops.nn.temporal_conv import MultiScaleTemporalConv, TemporalConv
 from skelops.nn.topology import Topology
@@ -21,14 +23,17 @@ __all__ = [
     "AdaptiveGraphConv",
     "AdaptiveHypergraphConv",
     "CTRGraphConv",
+    "ConvNorm3d",
     "DynamicGraphConv",
     "Gates",
     "GraphConv",
     "GraphUnit",
+    "HeatmapNet",
     "HypergraphConv",
     "MultiScaleTemporalConv",
     "Packed",
     "Part",
+    "PoseHeatmap",
     "STAttention",
     "STBlock",
     "Shortcut",

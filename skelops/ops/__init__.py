@@ -20,6 +20,7 @@ from skelops.ops.motion_target import motion_target
 from skelops.ops.ms_temporal_conv import ms_temporal_conv
 from skelops.ops.part_mask import part_mask
 from skelops.ops.point_dynamics import point_dynamics
+from skelops.ops.pose_heatmap import pose_heatmap
 from skelops.ops.random_uniform import random_uniform
 from skelops.ops.sample_clips import sample_clips
 from skelops.ops.skeleton_streams import skeleton_streams
@@ -27,6 +28,7 @@ from skelops.ops.slot_mask import slot_mask
 from skelops.ops.st_attention import st_attention
 from skelops.ops.sym_packed_matvec import sym_packed_matvec
 from skelops.ops.temporal_mean import temporal_mean
+from skelops.ops.temporal_shift import temporal_shift
 from skelops.ops.token_restore import token_restore
 
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "ms_temporal_conv",
     "part_mask",
     "point_dynamics",
+    "pose_heatmap",
     "random_uniform",
     "sample_clips",
     "skeleton_streams",
@@ -58,5 +61,6 @@ __all__ = [
     "st_attention",
     "sym_packed_matvec",
     "temporal_mean",
+    "temporal_shift",
     "token_restore",
 ]
