@@ -24,6 +24,7 @@ from skelops.ops import (
     ms_temporal_conv,
     part_mask,
     point_dynamics,
+    pose_heatmap,
     random_uniform,
     sample_clips,
     skeleton_streams,
@@ -31,6 +32,7 @@ from skelops.ops import (
     st_attention,
     sym_packed_matvec,
     temporal_mean,
+    temporal_shift,
     token_restore,
 )
 

@@ -30,8 +30,8 @@ def _mark(
     keypoint_ptr, score_ptr, pair_ptr, person, turned, K, k, eps,
     H: tl.constexpr, W: tl.constexpr, REACH: tl.constexpr, MIRROR_PIXELS: tl.constexpr,
 ):  # fmt: skip
-    """What a person leaves on map k: ends, peak, box, and whether it is drawn, a point, and scored
-    by its first end. ``person`` is the index of their first joint."""
+    """What a person leaves on map k: one end, the way to the other, peak, box, whether it is drawn,
+    and whether the first end scores it. ``person`` is the index of their first joint."""
     table = pair_ptr + (turned * K + k) * 2
     a = person + tl.load(table)
     b = person + tl.load(table + 1)
@@ -59,6 +59,7 @@ def _mark(
     drawn = drawn & (x0 < x1) & (y0 < y1)
     if MIRROR_PIXELS:
         x0, x1 = tl.where(turned != 0, W - x1, x0), tl.where(turned != 0, W - x0, x1)
+    peak = tl.where(drawn, peak, 0.0)  # what is not drawn covers nothing
     per_length = tl.where(point, 0.0, 1.0 / tl.where(point, 1.0, length))
     return ax, ay, bx - ax, by - ay, per_length, peak, x0, x1, y0, y1, drawn, by_first
 
@@ -94,12 +95,12 @@ def _pose_heatmap_fwd_kernel(
     shown = tl.zeros((BLOCK,), dtype=tl.float32)
     for m in range(M):
         person = ((n * M + m) * T + t) * V
-        ax, ay, dx, dy, per_length, peak, x0, x1, y0, y1, drawn, _ = _mark(
+        ax, ay, dx, dy, per_length, peak, x0, x1, y0, y1, drawn, by_first = _mark(
             keypoint_ptr, score_ptr, pair_ptr, person, turned, K, k, eps, H, W, REACH,
             MIRROR_PIXELS,
         )  # fmt: skip
         if drawn & (y0 * W < first + BLOCK) & (y1 * W > first):
-            _, ex, ey = _offset(
+            along, ex, ey = _offset(
                 column, row, turned, ax, ay, dx, dy, per_length, W, MIRROR_PIXELS
             )
             value = peak * tl.exp(-STEEPNESS * (ex * ex + ey * ey))
@@ -143,15 +144,15 @@ def _pose_heatmap_bwd_kernel(
         mine = i < pixels
         for m in range(M):
             other = ((n * M + m) * T + t) * V
-            qx, qy, rx, ry, per, top, u0, u1, v0, v1, seen, _ = _mark(
+            qx, qy, rx, ry, per, top, u0, u1, v0, v1, other_drawn, other_first = _mark(
                 keypoint_ptr, score_ptr, pair_ptr, other, turned, K, k, eps, H, W, REACH,
                 MIRROR_PIXELS,
             )  # fmt: skip
-            _, fx, fy = _offset(column, row, turned, qx, qy, rx, ry, per, W, MIRROR_PIXELS)
+            nearest, fx, fy = _offset(column, row, turned, qx, qy, rx, ry, per, W, MIRROR_PIXELS)
             value = top * tl.exp(-STEEPNESS * (fx * fx + fy * fy))
-            over = (column >= u0) & (column < u1) & (row >= v0) & (row < v1) & seen
-            hidden = (value > peak * weight) | ((value == peak * weight) & (m < own))
-            mine = mine & ((m == own) | ~(over & hidden))
+            over = (column >= u0) & (column < u1) & (row >= v0) & (row < v1)
+            wins = (value > peak * weight) | ((value == peak * weight) & (m < own))
+            mine = mine & ((m == own) | ~(over & wins))
         at = grad_ptr + plane * H * W + row * W + column
         g = tl.load(at, mask=mine, other=0.0).to(tl.float32) * weight
         of_peak += g
