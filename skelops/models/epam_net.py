@@ -252,7 +252,6 @@ def _guidance(kind: str, channels: int, pose_channels: int, frames: int) -> nn.M
     raise _check.fail("EPAMNet", f"guidance {known}", repr(kind))
 
 
-@register_model("epam_net")
 class EPAMNet(nn.Module):
     r"""Two streams, of which the pose tells the pictures where to look.
 
@@ -332,7 +331,5 @@ class EPAMNetPose(HeatmapNet):
     Published: with the RGB stream, see ``EPAMNet``; 0.53 M parameters, 48 frames of 56 x 56 pixels.
     """
 
-    def __init__(
-        self, num_classes: int = 60, layout: str | Layout = "coco17", **options
-    ) -> None:
+    def __init__(self, num_classes: int = 60, layout: str | Layout = "coco17", **options) -> None:
         super().__init__(XShiftNet, num_classes, layout, **options)

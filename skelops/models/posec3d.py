@@ -117,7 +117,5 @@ class PoseC3D(HeatmapNet):
     48 frames of 56 x 56 pixels.
     """
 
-    def __init__(
-        self, num_classes: int = 60, layout: str | Layout = "coco17", **options
-    ) -> None:
+    def __init__(self, num_classes: int = 60, layout: str | Layout = "coco17", **options) -> None:
         super().__init__(SlowOnly, num_classes, layout, **options)

@@ -14,7 +14,8 @@ from skelops.models import (
     published_state,
 )
 
-NAMES = [name for name in list_models() if not name.startswith("psumnet")]  # of parts: a file
+OTHERS = ("psumnet", "posec3d", "epam_net")  # have a file
+NAMES = [name for name in list_models() if not name.startswith(OTHERS)]
 VARIANTS = [(name, {}) for name in NAMES]
 VARIANTS += [("ctr_gcn", {"variant": "pyskl"}), ("ctr_gcn", {"variant": "baseline"})]
 VARIANTS += [("st_gcn", {"topology": "offset", "aggregate_first": True, "unit_residual": True})]

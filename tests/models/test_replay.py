@@ -10,7 +10,7 @@ from skelops.testing import replay
 from skelops.testing.rule import rule_value
 
 CASES = Path(__file__).parents[3] / "shared" / "golden" / "cases"
-KINDS = ("ctrgcn_*", "pyskl_*", "hypergcn_*", "psumnet_*", "brl_*")
+KINDS = ("ctrgcn_*", "pyskl_*", "hypergcn_*", "psumnet_*", "brl_*", "posec3d_*", "epamnet_*")
 DYNAMICS = ("lagrange_*", "lady_*", "physmop_*")
 DATA = (
     "feeder_*",
@@ -24,7 +24,8 @@ DATA = (
     "aclnet_random*",
     "aclnet_spatial*",
     "aclnet_uniform*",
-    "epamnet_uniform*",
+    "heatmap_*",
+    "temporal_shift_*",
     "mamp_feeder*",
     "msclr_flip_orders",
 )

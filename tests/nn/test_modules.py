@@ -27,13 +27,14 @@ from skelops.nn import (
 
 A = get_layout("coco17").adjacency("spatial")
 STAGES = [(16, 1), (32, 2)]
+GRAPHS = [name for name in list_models() if not name.startswith(("posec3d", "epam_net"))]
 
 
 def small(name, **kwargs):
     return create_model(name, num_classes=5, layout="coco17", stages=STAGES, **kwargs)
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", GRAPHS)
 def test_published_parts_cover_every_element_once(name):
     model = small(name)
     state = {k: torch.zeros_like(v, dtype=torch.int64) for k, v in model.state_dict().items()}
@@ -61,7 +62,7 @@ def test_state_dict_is_stable():
 
 
 # psumnet holds three of these networks
-@pytest.mark.parametrize("name", [name for name in list_models() if name != "psumnet"])
+@pytest.mark.parametrize("name", [name for name in GRAPHS if name != "psumnet"])
 def test_blocks_compile_without_a_break(name):
     network = small(name)
     block = network.blocks[1]

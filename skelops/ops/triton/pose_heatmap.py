@@ -137,9 +137,7 @@ def _pose_heatmap_bwd_kernel(
     for start in range(0, pixels, BLOCK):
         i = start + tl.arange(0, BLOCK)
         column, row = x0 + i % width, y0 + i // width
-        along, ex, ey = _offset(
-            column, row, turned, ax, ay, dx, dy, per_length, W, MIRROR_PIXELS
-        )
+        along, ex, ey = _offset(column, row, turned, ax, ay, dx, dy, per_length, W, MIRROR_PIXELS)
         weight = tl.exp(-STEEPNESS * (ex * ex + ey * ey))
         mine = i < pixels
         for m in range(M):

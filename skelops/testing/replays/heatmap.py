@@ -230,9 +230,7 @@ def pose_stream(case: Case) -> Replay:
 @replays(EPAM, "RGBPoseAttentionActionRecognizer")
 def whole(case: Case) -> Replay:
     options = Options(case.kwargs)
-    net = EPAMNet(
-        options.take("num_classes"), case.shapes["pose_backbone.conv1_s.conv.weight"][1]
-    )
+    net = EPAMNet(options.take("num_classes"), case.shapes["pose_backbone.conv1_s.conv.weight"][1])
     options.expect(attention=("CBAM_spatial_efficient_temporal",))
     return Replay(net, net, net.published_keys)
 
