@@ -17,12 +17,12 @@ constexpr const char* kOp = "pose_heatmap";
 template <typename A>
 struct Mark {
   bool drawn = false, point;
-  int64_t from, to;      // joints of the person at both ends
-  int64_t scored;        // the one whose score is the peak
-  A ax, ay, dx, dy;      // a, and b - a
-  A per_length;          // 1 / |b - a|^2
-  A peak;                // score
-  A turned;              // sign of x in key-points
+  int64_t from, to;  // joints of the person at both ends
+  int64_t scored;    // the one whose score is the peak
+  A ax, ay, dx, dy;  // a, and b - a
+  A per_length;      // 1 / |b - a|^2
+  A peak;            // score
+  A turned;          // sign of x in key-points
   int64_t x0, x1, y0, y1;
 };
 
@@ -40,9 +40,9 @@ struct Drawing {
     SKELOPS_CHECK(keypoint.dim() == 5 && keypoint.size(4) == 2, kOp, "keypoint (N, M, T, V, 2)");
     batch = keypoint.size(0), persons = keypoint.size(1);
     frames = keypoint.size(2), joints = keypoint.size(3);
-    SKELOPS_CHECK(2 * score.numel() == keypoint.numel() &&
-                      score.scalar_type() == keypoint.scalar_type(),
-                  kOp, "score (N, M, T, V) of keypoint's dtype");
+    SKELOPS_CHECK(
+        2 * score.numel() == keypoint.numel() && score.scalar_type() == keypoint.scalar_type(), kOp,
+        "score (N, M, T, V) of keypoint's dtype");
     maps = static_cast<int64_t>(pairs.size()) / 2;
     SKELOPS_CHECK(pairs.size() % 2 == 0 && flipped.size() == pairs.size(), kOp,
                   "pairs of joints, as many flipped");
@@ -328,17 +328,18 @@ Tensor pose_heatmap(Tensor keypoint, Tensor score, OptionalTensor flip, std::vec
     if (dtype == ScalarType::Byte) {
       return forward<A>(drawing, keypoint, score, data<uint8_t>(out));
     }
-    dispatch(dtype, kOp, [&](auto to) {
-      forward<A>(drawing, keypoint, score, data<decltype(to)>(out));
-    });
+    dispatch(dtype, kOp,
+             [&](auto to) { forward<A>(drawing, keypoint, score, data<decltype(to)>(out)); });
   });
   return out;
 }
 
-std::tuple<Tensor, Tensor> pose_heatmap_backward(
-    Tensor grad, Tensor keypoint, Tensor score, OptionalTensor flip, std::vector<int64_t> pairs,
-    std::vector<int64_t> flipped, int64_t height, int64_t width, double sigma, double eps,
-    bool mirror_pixels, ScalarType dtype, int64_t needs) {
+std::tuple<Tensor, Tensor> pose_heatmap_backward(Tensor grad, Tensor keypoint, Tensor score,
+                                                 OptionalTensor flip, std::vector<int64_t> pairs,
+                                                 std::vector<int64_t> flipped, int64_t height,
+                                                 int64_t width, double sigma, double eps,
+                                                 bool mirror_pixels, ScalarType dtype,
+                                                 int64_t needs) {
   const Drawing drawing(keypoint, score, flip, pairs, flipped, height, width, sigma, eps,
                         mirror_pixels);
   SKELOPS_CHECK(grad.numel() == drawing.batch * drawing.maps * drawing.frames * drawing.plane(),

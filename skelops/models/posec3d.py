@@ -88,7 +88,7 @@ class SlowOnly(nn.Module):
             stage = nn.Sequential()
             for j in range(count):
                 stride = (t, s, s) if j == 0 else (1, 1, 1)
-                project = j == 0 and (stride != (1, 1, 1) or C != EXPANSION * planes)
+                project = j == 0 and (stride != (1, 1, 1) or EXPANSION * planes != C)
                 stage.append(Bottleneck(C, planes, stride, bool(temporal), project))
                 C = EXPANSION * planes
             self.layers.append(stage)

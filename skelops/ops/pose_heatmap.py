@@ -66,7 +66,8 @@ def pose_heatmap(
     Raises:
         ValueError: shapes that disagree, joints out of range, nothing to draw, a flip without
             mirror, sizes, sigma or eps that are not positive.
-        TypeError: ``keypoint`` or ``score`` is not floating point, ``flip`` not bool, another dtype.
+        TypeError: ``keypoint`` or ``score`` is not floating point, ``flip`` not bool, other
+            dtypes.
 
     Backends: cpu, triton, reference.
 

@@ -13,8 +13,8 @@ def temporal_shift(x: Tensor, fold_div: int = 8) -> Tensor:
     r"""Move a part of the channels one frame back and as many one frame on, zeros moving in.
 
     .. math::
-        y_{nct} = x_{nc,t+1} \ (c < f), \qquad x_{nc,t-1} \ (f \le c < 2 f), \qquad x_{nct} \ (else),
-        \qquad f = \lfloor C / div \rfloor
+        y_{nct} = x_{nc,t+1} \ (c < f), \quad x_{nc,t-1} \ (f \le c < 2 f), \quad x_{nct} \ (else),
+        \quad f = \lfloor C / div \rfloor
 
     Args:
         x: (N, C, T, ...), any number of axes behind the frames.

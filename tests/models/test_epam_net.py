@@ -91,7 +91,7 @@ def test_label_shares():
 
 
 def test_arguments_are_checked():
-    with pytest.raises(ValueError, match="EPAMNet: expected guidance \"nested\", .* got 'late'"):
+    with pytest.raises(ValueError, match=r"EPAMNet: expected guidance \"nested\", .* got 'late'"):
         EPAMNet(guidance="late")
     rgb, maps = inputs()
     with pytest.raises(ValueError, match="expected 12 frames of heat-maps for 4 pictures, got 11"):

@@ -66,7 +66,7 @@ def test_clips_fill_the_map():
     torch.testing.assert_close(y, maps(7.5 * x + 3), atol=1e-3, rtol=0)
     rows, columns = y[0].amax((0, 1)).amax(1), y[0].amax((0, 1)).amax(0)
     seen = max((rows > 0.1).sum(), (columns > 0.1).sum())
-    assert 15 <= seen <= 18  # 20 / 1.25 pixels, and what a Gaussian shows around an end
+    assert 15 <= seen < 20  # 20 / 1.25 pixels, and what a Gaussian shows around an end
 
 
 def test_missing_joints_and_scores():

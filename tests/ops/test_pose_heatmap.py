@@ -15,9 +15,8 @@ COCO = get_layout("coco17")
 def one(x, y, score=1.0, H=9, W=11, **options):
     """The map of a single joint."""
     keypoint = torch.tensor([x, y], dtype=torch.float64).view(1, 1, 1, 1, 2)
-    return pose_heatmap(keypoint, torch.full((1, 1, 1, 1), score).double(), H, W, **options)[
-        0, 0, 0
-    ]
+    scores = torch.full((1, 1, 1, 1), score, dtype=torch.float64)
+    return pose_heatmap(keypoint, scores, H, W, **options)[0, 0, 0]
 
 
 def limb(a, b, scores=(1.0, 1.0), H=20, W=20, **options):

@@ -95,12 +95,12 @@ def _pose_heatmap_fwd_kernel(
     shown = tl.zeros((BLOCK,), dtype=tl.float32)
     for m in range(M):
         person = ((n * M + m) * T + t) * V
-        ax, ay, dx, dy, per_length, peak, x0, x1, y0, y1, drawn, by_first = _mark(
+        ax, ay, dx, dy, per_length, peak, x0, x1, y0, y1, drawn, _by_first = _mark(
             keypoint_ptr, score_ptr, pair_ptr, person, turned, K, k, eps, H, W, REACH,
             MIRROR_PIXELS,
         )  # fmt: skip
         if drawn & (y0 * W < first + BLOCK) & (y1 * W > first):
-            along, ex, ey = _offset(
+            _along, ex, ey = _offset(
                 column, row, turned, ax, ay, dx, dy, per_length, W, MIRROR_PIXELS
             )
             value = peak * tl.exp(-STEEPNESS * (ex * ex + ey * ey))
@@ -142,11 +142,11 @@ def _pose_heatmap_bwd_kernel(
         mine = i < pixels
         for m in range(M):
             other = ((n * M + m) * T + t) * V
-            qx, qy, rx, ry, per, top, u0, u1, v0, v1, other_drawn, other_first = _mark(
+            qx, qy, rx, ry, per, top, u0, u1, v0, v1, _drawn, _first = _mark(
                 keypoint_ptr, score_ptr, pair_ptr, other, turned, K, k, eps, H, W, REACH,
                 MIRROR_PIXELS,
             )  # fmt: skip
-            nearest, fx, fy = _offset(column, row, turned, qx, qy, rx, ry, per, W, MIRROR_PIXELS)
+            _nearest, fx, fy = _offset(column, row, turned, qx, qy, rx, ry, per, W, MIRROR_PIXELS)
             value = top * tl.exp(-STEEPNESS * (fx * fx + fy * fy))
             over = (column >= u0) & (column < u1) & (row >= v0) & (row < v1)
             wins = (value > peak * weight) | ((value == peak * weight) & (m < own))

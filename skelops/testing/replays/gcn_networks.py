@@ -23,7 +23,6 @@ from skelops.testing.replays.gcn import (
     plain_scales,
     temporal_of,
 )
-
 from skelops.testing.replays.heatmap import slow_only
 
 
