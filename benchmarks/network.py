@@ -164,11 +164,8 @@ class NetworkCase:
     def variants(
         self, direction: str, against: Sequence[str], device: str, dtype: torch.dtype
     ) -> dict[str, Variant]:
-        from skelops.models import load_published
-
         published, *batch = self._draw(device, dtype)
-        ours = self.ours(self.sizes).to(device)
-        load_published(ours, published.state_dict())
+        ours = self.equal(published, device)
         made: dict[str, Variant] = {"ours": self.variant(ours, direction, *batch, None)}
         for name in against:
             if name in COMPILE:
@@ -176,6 +173,14 @@ class NetworkCase:
             module, *batch = self._draw(device, dtype)
             made[name] = self.variant(module, direction, *batch, COMPILE.get(name))
         return made
+
+    def equal(self, published: nn.Module, device: str) -> nn.Module:
+        """Ours with the weights of the published one."""
+        from skelops.models import load_published
+
+        ours = self.ours(self.sizes).to(device)
+        load_published(ours, published.state_dict())
+        return ours
 
     def truth(self, direction: str, device: str, dtype: torch.dtype) -> dict[str, Tensor]:
         module, x, y = self._draw(device, dtype)
@@ -201,3 +206,14 @@ class UnitCase(NetworkCase):
     def batch(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         shape = [self.sizes[name] for name in "BCT"] + [V]
         return tuple(torch.randn(shape, generator=generator) for _ in range(2))
+
+
+@dataclass(frozen=True)
+class PatchedCase(NetworkCase):
+    """A whole network of somebody else, as it is and patched; ``ours`` is not called."""
+
+    def equal(self, published: nn.Module, device: str) -> nn.Module:
+        from skelops import patch
+
+        patch(published)
+        return published

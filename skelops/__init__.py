@@ -35,9 +35,11 @@ from skelops.ops import (
     temporal_shift,
     token_restore,
 )
+from skelops.patching import PatchReport, patch, unpatch
 
 __version__ = "0.1.0"
 __all__ = [
+    "PatchReport",
     "bn_act_add",
     "ctr_graph_conv",
     "forward_dynamics",
@@ -59,6 +61,7 @@ __all__ = [
     "motion_target",
     "ms_temporal_conv",
     "part_mask",
+    "patch",
     "point_dynamics",
     "pose_heatmap",
     "random_uniform",
@@ -70,6 +73,7 @@ __all__ = [
     "temporal_mean",
     "temporal_shift",
     "token_restore",
+    "unpatch",
     "use_backend",
 ]
 

@@ -16,6 +16,8 @@ COMMANDS = {
     "validate": ("skelops.train.cli", True, "evaluate on the validation clips"),
     "test": ("skelops.train.cli", True, "evaluate a checkpoint: --config ... --ckpt_path ..."),
     "predict": ("skelops.train.cli", True, "class scores of the test clips"),
+    "export": ("skelops.export", False, "a trained network as ONNX, torch.export or machine code"),
+    "stream": ("skelops.stream", False, "class scores while the frames come in, from JSON lines"),
     "ensemble": ("skelops.train.ensemble", False, "fuse the scores of several streams"),
     "bench-train": ("skelops.train.bench", False, "training speed and memory of a model"),
 }  # fmt: skip

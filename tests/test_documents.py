@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
 DOCUMENTS = [
     ROOT / "README.md",
-    *(ROOT / f"docs/{n}.md" for n in ("data", "models", "training", "view")),
+    *(ROOT / f"docs/{n}.md" for n in ("data", "deploy", "models", "patching", "training", "view")),
 ]
 
 

@@ -411,7 +411,7 @@ def _body(angles: np.ndarray, bones: np.ndarray, clip: np.ndarray) -> np.ndarray
         bone = np.einsum("bij,bj->bi", frame[_FRAME[joint]], bones[:, joint])
         xyz[:, joint] = xyz[:, _PARENT.get(joint, joint - 1)] + bone
 
-    starts = np.r_[True, clip[1:] != clip[:-1]]
+    starts = np.diff(clip, prepend=-1) != 0
     ankle, toe = xyz[:, [14, 18]], xyz[:, [15, 19]]
     height = np.minimum(ankle[..., 1] + bones[:, [15, 19], 1], toe[..., 1])
     support = np.exp((height.min(1, keepdims=True) - height) / 0.02)[..., None]

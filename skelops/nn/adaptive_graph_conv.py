@@ -82,11 +82,13 @@ class AdaptiveGraphConv(Packed):
     def forward(self, x: Tensor) -> Tensor:
         A = self.topology()
         if self.embed_channels is not None:
-            # The embeddings are 1.5 times as large as x: cheaper to compute again than to keep.
-            S = checkpoint(
-                self.relations, x, self.embed_weight, self.embed_bias,
-                use_reentrant=False, preserve_rng_state=False,
-            )  # fmt: skip
+            embedding = (x, self.embed_weight, self.embed_bias)
+            if self.training:
+                # The embeddings are 1.5 times as large as x: cheaper to compute again than to keep.
+                options = {"use_reentrant": False, "preserve_rng_state": False}
+                S = checkpoint(self.relations, *embedding, **options)
+            else:
+                S = self.relations(*embedding)
             A = A + self.alpha * S
         return ops.graph_conv(x, A, self.weight, self.bias.sum(0), transposed=True)
 
@@ -130,14 +132,19 @@ class Gates(nn.Module):
             nn.init.zeros_(module.bias)
 
     def forward(self, y: Tensor) -> Tensor:
-        N, C, T, V = y.shape
-        joints = 1 + torch.sigmoid(self.conv_sa(ops.temporal_mean(y)))  # (N, 1, V)
-        # Means of the gated tensor follow from the gates: y (1 + g) need not be written for them.
-        over_joints = (y.reshape(N, C * T, V) @ joints.transpose(1, 2)).view(N, C, T) / V
-        frames = 1 + torch.sigmoid(self.conv_ta(over_joints))  # (N, 1, T)
-        over_frames = (over_joints * frames).mean(-1)
-        channels = 1 + torch.sigmoid(self.fc2c(torch.relu(self.fc1c(over_frames))))  # (N, C)
-        return _Scale.apply(y, (channels[..., None] * frames)[..., None], joints[:, :, None])
+        return apply_gates(y, self)
+
+
+def apply_gates(y: Tensor, layers: nn.Module) -> Tensor:
+    """The gates of ``layers``: its ``conv_sa``, ``conv_ta``, ``fc1c`` and ``fc2c``."""
+    N, C, T, V = y.shape
+    joints = 1 + torch.sigmoid(layers.conv_sa(ops.temporal_mean(y)))  # (N, 1, V)
+    # Means of the gated tensor follow from the gates: y (1 + g) need not be written for them.
+    over_joints = (y.reshape(N, C * T, V) @ joints.transpose(1, 2)).view(N, C, T) / V
+    frames = 1 + torch.sigmoid(layers.conv_ta(over_joints))  # (N, 1, T)
+    over_frames = (over_joints * frames).mean(-1)
+    channels = 1 + torch.sigmoid(layers.fc2c(torch.relu(layers.fc1c(over_frames))))  # (N, C)
+    return _Scale.apply(y, (channels[..., None] * frames)[..., None], joints[:, :, None])
 
 
 class _Scale(torch.autograd.Function):

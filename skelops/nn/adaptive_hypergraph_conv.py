@@ -67,7 +67,7 @@ class AdaptiveHypergraphConv(nn.Module):
             raise _check.fail(name, what, topk)
         self.heads, self.topk = heads, topk
         embed = heads * max(in_channels // heads // reduction, 1)
-        # These hold the parameters as published; ``_embed`` computes them by head.
+        # These hold the parameters as published; ``embed_vertices`` computes by head.
         self.to_V = nn.Conv1d(in_channels, embed, 1, groups=heads)
         self.to_W = nn.Sequential(
             nn.Conv1d(in_channels, embed, 1, groups=heads),
@@ -94,23 +94,9 @@ class AdaptiveHypergraphConv(nn.Module):
         if static is None:
             static = static_adjacency(self.links, self.edge_importance)
         table = self.hyper_joint.T.expand(len(x), -1, -1)
-        f, w = self._embed(torch.cat([ops.temporal_mean(x), table], dim=-1))
+        t = torch.cat([ops.temporal_mean(x), table], dim=-1)
+        f, w = embed_vertices(t, self.heads, self.to_V, self.to_W)
         return ops.hyper_adjacency(f, w, static, self.alpha, topk=self.topk, rows=rows)
-
-    def _embed(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """f (N, K, D, W) and w (N, K, W) of vertices (N, C, W)."""
-        N, _, W = t.shape
-        K = self.heads
-        # One product per head over all samples; as convolutions of K groups they take thrice as
-        # long on a CPU, and TF32 on a GPU, which is too coarse for distances.
-        t = t.unflatten(1, (K, -1)).permute(1, 2, 0, 3).flatten(2)
-        f, hidden = (
-            torch.baddbmm(c.bias.view(K, -1, 1), c.weight.view(K, -1, t.shape[1]), t)
-            for c in (self.to_V, self.to_W[0])
-        )
-        hidden, last = self.to_W[1](hidden).flatten(0, 1), self.to_W[2]
-        w = torch.addmm(last.bias[:, None], last.weight.flatten(1), hidden).tanh()
-        return f.view(K, -1, N, W).permute(2, 0, 1, 3), w.view(K, N, W).transpose(0, 1)
 
     def forward(self, x: Tensor, static: Tensor | None = None) -> Tensor:
         """``static``: see ``adjacency``."""
@@ -121,6 +107,23 @@ class AdaptiveHypergraphConv(nn.Module):
         weight, bias = self.conv_d.weight.flatten(1), self.conv_d.bias
         table = self.hyper_joint if len(self.hyper_joint) else None
         return ops.hypergraph_conv(x, A, weight, bias, table)
+
+
+def embed_vertices(
+    t: Tensor, heads: int, to_V: nn.Conv1d, to_W: nn.Sequential
+) -> tuple[Tensor, Tensor]:
+    """f (N, K, D, W) and w (N, K, W) of vertices (N, C, W) by the layers as published."""
+    N, _, W = t.shape
+    # One product per head over all samples; as convolutions of K groups they take thrice as
+    # long on a CPU, and TF32 on a GPU, which is too coarse for distances.
+    t = t.unflatten(1, (heads, -1)).permute(1, 2, 0, 3).flatten(2)
+    f, hidden = (
+        torch.baddbmm(c.bias.view(heads, -1, 1), c.weight.view(heads, -1, t.shape[1]), t)
+        for c in (to_V, to_W[0])
+    )
+    hidden, last = to_W[1](hidden).flatten(0, 1), to_W[2]
+    w = torch.addmm(last.bias[:, None], last.weight.flatten(1), hidden).tanh()
+    return f.view(heads, -1, N, W).permute(2, 0, 1, 3), w.view(heads, N, W).transpose(0, 1)
 
 
 def static_adjacency(links: Tensor, importance: Tensor) -> Tensor:

@@ -163,16 +163,41 @@ class DynamicGraphConv(Packed):
         N, _, T, V = x.shape
         A = self.topology()
         K = A.shape[0]
-        # Groups do not mix in the op: they are further samples with a graph of their own.
-        f = bn_act_add(self.pre[0](x), self.pre[1]).view(N * K, self.width, T, V)
-        if self.channel_wise or self.joint_wise:
-            p, q = joint_embeddings(x, self.weight12, self.bias12)
-        if self.joint_wise:
-            A = A + self.beta[0] * torch.softmax(torch.einsum("nkcu,nkcv->nkuv", p, q), dim=-2)
-        A = A.expand(N, K, V, V).reshape(N * K, 1, V, V)
-        if self.channel_wise:
-            p, q = (e.reshape(N * K, 1, self.width, V) for e in (p, q))
-            z = ops.ctr_graph_conv(f, A, p, q, self.alpha[:1], transposed=True)
-        else:
-            z = ops.graph_conv(f, A, transposed=True)
-        return self.post(z.view(N, K * self.width, T, V))
+        f = bn_act_add(self.pre[0](x), self.pre[1]).view(N, K, self.width, T, V)
+        if not (self.channel_wise or self.joint_wise):
+            return self.post(dynamic_graph_conv(f, A))
+        p, q = joint_embeddings(x, self.weight12, self.bias12)
+        alpha = self.alpha[:1] if self.channel_wise else None
+        beta = self.beta[0] if self.joint_wise else None
+        return self.post(dynamic_graph_conv(f, A, p, q, alpha, beta))
+
+
+def dynamic_graph_conv(
+    f: Tensor,
+    A: Tensor,
+    p: Tensor | None = None,
+    q: Tensor | None = None,
+    alpha: Tensor | None = None,
+    beta: Tensor | None = None,
+) -> Tensor:
+    """Groups f (N, K, C, T, V), each on its graph G of ``DynamicGraphConv``, (N, K * C, T, V).
+
+    Args:
+        f: features of the groups.
+        A: (K, V, V).
+        p, q: (N, K, C, V), for ``alpha`` and ``beta``.
+        alpha: (1,), weight of the channel-wise term; None for none.
+        beta: (), weight of the joint-wise term; None for none.
+    """
+    N, K, C, T, V = f.shape
+    if beta is not None:
+        A = A + beta * torch.softmax(torch.einsum("nkcu,nkcv->nkuv", p, q), dim=-2)
+    A = A.expand(N, K, V, V).reshape(N * K, 1, V, V)
+    # Groups do not mix in the op: they are further samples with a graph of their own.
+    f = f.reshape(N * K, C, T, V)
+    if alpha is not None:
+        p, q = (e.reshape(N * K, 1, C, V) for e in (p, q))
+        z = ops.ctr_graph_conv(f, A, p, q, alpha, transposed=True)
+    else:
+        z = ops.graph_conv(f, A, transposed=True)
+    return z.view(N, K * C, T, V)
