@@ -342,8 +342,9 @@ std::tuple<Tensor, Tensor> pose_heatmap_backward(Tensor grad, Tensor keypoint, T
                                                  int64_t needs) {
   const Drawing drawing(keypoint, score, flip, pairs, flipped, height, width, sigma, eps,
                         mirror_pixels);
-  SKELOPS_CHECK(grad.numel() == drawing.batch * drawing.maps * drawing.frames * drawing.plane(),
-                kOp, "grad_out of the result's shape");
+  SKELOPS_CHECK(grad.numel() == drawing.batch * drawing.maps * drawing.frames * drawing.plane() &&
+                    grad.scalar_type() == dtype,
+                kOp, "grad_out of the result's shape and dtype");
   const Tensor dense = torch::stable::contiguous(grad);
   Tensor dkeypoint = no_gradient(keypoint), dscore = no_gradient(keypoint);
   dispatch(keypoint, kOp, [&](auto in) {
