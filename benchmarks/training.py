@@ -67,6 +67,8 @@ _HYPER = {
     ),
     "synthetic": ("Synthetic set, unseen subjects", ("synthetic",), _ROOTED, ("joint",)),
 }
+# Networks on heat-maps, of which a short training on few clips shows that they learn.
+_MAPS = {"posec3d_small": "PoseC3D", "epam_net_pose_small": "the pose stream of EPAM-Net"}
 _PLAIN = (
     *("--data.rebalance", "false", "--model.mix_up", "null"),
     *("--model.action_aware", "null"),
@@ -233,6 +235,14 @@ TRAININGS = {
                 "its head alone on straight lines",
                 ("completion", "decomposition", "physics"),
             ),
+        )
+    },
+    **{
+        f"{data}-{recipe}-joint": Training(f"{title}, {method}, small", (data, recipe, "joint"))
+        for recipe, method in _MAPS.items()
+        for data, title in (
+            ("nw_ucla", "NW-UCLA cross-view, projected to 2-D"),
+            ("synthetic", "Synthetic set, unseen subjects, projected to 2-D"),
         )
     },
     **_long_tailed(

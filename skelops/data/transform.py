@@ -642,6 +642,10 @@ TRANSFORMS = {
         frames=100, sampling="uniform", center=False, native_motion=True, mean_scores=True,
         num_clips=10,
     ),
+    # kennymckormick/pyskl, PoseC3D
+    "posec3d": ClipTransform(
+        frames=48, sampling="uniform", center=False, flip=0.5, mirror=True, num_clips=10
+    ),
     # firework8/BRL
     "brl": ClipTransform(
         sampling="uniform", align=True, native_motion=True, num_clips=10, scale=0.1, rotation=0.3,

@@ -17,13 +17,15 @@ from skelops.models.cascade_former import CascadeFormer, CascadeFormerPretext
 from skelops.models.ctr_gcn import CTRGCN
 from skelops.models.deform_transformer import DeformTransformer, joint_pool
 from skelops.models.dg_stgcn import DGSTGCN
+from skelops.models.epam_net import EPAMNet, EPAMNetPose, epam_loss
+from skelops.models.finetec import FineTec
 from skelops.models.halp import BiGRU, HaLP
 from skelops.models.hiclr import HiCLR, HiCLRDSTA, HiCLRGCN
-from skelops.models.finetec import FineTec
 from skelops.models.hyper_gcn import HyperGCN
+from skelops.models.m_mixer import MMixer
 from skelops.models.mamp import MAMP
 from skelops.models.ms_clr import MSCLR, UnifiedSTGCN
-from skelops.models.m_mixer import MMixer
+from skelops.models.posec3d import PoseC3D
 from skelops.models.psumnet import PSUMNet, PSUMNetPart
 from skelops.models.skeleton_mae import SSL, SkeletonMAE
 from skelops.models.st_gcn import STGCN
@@ -38,38 +40,37 @@ __all__ = [
     "DGSTGCN",
     "MAMP",
     "MSCLR",
+    "SSL",
     "STARS",
     "STGCN",
     "ACLNet",
     "BiGRU",
+    "CascadeFormer",
+    "CascadeFormerPretext",
+    "DeformTransformer",
+    "EPAMNet",
+    "EPAMNetPose",
+    "FineTec",
     "HaLP",
     "HiCLR",
     "HiCLRDSTA",
     "HiCLRGCN",
-    "DeformTransformer",
-    "SSL",
-    "STARS",
-    "STGCN",
-    "CascadeFormer",
-    "CascadeFormerPretext",
-    "FineTec",
     "HyperGCN",
+    "LiftPose",
     "LinearProbe",
     "LoadReport",
     "MMixer",
     "PSUMNet",
     "PSUMNetPart",
-    "Pretext",
-    "UnifiedSTGCN",
-    "SkeletonMAE",
-    "build_classifier",
-    "LiftPose",
-    "LoadReport",
-    "PSUMNet",
-    "PSUMNetPart",
     "PointPose",
+    "PoseC3D",
+    "Pretext",
+    "SkeletonMAE",
+    "UnifiedSTGCN",
+    "build_classifier",
     "create_model",
     "create_pretext",
+    "epam_loss",
     "joint_pool",
     "list_models",
     "list_pretexts",

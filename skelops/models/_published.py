@@ -90,7 +90,7 @@ def load_published(
     skipped = []
     for key, part in parts.items():
         if key in state and tuple(state[key].shape) != part.shape:
-            if part.source not in ("fc.weight", "fc.bias"):
+            if not re.search(r"(^|\.)fc\.(weight|bias)$", part.source):
                 got = _check.shape_text(state[key].shape)
                 expected = f"{key} of shape {_check.shape_text(part.shape)}"
                 raise _check.fail("load_published", expected, got)

@@ -8,6 +8,7 @@ from skelops.nn.adaptive_hypergraph_conv import (
 )
 from skelops.nn.backbone import SkeletonNet, make_stages
 from skelops.nn.blocks import GraphUnit, Shortcut, STBlock, TemporalUnit
+from skelops.nn.conv3d import ConvNorm3d
 from skelops.nn.ctr_graph_conv import CTRGraphConv, DynamicGraphConv
 from skelops.nn.deform_attention import CrossAttention, DeformAttention3d, TokenSearch3d
 from skelops.nn.gin_conv import GINConv
@@ -15,6 +16,7 @@ from skelops.nn.graph_conv import GraphConv
 from skelops.nn.hypergraph_conv import HypergraphConv
 from skelops.nn.norm import bn_act_add
 from skelops.nn.packed import Packed, Part, kaiming_, published_parts
+from skelops.nn.pose_heatmap import HeatmapNet, PoseHeatmap
 from skelops.nn.post_norm import PackedAttention, PostNormBlock
 from skelops.nn.st_attention import STAttention
 from skelops.nn.temporal_conv import MultiScaleTemporalConv, TemporalConv
@@ -26,19 +28,22 @@ __all__ = [
     "AdaptiveGraphConv",
     "AdaptiveHypergraphConv",
     "CTRGraphConv",
-    "DropPath",
+    "ConvNorm3d",
     "CrossAttention",
     "DeformAttention3d",
+    "DropPath",
     "DynamicGraphConv",
     "GINConv",
     "Gates",
     "GraphConv",
     "GraphUnit",
+    "HeatmapNet",
     "HypergraphConv",
     "MultiScaleTemporalConv",
     "Packed",
     "PackedAttention",
     "Part",
+    "PoseHeatmap",
     "PostNormBlock",
     "STAttention",
     "STBlock",

@@ -6,9 +6,9 @@ from skelops.ops.ball_query import ball_query
 from skelops.ops.bn_act_add import bn_act_add
 from skelops.ops.cmd_loss import cmd_loss
 from skelops.ops.ctr_graph_conv import ctr_graph_conv
+from skelops.ops.deform_sample_3d import deform_attention_3d, deform_sample_3d
 from skelops.ops.directional_clustering_loss import directional_clustering_loss
 from skelops.ops.farthest_point_sample import farthest_point_sample
-from skelops.ops.deform_sample_3d import deform_attention_3d, deform_sample_3d
 from skelops.ops.forward_dynamics import forward_dynamics
 from skelops.ops.forward_kinematics import forward_kinematics
 from skelops.ops.graph_conv import graph_conv
@@ -18,9 +18,9 @@ from skelops.ops.hypergraph_conv import hypergraph_conv
 from skelops.ops.hypergraph_propagate import hypergraph_operator, hypergraph_propagate
 from skelops.ops.info_nce import info_nce
 from skelops.ops.inverse_dynamics import inverse_dynamics
+from skelops.ops.knn import knn
 from skelops.ops.knn_classify import knn_classify
 from skelops.ops.knn_vote import knn_vote
-from skelops.ops.knn import knn
 from skelops.ops.lagrange_tau import lagrange_tau
 from skelops.ops.masked_cosine_loss import masked_cosine_loss
 from skelops.ops.masked_motion_loss import masked_motion_loss
@@ -37,6 +37,7 @@ from skelops.ops.nn_contrastive_loss import nn_contrastive_loss
 from skelops.ops.nn_lookup import nn_lookup
 from skelops.ops.part_mask import part_mask
 from skelops.ops.point_dynamics import point_dynamics
+from skelops.ops.pose_heatmap import pose_heatmap
 from skelops.ops.queue_push import queue_push_, queue_recent
 from skelops.ops.random_uniform import random_uniform
 from skelops.ops.sample_clips import sample_clips
@@ -46,6 +47,7 @@ from skelops.ops.sphere_kmeans import sphere_kmeans, sphere_kmeans_start
 from skelops.ops.st_attention import st_attention
 from skelops.ops.sym_packed_matvec import sym_packed_matvec
 from skelops.ops.temporal_mean import temporal_mean
+from skelops.ops.temporal_shift import temporal_shift
 from skelops.ops.token_restore import token_restore
 
 __all__ = [
@@ -56,10 +58,10 @@ __all__ = [
     "bn_act_add",
     "cmd_loss",
     "ctr_graph_conv",
-    "directional_clustering_loss",
-    "farthest_point_sample",
     "deform_attention_3d",
     "deform_sample_3d",
+    "directional_clustering_loss",
+    "farthest_point_sample",
     "forward_dynamics",
     "forward_kinematics",
     "graph_conv",
@@ -70,9 +72,9 @@ __all__ = [
     "hypergraph_propagate",
     "info_nce",
     "inverse_dynamics",
+    "knn",
     "knn_classify",
     "knn_vote",
-    "knn",
     "lagrange_tau",
     "masked_cosine_loss",
     "masked_motion_loss",
@@ -89,6 +91,7 @@ __all__ = [
     "nn_lookup",
     "part_mask",
     "point_dynamics",
+    "pose_heatmap",
     "queue_push_",
     "queue_recent",
     "random_uniform",
@@ -100,5 +103,6 @@ __all__ = [
     "st_attention",
     "sym_packed_matvec",
     "temporal_mean",
+    "temporal_shift",
     "token_restore",
 ]

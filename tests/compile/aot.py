@@ -131,6 +131,12 @@ CASES = {
     },
     "knn": {"cloud": dict(N=8, Q=512, L=4096, k=16), "tiny": dict(N=1, Q=1, L=1, k=1)},
     "ball_query": {"cloud": dict(N=8, Q=512, L=4096, k=32), "tiny": dict(N=1, Q=1, L=1, k=1)},
+    "pose_heatmap": {
+        "joints": dict(N=8, T=48, V=17, H=56, W=56),
+        "limbs": dict(N=8, T=48, V=25, H=64, W=64, limbs=((0, 1),) * 24, flip=True, pixels=False),
+        "bytes": dict(N=8, T=48, V=17, H=56, W=56, flip=True, result=torch.uint8),
+        "tiny": dict(N=1, M=1, T=1, V=1, H=1, W=1),
+    },
     "random_uniform": {"noise": dict(N=8, count=9600), "tiny": dict(N=1, count=1)},
     "skeleton_streams": {
         "ntu": dict(N=8, C=3, T=64, V=25, kinds=(0, 0, 1, 1), parents=(-1, 0, -1, 0)),
@@ -152,6 +158,10 @@ CASES = {
         "phys_mop": dict(N=8, n=63),
         "finetec": dict(N=8, n=75),
         "tiny": dict(N=1, n=1),
+    },
+    "temporal_shift": {
+        "pose": dict(N=8, C=24, T=48, shape=(56, 56), fold=6),
+        "tiny": dict(N=1, C=1, T=1, shape=(), fold=0),
     },
     "temporal_mean": {"ntu": dict(N=8, C=64, T=64, V=25), "tiny": dict(N=1, C=1, T=1, V=1)},
     "motion_mask": {

@@ -15,7 +15,7 @@ from skelops.models import (
 )
 
 # Those with a file of their own: of parts, and transformers and what else is no SkeletonNet.
-OTHERS = ("cascade_former", "finetec", "psumnet", "ssl_strl")
+OTHERS = ("cascade_former", "epam_net", "finetec", "posec3d", "psumnet", "ssl_strl")
 NAMES = [name for name in list_models() if not name.startswith(OTHERS)]
 VARIANTS = [(name, {}) for name in NAMES]
 VARIANTS += [("ctr_gcn", {"variant": "pyskl"}), ("ctr_gcn", {"variant": "baseline"})]

@@ -27,7 +27,8 @@ from skelops.nn import (
 
 A = get_layout("coco17").adjacency("spatial")
 STAGES = [(16, 1), (32, 2)]
-NAMES = [name for name in list_models() if name not in ("cascade_former", "ssl_strl")]
+OTHERS = ("cascade_former", "epam_net", "posec3d", "ssl_strl")  # no SkeletonNet
+NAMES = [name for name in list_models() if not name.startswith(OTHERS)]
 
 
 def small(name, **kwargs):

@@ -191,3 +191,68 @@ register(
     _derive("sliced", dims=dict(C=5, T=13, V=17, layout="sliced", **_streams)),
     _derive("expanded", dims=dict(N=5, C=3, T=13, V=17, layout="expanded", **_streams)),
 )
+
+
+def pose_heatmap(
+    draw, N=2, M=2, T=2, V=5, H=9, W=11, sigma=0.6, limbs=(), joints=True, flip=False,
+    pixels=True, result=None, layout="contiguous",
+):  # fmt: skip
+    """Joints in and around the picture, some with scores below what is drawn."""
+    size = torch.tensor([W, H])
+    place = draw.normal(N, M, T, V, 2, scale=0.35, mean=0.5) * size.to(draw.device, draw.dtype)
+    score = (0.6 + 0.2 * draw.normal(N, M, T, V)).abs()
+    score = score * (_integers(draw, 0, 6, N, M, T, V) > 0).to(draw.dtype)
+    pairs = [v for v in range(V) for _ in range(2)] * joints + [v for pair in limbs for v in pair]
+    mirror = [*range(V)][::-1]
+    partner = [mirror[v] for v in pairs] if flip else pairs
+    turned = (_integers(draw, 0, 2, N) > 0) if flip else None
+    place, score = relayout(place, layout), relayout(score, layout)
+    eps = 1e-3 if pixels else 1e-4
+    return place, score, turned, pairs, partner, H, W, sigma, eps, pixels, result or draw.dtype
+
+
+def _pose_heatmap_public(
+    keypoint, score, flip, pairs, flipped, height, width, sigma, eps, mirror_pixels, dtype
+):
+    V = keypoint.shape[3]
+    wanted = None if dtype == keypoint.dtype else dtype
+    table = list(zip(pairs[::2], pairs[1::2], strict=True))
+    return ops.pose_heatmap(
+        keypoint, score, height, width, joints=False, limbs=table, sigma=sigma, flip=flip,
+        mirror=[*range(V)][::-1], convention="pyskl" if mirror_pixels else "epam", dtype=wanted,
+    )  # fmt: skip
+
+
+_heatmap = partial(Case, build=pose_heatmap, public=_pose_heatmap_public)
+_limbs = ((0, 1), (1, 2), (2, 3), (3, 4), (0, 3))
+register(
+    "pose_heatmap",
+    _heatmap("small", dims=dict(N=2, V=3, H=6, W=7, limbs=((0, 1), (2, 1))), small=True),
+    _heatmap("published", dims=dict(N=2, T=3, V=17, H=56, W=56)),
+    _heatmap("flipped", dims=dict(N=3, V=5, H=17, W=23, limbs=_limbs, flip=True, sigma=1.3)),
+    _heatmap(
+        "flipped_points",
+        dims=dict(N=4, M=3, T=1, limbs=_limbs, joints=False, flip=True, pixels=False),
+    ),
+    _heatmap("transposed", dims=dict(N=2, M=1, T=5, V=20, H=9, W=65, layout="transposed")),
+)
+
+
+def temporal_shift(draw, N=2, C=5, T=3, shape=(4,), fold=1, reverse=False, layout="contiguous"):
+    return relayout(draw.normal(N, C, T, *shape), layout), fold, reverse
+
+
+def _temporal_shift_public(x, fold, reverse):
+    if reverse:  # what only a backward asks for
+        return OPS["temporal_shift"](x, fold, reverse)
+    return ops.temporal_shift(x, x.shape[1] // fold)
+
+
+_shift = partial(Case, build=temporal_shift, public=_temporal_shift_public)
+register(
+    "temporal_shift",
+    _shift("small", small=True),
+    _shift("pose_stream", dims=dict(C=24, T=9, shape=(7, 5), fold=6)),
+    _shift("one_frame", dims=dict(C=8, T=1, shape=(3, 3))),
+    _shift("skeleton", dims=dict(N=3, C=16, T=13, shape=(25,), fold=2, layout="transposed")),
+)

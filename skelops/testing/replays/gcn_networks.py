@@ -23,6 +23,7 @@ from skelops.testing.replays.gcn import (
     plain_scales,
     temporal_of,
 )
+from skelops.testing.replays.heatmap import slow_only
 
 
 def network_replay(
@@ -97,6 +98,8 @@ def pyskl_temporal(shapes: Shapes, options: Options) -> dict:
 @replays(PYSKL, "Rec")
 @replays(BRL, "Rec")
 def pyskl_network(case: Case) -> Replay:
+    if case.kwargs["backbone"]["type"] == "ResNet3dSlowOnly":
+        return slow_only(case)
     options, head = Options(case.kwargs["backbone"]), Options(case.kwargs["cls_head"])
     shapes = below(case.shapes, "backbone.")
     kind = options.take("type")
