@@ -35,6 +35,8 @@ FILES = sorted(
     for pattern in (*KINDS, *DYNAMICS, *DATA, *MASKING, *SELF_SUPERVISED)
     for path in CASES.glob(f"{pattern}.npz")
 )
+# Of a dozen layers of 512 to 600 channels: replayed by the best backends only.
+LARGE = "cascadeformer_1?_ntu_*"
 golden = pytest.mark.skipif(not FILES, reason="golden cases are not at hand")
 
 
@@ -42,6 +44,8 @@ golden = pytest.mark.skipif(not FILES, reason="golden cases are not at hand")
 @pytest.mark.parametrize("backend", [None, "reference"])
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_published_results(path, backend, capsys):
+    if backend == "reference" and path.match(LARGE + ".npz"):
+        pytest.skip("takes long, and its ops have other cases")
     options = ["--backend", backend] if backend else []
     assert replay.main([str(path), *options]) == 0, capsys.readouterr().out
     assert capsys.readouterr().out.rstrip().endswith("ok")
