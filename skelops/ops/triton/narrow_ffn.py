@@ -181,6 +181,7 @@ def forward(x, w1, b1, w2, b2, seed, dropped):
 def _grad_weights(grad, x, w1, b1, w2, seed, dropped, found) -> None:
     (N, D), H = x.shape, w1.shape[0]
     drop, options = _options(x, dropped)
+    options["BLOCK_N"] = 32  # two sums of weights are in registers too
     chunks, steps = _tiles.cdiv(H, BLOCK_H), _tiles.cdiv(N, options["BLOCK_N"])
     SPLITS = _tiles.splits(x, chunks, steps, 2) if N else 0
     parts = x.new_empty(SPLITS, 2 * H, D, dtype=torch.float32)
