@@ -13,7 +13,6 @@ from skelops import _check, ops
 from skelops.graph import Layout, get_layout
 from skelops.models._pretext import Pretext, register_pretext
 from skelops.models._published import KeyPairs
-from skelops.models._registry import register_model
 from skelops.nn.momentum import Features, MomentumContrast
 
 # Of the three streams of the multi-modality model.
@@ -53,7 +52,6 @@ class ForwardBiGRU(nn.Module):
         return torch.cat([last for _, last in found], 1)
 
 
-@register_model("bi_gru")
 class BiGRU(nn.Module):
     """Encoder of CMD and HaLP, (N, C, T, V, M) -> (N, num_classes).
 

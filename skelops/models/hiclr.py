@@ -16,7 +16,7 @@ from skelops import _check, ops
 from skelops.graph import Layout, get_layout
 from skelops.models._pretext import Pretext, register_pretext
 from skelops.models._published import KeyPairs
-from skelops.models._registry import graph_of, register_model
+from skelops.models._registry import graph_of
 from skelops.models.halp import BiGRU
 from skelops.models.st_gcn import make_block
 from skelops.nn import GraphConv, GraphUnit, SkeletonNet
@@ -72,7 +72,6 @@ def head(fc: nn.Linear, mlp: bool) -> nn.Module:
     return nn.Sequential(nn.Linear(fc.in_features, fc.in_features), nn.ReLU(), fc)
 
 
-@register_model("hiclr_gcn")
 class HiCLRGCN(SkeletonNet):
     """ST-GCN of a quarter of the width, (N, C, T, V, M) -> (N, num_classes).
 
@@ -217,7 +216,6 @@ def _conv_bn(C: int, out: int, kernel_size: int = 1, stride: int = 1) -> nn.Sequ
     return nn.Sequential(nn.Conv2d(C, out, size, (stride, 1), padding), nn.BatchNorm2d(out))
 
 
-@register_model("hiclr_dsta")
 class HiCLRDSTA(nn.Module):
     """Transformer over joints, (N, C, T, V, M) -> (N, num_classes).
 
