@@ -124,18 +124,16 @@ def _without_labels(
     """MAMP of a quarter of the width, what it is compared with, and STARS on it."""
     base, small = f"{data}-mamp_small", f"{title}, MAMP of a quarter of the width"
     return {
-        base: Training(f"{small}, linear probe", (*recipes, "mamp_small"), arguments, labels=False),
+        base: Training(small, (*recipes, "mamp_small"), arguments, labels=False),
         f"{base}-random_masks": Training(
-            f"{small} with random masks, linear probe",
+            f"{small} with random masks",
             (*recipes, "mamp_small"),
             (*arguments, "--model.model_kwargs.tau", "0.0"),
             labels=False,
         ),
-        f"{base}-untrained": Training(
-            f"{small}, untrained, linear probe", (), labels=False, untrained=base
-        ),
+        f"{base}-untrained": Training(f"{small}, untrained", (), labels=False, untrained=base),
         f"{data}-stars_small": Training(
-            f"{small} tuned by STARS, linear probe",
+            f"{small} tuned by STARS",
             (*recipes, "stars_small"),
             arguments,
             labels=False,
@@ -362,7 +360,7 @@ def table() -> str:
             where += f", {r['threads']} thread{'s' * (r['threads'] > 1)}"
         rows.append([
             f"[{r['title']}](../benchmarks/trainings/{path.name})",
-            *(f"{100 * r[key]:.1f}" for key in ("top1", "mean_class")),
+            *(f"{100 * r[key]:.1f}" if key in r else "" for key in ("top1", "mean_class")),
             " / ".join(f"{100 * r[key]:.1f}" for key in GROUPS if key in r),
             f"{100 * r['nearest']:.1f}" if "nearest" in r else "",
             f"{r['epochs']}", f"{r['seconds'] / 60:.0f} min, {where}",

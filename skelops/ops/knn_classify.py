@@ -1,4 +1,4 @@
-"""Nearest-neighbour classification of features by their angle, without a similarity matrix."""
+"""Nearest-neighbour classification of features by their angle."""
 
 from __future__ import annotations
 
@@ -7,19 +7,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from skelops import _check
-
-# 4096 x 8192 similarities are 134 MB in float32.
-TEST_ROWS, TRAIN_ROWS = 4096, 8192
+from skelops.ops.knn_vote import knn_vote
 
 
-@torch.no_grad()
 def knn_classify(
     test: Tensor, train: Tensor, label: Tensor, k: int = 1, num_classes: int | None = None
 ) -> Tensor:
     """Majority vote of the k training features of largest cosine similarity.
 
-    Similarities are computed in tiles, of which only the best k per row remain; the memory does
-    not grow with the number of features.
+    :func:`knn_vote` with equal votes: the similarities of some test features exist at a time.
 
     Args:
         test: (N, D) features; zero ones are orthogonal to all others.
@@ -56,31 +52,5 @@ def knn_classify(
     classes = high + 1 if num_classes is None else num_classes
     if not 0 <= low <= high < classes:
         raise _check.fail(op, f"labels in 0..{classes - 1}", f"{low}..{high}")
-    train = F.normalize(train, dim=1)
-    found = [
-        _vote(label[_nearest(rows, train, k)], classes)
-        for rows in F.normalize(test, dim=1).split(TEST_ROWS)
-    ]
-    return torch.cat(found) if found else label.new_empty(0)
-
-
-def _nearest(test: Tensor, train: Tensor, k: int) -> Tensor:
-    """(N, k) rows of ``train``, nearest first."""
-    best = test.new_empty(len(test), 0)
-    at = torch.empty(len(test), 0, dtype=torch.int64, device=test.device)
-    for start in range(0, len(train), TRAIN_ROWS):
-        similarity = test @ train[start : start + TRAIN_ROWS].T
-        value, row = similarity.topk(min(k, similarity.shape[1]), dim=1)
-        best, at = torch.cat([best, value], 1), torch.cat([at, row + start], 1)
-        if start:
-            best, kept = best.topk(min(k, best.shape[1]), dim=1)
-            at = at.gather(1, kept)
-    return at
-
-
-def _vote(label: Tensor, classes: int) -> Tensor:
-    if label.shape[1] == 1:
-        return label[:, 0]
-    votes = torch.zeros(len(label), classes, dtype=torch.int32, device=label.device)
-    votes.scatter_add_(1, label, torch.ones_like(label, dtype=torch.int32))
-    return votes.argmax(1)  # the first of several maxima
+    test, train = F.normalize(test, dim=1), F.normalize(train, dim=1)
+    return knn_vote(test, train, label, classes, k=k).argmax(1)

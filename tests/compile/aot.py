@@ -99,7 +99,7 @@ CASES = {
     },
     "info_nce": {
         "queue": dict(N=64, R=3, D=128, K=32768, top=1),
-        "wide": dict(N=64, D=256, K=1029),
+        "odd": dict(N=64, D=100, K=1029),
         "tiny": dict(N=1, D=1, K=1, key=False),
     },
     "mixup_cross_entropy": {

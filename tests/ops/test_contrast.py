@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import pytest
 import torch
@@ -230,9 +231,7 @@ def test_neighbours_in_tiles(k, monkeypatch):
     label = torch.randint(4, (101,))
     near = (F.normalize(test, dim=1) @ F.normalize(train, dim=1).T).topk(k).indices
     votes = F.one_hot(label[near], 4).sum(1)
-    module = __import__("sys").modules["skelops.ops.knn_classify"]
-    monkeypatch.setattr(module, "TEST_ROWS", 7)
-    monkeypatch.setattr(module, "TRAIN_ROWS", 10)
+    monkeypatch.setattr(sys.modules["skelops.ops.knn_vote"], "_BLOCK", 700)
     assert torch.equal(skelops.knn_classify(test, train, label, k), votes.argmax(1))
 
 

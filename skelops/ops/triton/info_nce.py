@@ -12,7 +12,7 @@ from skelops.ops.triton._launch import kernel
 
 GRADS = ("q", "key", "bank", "scale")
 VARYING = ("ROWS", "N", "K", "SPLITS", "KEYS")
-MAX_WIDTH = 256
+MAX_WIDTH = {torch.float32: 128, torch.float16: 256, torch.bfloat16: 256}  # of the bank
 
 
 @triton.jit
@@ -177,8 +177,8 @@ def supports(q, key, bank, scale, top) -> str | None:
     for x in (q, bank):
         if x.dtype not in _tiles.DTYPES[1:]:
             return f"no {str(x.dtype).removeprefix('torch.')} kernel"
-    if q.shape[2] > MAX_WIDTH:
-        return f"at most {MAX_WIDTH} channels, got {q.shape[2]}"
+    if q.shape[2] > MAX_WIDTH[bank.dtype]:
+        return f"at most {MAX_WIDTH[bank.dtype]} channels, got {q.shape[2]}"
     if top > 1:
         return f"at most one nearest key, got {top}"
     if max(q.shape[0] * q.shape[1], len(bank)) >= 2**30:
@@ -241,8 +241,8 @@ def backward(grad, q, key, bank, scale, top, loss, mean, best, needs):
             R=R, D=D, BLOCK_D=blocks["BLOCK_D"],
         )  # fmt: skip
     if wants("bank"):
-        # Keys are the long axis here.
-        blocks |= {"BLOCK_R": blocks["BLOCK_K"], "BLOCK_K": blocks["BLOCK_R"]}
+        # Keys are the rows here.
+        blocks |= {"BLOCK_R": blocks["BLOCK_K"] // 2, "BLOCK_K": blocks["BLOCK_R"]}
         _bank_grad_kernel[_tiles.cdiv(len(bank), blocks["BLOCK_K"]),](
             grad, q, key, bank, scale, loss, found["bank"], R * N, N, len(bank),
             **blocks,
