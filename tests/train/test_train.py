@@ -10,6 +10,7 @@ import torch
 import yaml
 from torch import nn
 
+from skelops.models import list_pretexts
 from skelops.train import Recognizer, SkeletonDataModule, ensemble
 from skelops.train import cli as commands
 from skelops.train.allocator import tune_allocator
@@ -360,7 +361,11 @@ def settings(kind, name):
     return yaml.safe_load((commands.RECIPES / kind / f"{name}.yaml").read_text())
 
 
-@pytest.mark.parametrize("i, model", list(enumerate(MODELS)))
+PRETEXTS = [m for m in MODELS if settings("model", m)["model"]["model"] in list_pretexts()]
+CLASSIFIERS = [m for m in MODELS if m not in PRETEXTS]
+
+
+@pytest.mark.parametrize("i, model", list(enumerate(CLASSIFIERS)))
 def test_recipes_compose(i, model, monkeypatch):
     monkeypatch.setattr("sys.argv", ["skelops"])
     stream = STREAMS[i % 4]
@@ -373,6 +378,17 @@ def test_recipes_compose(i, model, monkeypatch):
         assert cli.model.hparams.num_classes == 16  # linked from the data
         assert cli.model.hparams.batch_size == cli.datamodule.hparams.batch_size
         assert cli.trainer.default_root_dir == f"runs/{model}-{source}-{stream}"
+
+
+@pytest.mark.parametrize("model", [m for m in PRETEXTS if m.endswith("_small")])
+def test_recipes_without_labels_compose(model, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["skelops"])
+    names = [option for name in ("synthetic", model, "bone") for option in ("--config", name)]
+    cli = commands.main([*names, *SMALL[:-4]], run=False)
+    expected = settings("model", model)["data"]
+    assert cli.datamodule.hparams.transform == expected["transform"]
+    assert cli.model.hparams.frames == cli.datamodule.frames == expected["window"]
+    assert cli.model.hparams.batch_size == cli.datamodule.hparams.batch_size
 
 
 @pytest.mark.parametrize("part, V", [("body", 25), ("hand", 13), ("leg", 9)])
