@@ -96,7 +96,7 @@ def _reference(
 
     def normalised(k: int, a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x, 1 / sigma and w x + b of gate k."""
-        if ln_weight is None:
+        if ln_weight is None or ln_bias is None:
             return a, torch.ones_like(a[..., 0]), a
         centred = a - a.mean(-1, keepdim=True)
         rstd = (centred.square().mean(-1, keepdim=True) + EPS).rsqrt()
