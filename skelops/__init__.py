@@ -41,9 +41,9 @@ from skelops.patching import PatchReport, patch, unpatch
 
 __version__ = "0.1.0"
 __all__ = [
+    "PatchReport",
     "anchor_regression",
     "ball_query",
-    "PatchReport",
     "bn_act_add",
     "ctr_graph_conv",
     "farthest_point_sample",
