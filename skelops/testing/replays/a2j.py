@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 from torch import Tensor
 
@@ -16,15 +18,16 @@ A2J, TRANSFORMER = "zhangboshen/A2J", "ChanglongJiangGit/A2J-Transformer"
 
 @replays(A2J, "generate_anchors + shift")
 def anchors(case: Case) -> Replay:
-    cells = case.arrays["out.anchors_rect"].shape[0] // 16
-    # The second result is of the shape that its note gives.
-    height = 6 if cells == 24 else int(cells**0.5)
+    # The second result is of the shape that the note gives.
+    rectangle = re.search(r"shape \((\d+), *(\d+)\)", case.meta["note"])
+    height, width = map(int, rectangle.groups()) if rectangle else (1, 1)
 
-    def call(shape: Tensor, stride: Tensor) -> tuple[Tensor, Tensor]:
-        return (
-            a2j.image_anchors(*shape.tolist(), int(stride)),
-            a2j.image_anchors(height, cells // height, int(stride)),
-        )
+    def call(shape: Tensor, stride: Tensor) -> tuple[Tensor, ...]:
+        named = {
+            "anchors": a2j.image_anchors(*shape.tolist(), int(stride)),
+            "anchors_rect": a2j.image_anchors(height, width, int(stride)),
+        }
+        return tuple(named[name] for name in case.meta["output_names"])
 
     return Replay(call)
 
@@ -34,7 +37,9 @@ def grid(case: Case) -> Tensor:
     height, width = options.take("shape")
     stride = options.take("stride", a2j.STRIDE)
     cell = list(a2j.CELL)
-    options.expect(P_h=(None, cell), P_w=(None, cell), spatialFactor=())
+    options.expect(
+        P_h=(None, cell), P_w=(None, cell), spatialFactor=(), is_3D=(True,), voting=(), thres=()
+    )
     return a2j.image_anchors(height, width, stride)
 
 
@@ -85,14 +90,16 @@ def network(case: Case) -> Replay:
 
 @replays(TRANSFORMER, "a2jloss_new")
 def space_loss(case: Case) -> Replay:
-    Options(case.kwargs).expect()
-    names = case.meta["input_names"]
+    options, names = Options(case.kwargs), case.meta["input_names"]
+    factor = options.take("spatialFactor", 0.5)
+    options.expect()
 
     def terms(given: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         offset = given["offset"].unflatten(-1, (-1, 3))
         return a2j.a2j_space_loss(
-            given["weight"], offset, given["reference"], given["annotation"], given["valid"]
-        )
+            given["weight"], offset, given["reference"], given["annotation"], given["valid"],
+            factor,
+        )  # fmt: skip
 
     def call(*inputs: Tensor) -> tuple[Tensor, ...]:
         found = terms(dict(zip(names, inputs, strict=True)))
