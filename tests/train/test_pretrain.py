@@ -57,6 +57,20 @@ def test_fit_probe_finetune_and_neighbours(run):
     assert json.loads((run / "knn-random.json").read_text()) == scarce
 
 
+@pytest.mark.parametrize("model", ["mamp", "mamp_small", "stars", "stars_small"])
+@pytest.mark.parametrize("source", ["synthetic", "nw_ucla", "ui_prmd"])
+def test_recipes_compose(model, source, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["skelops"])
+    made = ["--data.source", "synthetic", "--data.protocol", "cross_subject", *DATA[:4]]
+    done = cli.main(
+        ["--config", source, "--config", model, *made, "--trainer.logger", "false"], run=False
+    )
+    assert isinstance(done.model, Pretrainer) and done.model.hparams.model == model.split("_")[0]
+    assert done.datamodule.hparams.transform == "mamp"
+    assert done.model.model.encoder.num_frames == done.datamodule.frames
+    assert done.model.hparams.layout == done.datamodule.layout
+
+
 def test_the_folder_of_a_run(run):
     assert run_folder(run) == run_folder(run / "checkpoints" / "last.ckpt") == run
 

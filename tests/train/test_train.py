@@ -349,7 +349,9 @@ def test_bad_settings():
         Recognizer(Tiny(), num_classes=2, class_counts=[3, 0], action_aware={})
 
 
+UNLABELLED = ("mamp", "mamp_small", "stars", "stars_small")  # composed in test_pretrain.py
 MODELS = sorted(p.stem for p in (commands.RECIPES / "model").glob("*.yaml"))
+MODELS = [name for name in MODELS if name not in UNLABELLED]
 DATA = sorted(p.stem for p in (commands.RECIPES / "data").glob("*.yaml"))
 STREAMS = ["joint", "bone", "joint_motion", "bone_motion"]
 SMALL = ["--data.source", "synthetic", "--data.protocol", "cross_subject", "--data.num_clips", "48"]
