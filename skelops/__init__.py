@@ -62,7 +62,6 @@ __all__ = [
     "Hallucinated",
     "PatchReport",
     "affinity_contrastive_loss",
-    "PatchReport",
     "anchor_regression",
     "ball_query",
     "bn_act_add",

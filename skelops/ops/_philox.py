@@ -20,7 +20,7 @@ def _product(a: Tensor, multiplier: int) -> tuple[Tensor, Tensor]:
     return (high + (low >> 16)) >> 16, (a * multiplier) & _MASK
 
 
-def words(draw: Tensor, seed: int, epoch: int, stream: int, count: int) -> Tensor:
+def words(draw: Tensor, seed: int | Tensor, epoch: int, stream: int, count: int) -> Tensor:
     """(N, count) int64 in [0, 2^32): words of the blocks with counter (block, stream, draw, epoch).
 
     Word i is word ``(i // 16) % 4`` of block ``16 (i // 64) + i % 16``.
@@ -45,12 +45,12 @@ def words(draw: Tensor, seed: int, epoch: int, stream: int, count: int) -> Tenso
     return tiles.transpose(1, 2).flatten(1)[:, :count]
 
 
-def uniform(draw: Tensor, seed: int, epoch: int, stream: int, count: int) -> Tensor:
+def uniform(draw: Tensor, seed: int | Tensor, epoch: int, stream: int, count: int) -> Tensor:
     """(N, count) float32 in [0, 1), multiples of 2^-24."""
     return (words(draw, seed, epoch, stream, count) >> 8).float() * 2.0**-24
 
 
-def normal(draw: Tensor, seed: int, epoch: int, stream: int, count: int) -> Tensor:
+def normal(draw: Tensor, seed: int | Tensor, epoch: int, stream: int, count: int) -> Tensor:
     """(N, count) float64, standard normal: Box-Muller on words (0, 1) and (2, 3) of each block."""
     tiles = -(-count // (4 * TILE))
     drawn = words(draw, seed, epoch, stream, 4 * TILE * tiles)
