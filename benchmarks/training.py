@@ -395,12 +395,13 @@ def table() -> str:
         where = r["environment"]["device_name"]
         if r["threads"]:
             where += f", {r['threads']} thread{'s' * (r['threads'] > 1)}"
+        wall = "not timed" if r["seconds"] is None else f"{r['seconds'] / 60:.0f} min"
         rows.append([
             f"[{r['title']}](../benchmarks/trainings/{path.name})",
             *(f"{100 * r[key]:.1f}" if key in r else "" for key in ("top1", "mean_class")),
             " / ".join(f"{100 * r[key]:.1f}" for key in GROUPS if key in r),
             f"{100 * r['nearest']:.1f}" if "nearest" in r else "",
-            f"{r['epochs']}", f"{r['seconds'] / 60:.0f} min, {where}",
+            f"{r['epochs']}", f"{wall}, {where}",
         ])  # fmt: skip
         commands += [*([r["command"]] if r["epochs"] else []), *r.get("evaluation", ())]
     header = [
