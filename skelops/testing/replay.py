@@ -40,7 +40,8 @@ NORM_FLOOR = 1e-3
 # frame win a maximum, which moves the gradients of a whole network. Such a network has to agree
 # within tolerance in double precision.
 # Deep networks on a handful of clips may differ there, too, from what was recorded in single
-# precision: inputs that move by this much then say how far rounding moves gradients.
+# precision: inputs and parameters that move by this much, a few roundings in single precision, then
+# say how far rounding moves gradients.
 JITTER = 1e-6
 JITTERED_RUNS = 4
 WITHIN_SPREADS = 3
@@ -193,7 +194,7 @@ def run(
     case: Case, device: str = "cpu", dtype: torch.dtype = torch.float32, jitter: int = 0
 ) -> Result:
     """Replay a case on a device, on the backend in force; ``jitter``, if not 0, is a seed by which
-    the inputs move a little, see ``JITTER``."""
+    the inputs and parameters move a little, see ``JITTER``."""
     replay = find(case)
     module = replay.module
     parts = {}
@@ -213,10 +214,14 @@ def run(
     inputs = [x.to(dtype) if x.dtype == torch.float32 else x for x in inputs]
     if jitter:
         generator = torch.Generator().manual_seed(jitter)
-        noise = (JITTER * torch.randn(x.shape, generator=generator).to(x) for x in inputs)
-        inputs = [
-            x * (1 + n) if x.is_floating_point() else x for x, n in zip(inputs, noise, strict=True)
-        ]
+
+        def moved(x: Tensor) -> Tensor:
+            return x * (1 + JITTER * torch.randn(x.shape, generator=generator).to(x))
+
+        inputs = [moved(x) if x.is_floating_point() else x for x in inputs]
+        with torch.no_grad():
+            for parameter in module.parameters() if module is not None else ():
+                parameter.copy_(moved(parameter))
 
     def outputs(training: bool) -> list[Tensor]:
         if module is not None:

@@ -24,7 +24,7 @@ from skelops.graph import get_layout
 
 NTU = get_layout("ntu25")
 PARENTS = list(NTU.parents)
-FRAMES = {"nw_ucla": 52, "pyskl": 100, "pyskl_2d": 100, "aclnet": 100, "mamp": 120}
+FRAMES = {"posec3d": 48, "nw_ucla": 52, "pyskl": 100, "pyskl_2d": 100, "aclnet": 100, "mamp": 120}
 DRAWS = 24 * 20
 HALF = (0.42, 0.58)  # an even chance in DRAWS tosses
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
 from skelops.models import HiCLR, HiCLRDSTA, HiCLRGCN, create_pretext
 from skelops.models.hiclr import add_edges, drop_edges
-from skelops.testing import replay
 
-CASE = Path(__file__).parents[3] / "shared/golden/cases/hiclr_dsta_encoder.npz"
 SMALL = {
     "st_gcn": {"stages": ((8, 1), (8, 2))},
     "dsta": {"stages": ((8, 4, 1), (16, 4, 2))},
@@ -21,14 +17,6 @@ SMALL = {
 
 def views(N=4, count=4):
     return torch.randn(N, count, 3, 8, 25, 2)
-
-
-@pytest.mark.skipif(not CASE.exists(), reason="golden cases are not at hand")
-def test_the_transformer_agrees_but_for_an_activation_at_its_edge():
-    # One activation of the seventh block lies within 2e-6 of its rectifier's edge, where the
-    # published run fell to the other side.
-    case = replay.Case.load(CASE)
-    assert replay.run(case).on_a_kink and replay.run(case, dtype=torch.float64).on_a_kink
 
 
 @pytest.mark.parametrize("encoder", SMALL)

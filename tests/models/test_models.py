@@ -14,8 +14,9 @@ from skelops.models import (
     published_state,
 )
 
-# Those with a file of their own: of parts, and transformers and what else is no SkeletonNet.
-OTHERS = ("cascade_former", "epam_net", "finetec", "posec3d", "psumnet", "ssl_strl")
+# Those with a file of their own: of parts or labels, and what is no SkeletonNet.
+OTHERS = ("aclnet", "cascade_former", "epam_net", "finetec", "ms_clr", "posec3d", "psumnet")
+OTHERS += ("ssl_strl",)
 NAMES = [name for name in list_models() if not name.startswith(OTHERS)]
 VARIANTS = [(name, {}) for name in NAMES]
 VARIANTS += [("ctr_gcn", {"variant": "pyskl"}), ("ctr_gcn", {"variant": "baseline"})]

@@ -149,11 +149,18 @@ CASES = [
 ]
 
 
+TRITON = sorted(op.name for op in OPS.values() if "triton" in op.gpu)
+PARTS = 6  # of about a minute each
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(INTERPRETED, reason="already in it")
-def test_in_a_process_of_its_own():
+@pytest.mark.parametrize("part", range(PARTS))
+def test_in_a_process_of_its_own(part):
+    chosen = " or ".join(f"[{name}- or [{name}]" for name in TRITON[part::PARTS])
+    command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider"]
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", __file__],
+        [*command, __file__, "-k", chosen],
         env=os.environ | {"TRITON_INTERPRET": "1"},
         capture_output=True,
         text=True,
@@ -200,7 +207,7 @@ def test_agrees_with_reference(name, dtype, dims):
 
 
 @interpreted
-@pytest.mark.parametrize("name", [op.name for op in OPS.values() if "triton" in op.gpu])
+@pytest.mark.parametrize("name", TRITON)
 def test_empty_batch(name):
     op = OPS[name]
     args = cases_for(name)[0].make(F32, N=0)
