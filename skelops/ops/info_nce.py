@@ -48,7 +48,7 @@ def info_nce(
         targets: for every branch None, hard, or the branch whose softmax is its target. Default:
             all hard.
         mine: this many most similar rows of the bank of every branch become positives of all hard
-            branches, each once.
+            branches, each once. Triton has a kernel for up to 1.
         normalize: give q and key unit length first (zero vectors stay zero). The bank is taken as
             it is.
 
@@ -60,7 +60,7 @@ def info_nce(
             positive, ``mine`` out of 0..K, a target that is no branch, other devices.
         TypeError: a tensor of another dtype than described.
 
-    Backends: cpu, triton (``mine`` up to 1), reference.
+    Backends: cpu, triton, reference.
 
     Example:
         >>> q, key, queue = torch.randn(8, 128), torch.randn(8, 128), torch.randn(64, 128)

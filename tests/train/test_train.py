@@ -10,7 +10,6 @@ import torch
 import yaml
 from torch import nn
 
-from skelops.data import get_transform
 from skelops.models import list_pretexts
 from skelops.train import Recognizer, SkeletonDataModule, ensemble
 from skelops.train import cli as commands
@@ -389,10 +388,9 @@ def test_recipes_without_labels_compose(model, monkeypatch):
     monkeypatch.setattr("sys.argv", ["skelops"])
     names = [option for name in ("synthetic", model, "bone") for option in ("--config", name)]
     cli = commands.main([*names, *SMALL[:-4]], run=False)
-    expected = settings("model", model)["data"]
+    expected = settings("data", "synthetic")["data"] | settings("model", model)["data"]
     assert cli.datamodule.hparams.transform == expected.get("transform", "ctr_gcn")
-    frames = expected.get("window", get_transform("ctr_gcn").frames)
-    assert cli.model.hparams.frames == cli.datamodule.frames == frames
+    assert cli.model.hparams.frames == cli.datamodule.frames == expected["window"]
     assert cli.model.hparams.batch_size == cli.datamodule.hparams.batch_size
 
 

@@ -144,7 +144,8 @@ def _common(affinity, own, K) -> tuple[int, dict]:
 def forward(feature, memory, label, memory_label, affinity, temperature, margin, eps, own):
     roles = _tiles.contiguous(label, memory_label, affinity, temperature)
     N, K = feature.shape[0], memory.shape[0]
-    scores = _full(feature) @ _full(memory).T
+    with torch.autocast(feature.device.type, enabled=False):
+        scores = _full(feature) @ _full(memory).T
     loss, notes = scores.new_empty(N), scores.new_empty(3, N)
     classes, constants = _common(affinity, own, K)
     if N:

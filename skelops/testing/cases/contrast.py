@@ -6,6 +6,8 @@ from functools import partial
 
 import torch
 
+from skelops import ops
+from skelops._library import OPS
 from skelops.testing.cases import Case, register, relayout
 
 
@@ -23,11 +25,16 @@ def info_nce(draw, N=3, R=1, D=5, K=7, key=True, top=0, layout="contiguous"):
     )
 
 
+def _public(q, key, bank, scale, top):
+    return ops.info_nce(q, key, bank, temperature=1 / scale, normalize=False)
+
+
 _nce = partial(Case, build=info_nce)
 register(
     "info_nce",
-    _nce("queue", small=True),
-    _nce("batch", dims=dict(R=2, N=4, K=4, key=False), small=True),
-    _nce("mined", dims=dict(R=3, N=13, D=128, K=1029, top=1)),
-    _nce("transposed", dims=dict(N=5, D=33, K=300, layout="transposed")),
+    _nce("queue", small=True, public=_public),
+    _nce("transposed", dims=dict(N=5, D=33, K=1029, layout="transposed"), public=_public),
+    # What the op returns is a part of what the public function does.
+    _nce("batch", dims=dict(R=2, N=4, K=4, key=False), small=True, public=OPS["info_nce"]),
+    _nce("mined", dims=dict(R=3, N=13, D=128, K=130, top=1), public=OPS["info_nce"]),
 )
