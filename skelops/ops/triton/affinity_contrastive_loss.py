@@ -144,8 +144,9 @@ def _common(affinity, own, K) -> tuple[int, dict]:
 def forward(feature, memory, label, memory_label, affinity, temperature, margin, eps, own):
     roles = _tiles.contiguous(label, memory_label, affinity, temperature)
     N, K = feature.shape[0], memory.shape[0]
-    with torch.autocast(feature.device.type, enabled=False):
-        scores = _full(feature) @ _full(memory).T
+    # Into a given tensor: autocast leaves such products alone.
+    scores = feature.new_empty(N, K, dtype=torch.float32)
+    torch.mm(_full(feature), _full(memory).T, out=scores)
     loss, notes = scores.new_empty(N), scores.new_empty(3, N)
     classes, constants = _common(affinity, own, K)
     if N:

@@ -60,7 +60,11 @@ def _softmax_kernel(
         shrink = tl.exp2(largest - now)
         total = total * shrink + tl.sum(p, 1)
         mean = mean * shrink[:, None]
-        mean = tl.dot(p.to(keys.dtype), keys, mean, input_precision=PRECISION)
+        share = p.to(keys.dtype)
+        mean = tl.dot(share, keys, mean, input_precision=PRECISION)
+        if keys.dtype != tl.float32:  # what rounding p to half took away
+            rest = (p - share.to(tl.float32)).to(keys.dtype)
+            mean = tl.dot(rest, keys, mean, input_precision=PRECISION)
         largest = now
     at = split.to(tl.int64) * ROWS + row
     tl.store(largest_ptr + at, largest, mask=inside)

@@ -188,7 +188,7 @@ def _grad_weights(grad, x, w1, b1, w2, seed, dropped, found) -> None:
     bias = x.new_empty(SPLITS, 1, H, dtype=torch.float32)
     if SPLITS and H:
         _narrow_ffn_grad_weights_kernel[SPLITS, chunks](
-            grad, x, w1, b1, w2, seed, parts, bias, N, H, D, SPLITS, *drop, **options
+            grad, x, w1, b1, w2, seed, parts, bias, N, H, D, SPLITS, *drop, **options, num_warps=8
         )
     merge(parts, (found.get("w2"), H), (found.get("w1"), H))
     if "b1" in found:
@@ -206,7 +206,7 @@ def backward(grad, x, w1, b1, w2, b2, seed, dropped, needs):
         drop, options = _options(x, dropped)
         grid = (_tiles.cdiv(N, options["BLOCK_N"]),)
         _narrow_ffn_grad_x_kernel[grid](
-            grad, x, w1, b1, w2, seed, found["x"], N, H, D, *drop, **options
+            grad, x, w1, b1, w2, seed, found["x"], N, H, D, *drop, **options, num_warps=8
         )
     if any(wants(name) for name in ("w1", "b1", "w2")):
         _grad_weights(grad, x, w1, b1, w2, seed, dropped, found)
