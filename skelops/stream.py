@@ -231,11 +231,13 @@ class Continual(nn.Module):
         for step in self.steps:
             y = step(y)
             if y is None:
-                return self._scores()
+                return self.scores()
         self.pooled.append(y.mean((0, 2, 3)))
-        return self._scores()
+        return self.scores()
 
-    def _scores(self) -> Tensor | None:
+    @torch.inference_mode()
+    def scores(self) -> Tensor | None:
+        """Logits (num_classes,) of the frames that have come through all layers."""
         return self.model.fc(torch.stack(list(self.pooled)).mean(0)) if self.pooled else None
 
 

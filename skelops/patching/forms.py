@@ -18,7 +18,7 @@ from skelops import ops
 from skelops.nn import norm
 from skelops.nn.adaptive_graph_conv import apply_gates
 from skelops.nn.adaptive_hypergraph_conv import embed_vertices, static_adjacency
-from skelops.nn.ctr_graph_conv import dynamic_graph_conv
+from skelops.nn.ctr_graph_conv import dynamic_graph_conv, joint_embeddings
 
 PROBE_FRAMES = 12
 
@@ -131,8 +131,7 @@ def _stacked(convs: Sequence[nn.Module]) -> tuple[Tensor, Tensor]:
 def _ctr_unit(m: nn.Module, x: Tensor, transposed: bool) -> Tensor:
     K = len(m.convs)
     weight12, bias12 = _stacked([getattr(c, name) for name in ("conv1", "conv2") for c in m.convs])
-    embedded = F.conv1d(ops.temporal_mean(x), weight12.flatten(0, 1)[..., None], bias12.flatten())
-    p, q = embedded.unflatten(1, (2, K, -1)).unbind(1)
+    p, q = joint_embeddings(x, *(t.unflatten(0, (2, K)) for t in (weight12, bias12)))
     weight4, bias4 = _stacked([c.conv4 for c in m.convs])
     weight3, bias3 = _stacked([c.conv3 for c in m.convs])
     A = m.PA if isinstance(find(m, "PA"), Tensor) else m.A
@@ -194,8 +193,7 @@ def _dynamic_unit(m: nn.Module, x: Tensor, A: Tensor | None = None) -> Tensor:
     N, _, T, V = x.shape
     K = len(m.A)
     f = norm.bn_act_add(m.pre[0](x), m.pre[1]).view(N, K, -1, T, V)
-    p, q = (F.conv1d(ops.temporal_mean(x), c.weight[..., 0], c.bias) for c in (m.conv1, m.conv2))
-    p, q = (e.unflatten(1, (K, -1)) for e in (p, q))
+    p, q = joint_embeddings(x, *(t.unflatten(1, (K, -1)) for t in _stacked((m.conv1, m.conv2))))
     alpha = None if m.ctr is None else m.alpha[:1]
     beta = None if m.ada is None else m.beta[0]
     z = m.post(dynamic_graph_conv(f, m.A, p, q, alpha, beta))
