@@ -8,22 +8,25 @@ to the folder named by the environment variable OUT, or to ``benchmarks/results/
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = sys.executable
+AT_ONCE = max((os.cpu_count() or 2) - 2, 1)
+NOTHING_TO_TEST = 5  # an op without such a kernel
 
 
 class Section(NamedTuple):
-    """Commands at the same time, each in a process that cannot take the others down."""
+    """Commands, so many at a time, each in a process that cannot take the others down."""
 
     name: str
     seconds: float
@@ -31,9 +34,7 @@ class Section(NamedTuple):
 
 
 def _pytest(*arguments: str) -> list[str]:
-    parallel = ["-n", "8"] if importlib.util.find_spec("xdist") else []
-    quiet = ["-q", "-p", "no:cacheprovider", "--tb=short"]
-    return [PYTHON, "-m", "pytest", *quiet, *parallel, *arguments]
+    return [PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short", *arguments]
 
 
 def _bench(seconds: float, store: list[str], *arguments: str) -> list[str]:
@@ -44,20 +45,22 @@ def _bench(seconds: float, store: list[str], *arguments: str) -> list[str]:
 
 def sections(store: list[str]) -> list[Section]:
     """In the order of their worth; what one leaves of its time, the later ones may use."""
-    ops = ["--op", *(path.stem for path in sorted((ROOT / "benchmarks/ops").glob("[a-z]*.py")))]
+    names = [path.stem for path in sorted((ROOT / "benchmarks/ops").glob("[a-z]*.py"))]
+    ops = ["--op", *names]
     models = ["--model", *(p.stem for p in sorted((ROOT / "benchmarks/models").glob("[a-z]*.py")))]
     both = ["--dtype", "bfloat16", "float32"]
-    kernels = ["--backend", "triton", "--backend", "cuda"]
     compiled = ["--against", "eager", "compile"]
     warm = [PYTHON, "-m", "benchmarks.run", "--device", "cuda", *ops, *both, "--headline"]
-    count = max((os.cpu_count() or 2) - 2, 1)
-    kernel_tests = _pytest("tests/contract/test_contract.py", "--reduced", *kernels)
+    parts = 4 * AT_ONCE
+    backends = ["--backend", "triton", "--backend", "cuda"]
+    contract = _pytest("tests/contract/test_contract.py", *backends)
+    kernels = [[*contract, "-k", f"test_contract[{name}-"] for name in names]
     return [
         Section("build", 120, [[PYTHON, "setup.py", "-q", "build_ext", "--inplace"]]),
         Section("info", 30, [[PYTHON, "-m", "skelops", "info"]]),
-        Section("warm", 60, [[*warm, "--warm", f"{i}/{count}"] for i in range(count)]),
-        Section("contract", 90, [kernel_tests]),
-        Section("ops", 70, [_bench(70, store, *ops, *both, "--headline")]),
+        Section("contract", 150, [[*command, "--reduced"] for command in kernels]),
+        Section("warm", 60, [[*warm, "--warm", f"{i}/{parts}"] for i in range(parts)]),
+        Section("ops", 90, [_bench(90, store, *ops, *both, "--headline")]),
         Section("models", 50, [_bench(50, store, *models, *both)]),
         Section("ops, compiled", 110, [_bench(110, store, *ops, *both, "--headline", *compiled)]),
         Section(
@@ -67,7 +70,7 @@ def sections(store: list[str]) -> list[Section]:
         ),
         Section("all ops", 110, [_bench(110, store, *ops, *both, "--missing")]),
         Section("gpu tests", 90, [_pytest("-m", "gpu", "--ignore=tests/contract")]),
-        Section("whole contract", 400, [_pytest("tests/contract/test_contract.py", *kernels)]),
+        Section("whole contract", 400, kernels),
     ]
 
 
@@ -75,29 +78,45 @@ def run(section: Section, seconds: float, log: Path) -> str:
     """Run a section; its outcome in words."""
     with log.open("a") as output:
         output.write(f"\n== {section.name}: {' '.join(section.commands[0])}\n")
-        output.flush()
-        processes = [
-            subprocess.Popen(
-                command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-            )
-            for command in section.commands
-        ]
-        deadline = time.monotonic() + seconds
-        for process in processes:
+    deadline = time.monotonic() + seconds
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        codes = list(pool.map(lambda command: _call(command, deadline, log), section.commands))
+    failed = [code for code in codes if code not in (0, NOTHING_TO_TEST, None)]
+    cut = f"{codes.count(None)} of {len(codes)} cut off after {seconds:.0f} s"
+    outcome = [f"{len(failed)} of {len(codes)} FAILED"] if failed else []
+    return ", ".join([*outcome, *([cut] if None in codes else [])]) or "passed"
+
+
+def _call(command: list[str], deadline: float, log: Path) -> int | None:
+    """The exit code of a command, None if it had to be stopped; what it printed goes to the log."""
+    stopped = deadline <= time.monotonic()
+    if stopped:
+        return None
+    with tempfile.TemporaryFile("w+", errors="replace") as output:
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        # Interrupted, pytest still says what failed.
+        for number in (signal.SIGINT, signal.SIGKILL):
             try:
-                process.wait(max(deadline - time.monotonic(), 0))
+                process.wait(max(deadline - time.monotonic(), 6.0 if stopped else 0.0))
+                break
             except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-    codes = [process.returncode for process in processes]
-    if -signal.SIGKILL in codes:
-        return f"cut off after {seconds:.0f} s"
-    return "passed" if not any(codes) else f"FAILED ({max(codes, key=abs)})"
+                stopped = True
+                os.killpg(process.pid, number)
+        process.wait()
+        output.seek(0)
+        with log.open("a") as whole:
+            whole.write(f"-- {' '.join(command[1:])[-200:]}\n{output.read()}")
+    return None if stopped else process.returncode
 
 
 def last_lines(log: Path, section: str, count: int = 12) -> str:
+    """What failed of a section, or else its last words."""
     text = log.read_text(errors="replace").rpartition(f"== {section}:")[2]
-    return "\n".join(line[:160] for line in text.rstrip().splitlines()[1:][-count:])
+    lines = [line for line in text.rstrip().splitlines() if not line.startswith("-- ")]
+    failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
+    return "\n".join(line[:160] for line in (failed[:40] or lines[1:][-count:]))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -68,7 +68,7 @@ def test_gpu_check_cuts_a_section_off(tmp_path):
     log = tmp_path / "log"
     slow = gpu_check.Section("slow", 1, [[sys.executable, "-c", "import time; time.sleep(60)"]])
     begin = time.monotonic()
-    assert gpu_check.run(slow, 0.5, log).startswith("cut off")
+    assert gpu_check.run(slow, 0.5, log).startswith("1 of 1 cut off")
     assert time.monotonic() - begin < 20
     quick = gpu_check.Section("quick", 9, [[sys.executable, "-c", "print('hello')"]])
     assert gpu_check.run(quick, 30, log) == "passed"
