@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from skelops.data import ClipDataset, Clips, ClipTransform, get_transform
 from skelops.graph import Layout, get_layout
 from skelops.nn import (
     GraphConv,
+    GraphUnit,
     MultiScaleTemporalConv,
     SkeletonNet,
     STBlock,
@@ -181,37 +182,38 @@ class Recognizer:
         return Prediction(self.count, self.time, scores, tuple(self.persons))
 
 
-class Continual(nn.Module):
+class Continual:
     r"""A network of the ST-GCN family that computes every frame once.
 
     Each temporal convolution keeps the frames its kernel reaches, and gives its output for the
     frame in the middle of them as soon as the last has come; residuals wait as long. Away from the
     ends of a clip, where the network pads, features are those of the network on the whole clip;
-    scores are made from their mean over the last ``window`` frames.
+    scores are made from their mean over the last ``window`` frames. A frame is a matrix, channels
+    by persons and joints, and normalisations are part of the products: the weights are those the
+    network has now.
 
     Args:
         model: :func:`~skelops.models.st_gcn_pp` or ``STGCN``: graph convolutions that look at one
-            frame, temporal ones of one or several scales. Parameters are shared with it.
+            frame, temporal ones of one or several scales.
         window: frames of the input to average over.
 
     Raises:
         ValueError: a network with other modules.
 
-    Shape: ``forward`` takes one frame (C, V, M) and returns (num_classes,) or None as long as
-    nothing has come through all layers.
+    Shape: a call takes one frame (C, V, M) and returns (num_classes,) or None as long as nothing
+    has come through all layers.
 
     Source: Hedegaard et al., Continual spatio-temporal graph convolutional networks, 2023.
     """
 
     def __init__(self, model: SkeletonNet, window: int = 64) -> None:
-        super().__init__()
         if not isinstance(model, SkeletonNet):
             raise ValueError(f"Continual: expected a SkeletonNet, got {type(model).__name__}")
         self.model = model.eval()
-        self.steps = nn.ModuleList(_BlockStep(block) for block in model.blocks)
-        stride = 1
-        for block in model.blocks:
-            stride *= block.tcn.temporal.stride
+        M, V = model.num_persons, model.layout.num_joints
+        with torch.no_grad():
+            self.steps = [_BlockStep(block, M, V) for block in model.blocks]
+        stride = math.prod(step.stride for step in self.steps)
         self.pooled: deque[Tensor] = deque(maxlen=max(window // stride, 1))
 
     def reset(self) -> None:
@@ -221,18 +223,15 @@ class Continual(nn.Module):
             step.reset()
 
     @torch.inference_mode()
-    def forward(self, frame: Tensor) -> Tensor | None:
+    def __call__(self, frame: Tensor) -> Tensor | None:
         """A frame (C, V, M) -> logits (num_classes,), or None while layers still wait."""
-        model = self.model
-        x = model.embed(frame[None, :, None])  # (1, M, V, C, 1)
-        x = model.data_bn(x.reshape(-1, model.data_bn.num_features, 1))
-        M, V = frame.shape[-1], frame.shape[1]
-        y: Tensor | None = x.view(M, V, -1, 1).permute(0, 2, 3, 1).contiguous()
+        x = self.model.normalised(frame[None, :, None])  # (M, C, 1, V)
+        y: Tensor | None = x.transpose(0, 1).flatten(1)
         for step in self.steps:
             y = step(y)
             if y is None:
                 return self.scores()
-        self.pooled.append(y.mean((0, 2, 3)))
+        self.pooled.append(y.mean(1))
         return self.scores()
 
     @torch.inference_mode()
@@ -241,91 +240,169 @@ class Continual(nn.Module):
         return self.model.fc(torch.stack(list(self.pooled)).mean(0)) if self.pooled else None
 
 
-class _BlockStep(nn.Module):
-    """An ``STBlock``, frame (M, C, 1, V) by frame."""
+def _affine(bn: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Scale and shift of a normalisation, (C, 1) each."""
+    scale = bn.weight * (bn.running_var + bn.eps).rsqrt()
+    return scale[:, None], (bn.bias - bn.running_mean * scale)[:, None]
 
-    def __init__(self, block: STBlock) -> None:
-        super().__init__()
-        graph, temporal = block.gcn.graph, block.tcn.temporal
-        if not isinstance(graph, GraphConv) or block.gcn.gates is not None:
+
+class _Past:
+    """The last ``length`` frames (C, M V), zeros before the first, side by side in memory."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self.frames: Tensor | None = None
+
+    def push(self, x: Tensor) -> Tensor:
+        """Take a frame; (length, C, M V), the oldest first."""
+        if self.frames is None:
+            self.frames, self.at = x.new_zeros(2 * self.length, *x.shape), 0
+        # Each frame is there twice, so that the last ones are in one piece wherever they begin.
+        self.frames[self.at :: self.length] = x
+        self.at = (self.at + 1) % self.length
+        return self.frames[self.at : self.at + self.length]
+
+
+class _GraphStep:
+    """A ``GraphUnit`` on a frame (C, M V): joints, then channels, the residual among them."""
+
+    def __init__(self, unit: GraphUnit, M: int, V: int) -> None:
+        graph = unit.graph
+        if not isinstance(graph, GraphConv) or unit.gates is not None:
             name = type(graph).__name__ if not isinstance(graph, GraphConv) else "gates"
             raise ValueError(f"Continual: expected graph convolutions of one frame, got {name}")
-        single = isinstance(temporal, TemporalConv)
-        plain = isinstance(temporal, MultiScaleTemporalConv) and temporal.padding_mode == "zeros"
-        if not single and (not plain or temporal.add_coeff is not None):
+        A = graph.topology()
+        A = A if graph.transposed else A.transpose(1, 2)  # (K, V, W), from V to W
+        scale, shift = _affine(unit.bn)
+        if graph.aggregate_first:
+            weight, bias = graph.weight, graph.bias[:, None]
+        else:
+            weight = graph.weight.transpose(0, 1)
+            bias = torch.einsum("kc,kvw->cw", graph.bias, A).repeat(1, M)
+        weight, bias = weight * scale[..., None], bias * scale + shift
+        self.plain = unit.down.enabled and unit.down.conv is None
+        if unit.down.conv is not None:
+            # The convolution of the residual, as a further subset on which every joint is alone.
+            scale, shift = _affine(unit.down.bn)
+            conv = unit.down.conv
+            A = torch.cat([A, torch.eye(V, dtype=A.dtype, device=A.device)[None]])
+            alone = conv.weight.view(-1, 1, conv.in_channels) * scale[..., None]
+            weight = torch.cat([weight, alone], dim=1)
+            bias = bias + conv.bias[:, None] * scale + shift
+        self.sizes = (M, len(A), V)
+        self.joints = A.permute(1, 0, 2).flatten(1).contiguous()  # (V, K W)
+        self.weight, self.bias = weight.flatten(1).contiguous(), bias
+
+    def __call__(self, x: Tensor) -> Tensor:
+        M, K, V = self.sizes
+        near = (x.view(-1, V) @ self.joints).view(-1, M, K, V)
+        y = torch.addmm(self.bias, self.weight, near.permute(2, 0, 1, 3).reshape(-1, M * V))
+        return (y.add_(x) if self.plain else y).relu_()
+
+
+class _OneScale:
+    """A ``TemporalConv`` and its normalisation."""
+
+    def __init__(self, temporal: TemporalConv) -> None:
+        conv, (scale, shift) = temporal.conv, _affine(temporal.bn)
+        self.reach, self.dilation = conv.padding[0], conv.dilation[0]
+        kernel = conv.weight[..., 0].transpose(1, 2) * scale[..., None]  # (C', k, C)
+        self.weight = kernel.flatten(1).contiguous()
+        self.bias = conv.bias[:, None] * scale + shift
+
+    def first(self, y: Tensor) -> Tensor:
+        return y
+
+    def last(self, past: Tensor) -> Tensor:
+        return torch.addmm(self.bias, self.weight, past[:: self.dilation].flatten(0, 1))
+
+
+class _Scales:
+    """A ``MultiScaleTemporalConv`` and its normalisation: ``first`` before the frames are kept,
+    ``last`` on those kept. What follows the branches is part of their weights."""
+
+    def __init__(self, temporal: MultiScaleTemporalConv) -> None:
+        t = temporal
+        if t.padding_mode != "zeros" or t.add_coeff is not None:
+            name = type(t).__name__
+            raise ValueError(f"Continual: expected a temporal convolution of frames, got {name}")
+        self.reach = max([d * (k // 2) for k, d in t.convs] + [int(t.pool)])
+        scale, shift = _affine(t.norm)
+        self.rectified = len(scale)
+        after, offset = _affine(t.bn if t.transform is None else t.transform[0])
+        # The plain branch passes by the first normalisation.
+        scale = torch.cat([scale, after[self.rectified :]])
+        shift = torch.cat([shift, offset[self.rectified :]])
+        self.weight, self.bias = t.weight * scale, t.bias[:, None] * scale + shift
+        self.branches, at = [], 0
+        for (k, d), weight, bias in zip(t.convs, t.conv_weights, t.conv_biases, strict=True):
+            rows = slice(at, at + len(bias))
+            frames = slice(self.reach - d * (k // 2), self.reach + d * (k // 2) + 1, d)
+            kernel = weight.transpose(1, 2).flatten(1) * after[rows]
+            self.branches.append((frames, rows, kernel, bias[:, None] * after[rows] + offset[rows]))
+            at += len(bias)
+        self.pool = slice(at, self.rectified)
+        self.after, self.offset = after[self.pool], offset[self.pool]
+        self.mix = None
+        if t.transform is not None:
+            conv, (scale, shift) = t.transform[2], _affine(t.bn)
+            self.mix = (conv.bias[:, None] * scale + shift, conv.weight[:, :, 0, 0] * scale)
+
+    def first(self, y: Tensor) -> Tensor:
+        h = torch.addmm(self.bias, self.weight, y)
+        h[: self.rectified].relu_()
+        return h
+
+    def last(self, past: Tensor) -> Tensor:
+        middle = self.reach
+        parts = [
+            torch.addmm(bias, kernel, past[frames, rows].flatten(0, 1))
+            for frames, rows, kernel, bias in self.branches
+        ]
+        if self.pool.start < self.pool.stop:
+            highest = past[middle - 1 : middle + 2, self.pool].amax(0)
+            parts.append(torch.addcmul(self.offset, highest, self.after))
+        parts.append(past[middle, self.rectified :])
+        z = torch.cat(parts)
+        return z if self.mix is None else torch.addmm(self.mix[0], self.mix[1], z.relu_())
+
+
+class _BlockStep:
+    """An ``STBlock``, frame (C, M V) by frame."""
+
+    def __init__(self, block: STBlock, M: int, V: int) -> None:
+        temporal = block.tcn.temporal
+        kinds = {TemporalConv: _OneScale, MultiScaleTemporalConv: _Scales}
+        if type(temporal) not in kinds:
             name = type(temporal).__name__
             raise ValueError(f"Continual: expected a temporal convolution, got {name}")
-        self.block = block
-        self.temporal: Callable[[Tensor], Tensor] = self._single if single else self._scales
-        if single:
-            self.reach = temporal.conv.padding[0]
-        else:
-            convs = [d * (k // 2) for k, d in temporal.convs]
-            self.reach = max([*convs, 1 if temporal.pool else 0])
+        self.graph = _GraphStep(block.gcn, M, V)
+        self.temporal = kinds[type(temporal)](temporal)
+        self.stride, self.inner_relu = temporal.stride, block.tcn.inner_relu
+        self.residual, self.conv = block.residual.enabled, None
+        if block.residual.conv is not None:
+            conv, (scale, shift) = block.residual.conv, _affine(block.residual.bn)
+            self.conv = (conv.bias[:, None] * scale + shift, conv.weight[:, :, 0, 0] * scale)
         self.reset()
 
     def reset(self) -> None:
-        # Every frame's input, for the residual, and what the temporal module reads of it.
-        self.inputs: deque[Tensor] = deque(maxlen=self.reach + 1)
-        self.hidden: deque[Tensor] = deque(maxlen=2 * self.reach + 1)
-        self.count = 0
+        reach = self.temporal.reach
+        self.inputs: deque[Tensor] = deque(maxlen=reach + 1)
+        self.past = _Past(2 * reach + 1)
+        self.count = -reach  # of the frame in the middle of the past
 
-    def forward(self, x: Tensor) -> Tensor | None:
-        block = self.block
-        y = block.gcn(x)
-        self.hidden.append(y if self.temporal == self._single else self._first(y))
+    def __call__(self, x: Tensor) -> Tensor | None:
+        past = self.past.push(self.temporal.first(self.graph(x)))
         self.inputs.append(x)
-        if len(self.hidden) <= self.reach:
-            return None
-        # Until the kernel is full, the frames before the first are the zeros of its padding.
-        frame = self.count
         self.count += 1
-        if frame % block.tcn.temporal.stride:
+        if self.count < 1 or (self.count - 1) % self.stride:
             return None
-        missing = 2 * self.reach + 1 - len(self.hidden)
-        window = torch.cat(list(self.hidden), dim=2)
-        z = self.temporal(F.pad(window, (0, 0, missing, 0)) if missing else window)
-        residual = None
-        if block.residual.enabled:
-            residual = self.inputs[0]
-            if block.residual.conv is not None:
-                residual = block.residual.bn(self._at_once(block.residual.conv, residual))
-        y = block.tcn.temporal.bn(z)
-        y = y.relu() if block.tcn.inner_relu else y
-        return (y if residual is None else y + residual).relu()
-
-    def _at_once(self, conv: nn.Conv2d, x: Tensor) -> Tensor:
-        """A 1x1 convolution of one frame."""
-        return F.conv2d(x, conv.weight, conv.bias)
-
-    def _single(self, window: Tensor) -> Tensor:
-        conv = self.block.tcn.temporal.conv
-        return F.conv2d(window, conv.weight, conv.bias, dilation=conv.dilation)
-
-    def _first(self, y: Tensor) -> Tensor:
-        """The 1x1 transforms of all branches, normalised and rectified but for the plain one."""
-        t = self.block.tcn.temporal
-        h = F.conv2d(y, t.weight[..., None, None], t.bias)
-        count = t.norm.num_features
-        a = t.norm(h[:, :count]).relu()
-        return torch.cat([a, h[:, count:]], dim=1) if t.plain else a
-
-    def _scales(self, window: Tensor) -> Tensor:
-        t = self.block.tcn.temporal
-        parts, at, middle = [], 0, self.reach
-        kernels = zip(t.convs, t.conv_weights, t.conv_biases, strict=True)
-        for (k, d), weight, bias in kernels:
-            taps = window[:, at : at + len(bias), middle - d * (k // 2) : middle + d * (k // 2) + 1]
-            parts.append(F.conv2d(taps, weight[..., None], bias, dilation=(d, 1)))
-            at += len(bias)
-        if t.pool:
-            width = t.widths[len(t.convs)]
-            parts.append(window[:, at : at + width, middle - 1 : middle + 2].amax(2, keepdim=True))
-            at += width
-        if t.plain:
-            parts.append(window[:, at:, middle : middle + 1])
-        y = torch.cat(parts, dim=1)
-        return y if t.transform is None else t.transform(y)
+        y = self.temporal.last(past)
+        y = y.relu_() if self.inner_relu else y
+        if self.residual:
+            x = self.inputs[0]
+            y = y.add_(x if self.conv is None else torch.addmm(self.conv[0], self.conv[1], x))
+        return y.relu_()
 
 
 def read_frames(lines: Iterable[str]) -> Iterator[tuple[dict[str, np.ndarray], float | None]]:
