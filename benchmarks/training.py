@@ -14,7 +14,7 @@ import csv
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -40,6 +40,7 @@ class Training:
     published: str = "-"
     fusion: str = "ctr_gcn"  # of the streams of its group
     labels: bool = True  # else a linear probe and neighbours measure it
+    tune: tuple[str, ...] = ()  # or rather fine-tuning with these arguments, and neighbours
     start: str = ""  # training whose encoder this one starts from
     untrained: str = ""  # training whose encoder is measured as it was initialised
 
@@ -115,6 +116,17 @@ def _skeletons(data: str, title: str) -> dict[str, Training]:
             f"{small}, untrained, linear probe", (), labels=False, untrained=base
         ),
     }
+
+
+def _tuned(data: str, title: str, recipe: str, method: str) -> dict[str, Training]:
+    """A small network pre-trained and fine-tuned, and fine-tuned from scratch."""
+    base = f"{data}-{recipe}"
+    tune = ("--model.lr", "1e-3", "--trainer.max_epochs", "20")
+    found = {
+        base: Training(f"{title}, small {method}, fine-tuned", (data, recipe)),
+        f"{base}-untrained": Training(f"{title}, small {method}, from scratch", (), untrained=base),
+    }
+    return {name: replace(t, labels=False, tune=tune) for name, t in found.items()}
 
 
 _PROBE = ("--data.batch_size", "64", "--trainer.max_epochs", "20")
@@ -264,6 +276,18 @@ TRAININGS = {
         ("--data.long_tail", "[64,0.05]"),
         repeat=(2, 4),
     ),
+    **{
+        name: training
+        for recipe, method in (
+            ("cascade_former_small", "CascadeFormer"),
+            ("skeleton_mae_small", "SkeletonMAE"),
+        )
+        for data, title in (
+            ("nw_ucla", "NW-UCLA cross-view"),
+            ("synthetic", "Synthetic set, unseen subjects"),
+        )
+        for name, training in _tuned(data, title, recipe, method).items()
+    },
     **_without_labels("nw_ucla", "NW-UCLA cross-view", ("nw_ucla",)),
     **_without_labels("ui_prmd", "UI-PRMD odd/even subjects", ("ui_prmd",)),
     **_without_labels("synthetic", "Synthetic set, unseen subjects", ("synthetic",)),
@@ -300,26 +324,28 @@ def run(name: str, source: str, further: Sequence[str] = ()) -> Path:
 
 
 def transferred(name: str) -> dict:
-    """Accuracy of a linear probe on a finished run, with its curve, and of nearest neighbours."""
+    """Accuracy of a linear probe on a finished run, or of the tuned encoder, with its curve, and of
+    nearest neighbours before."""
     from skelops.train import cli, transfer
     from skelops.train.ensemble import load_predictions
 
     training = TRAININGS[name]
     run = f"runs/{training.untrained or name}"
     untrained = ["--model.random", "true"] if training.untrained else []
-    folder = Path(f"{run}/probe{'-untrained' if untrained else ''}")
+    verb, settings = ("finetune", training.tune) if training.tune else ("probe", _PROBE)
+    folder = Path(f"{run}/{verb}{'-untrained' if untrained else ''}")
     quiet = ["--trainer.enable_progress_bar", "false", "--trainer.check_val_every_n_epoch", "5"]
     where = ["--trainer.default_root_dir", str(folder)]
-    probe = ["probe", run, *_PROBE, *quiet, *where, *untrained]
+    measured = [verb, run, *settings, *quiet, *where, *untrained]
     neighbours = ["knn", run, *(["--random"] if untrained else [])]
-    cli.main(probe)
+    cli.main(measured)
     near = transfer.main(neighbours[1:])
-    commands = [" ".join(["skelops", *words]) for words in (probe, neighbours)]
+    commands = [" ".join(["skelops", *words]) for words in (measured, neighbours)]
     return {
         **load_predictions(folder / "predictions.npz").accuracies(),
         "nearest": near["k=1"],
         "evaluation": commands,
-        "probe_curve": _curve(_log(folder)),
+        f"{verb}_curve": _curve(_log(folder)),
     }
 
 

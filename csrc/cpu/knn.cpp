@@ -1,4 +1,6 @@
-// knn: distances a vector at a time; the few that are less than the k-th so far are sorted in.
+// knn: all distances first, with the least of each of many groups. The k-th of those least ones
+// bounds the k-th distance, so that hardly more than k points are sorted in.
+#include <algorithm>
 #include <tuple>
 
 #include "cpu/points.h"
@@ -32,22 +34,32 @@ class Nearest {
 };
 
 template <typename A>
-void search(const Cloud<A>& cloud, const Point<A>& query, int64_t size, Nearest<A> nearest) {
+void search(const Cloud<A>& cloud, const Point<A>& query, int64_t size, int64_t k,
+            Nearest<A> nearest) {
   using S = Simd<A>;
-  const auto lanes_of = [&](int64_t i) { return std::min<int64_t>(S::kLanes, size - i); };
-  int64_t i = 0;
-  for (; i < size && !nearest.full(); i += S::kLanes) {
-    const auto distance = cloud.distance(i, query);
-    for (int64_t j = 0; j < lanes_of(i); ++j) {
-      if (!nearest.full() || distance[j] < nearest.last()) nearest.insert(distance[j], i + j);
+  const int64_t vectors = cloud.padded() / S::kLanes;
+  // Four groups per neighbour, of whole lanes: the bound then lets few others through.
+  const int64_t rows = std::min(vectors, (4 * k + S::kLanes - 1) / S::kLanes);
+  const int64_t groups = rows * S::kLanes;
+  const Scratch<A> distances(cloud.padded()), least(groups);
+  std::fill_n(least.get(), groups, std::numeric_limits<A>::infinity());
+  for (int64_t i = 0; i < vectors; i += rows) {
+    for (int64_t row = 0; row < std::min(rows, vectors - i); ++row) {
+      const auto distance = cloud.distance((i + row) * S::kLanes, query);
+      S::store(distances.get() + (i + row) * S::kLanes, distance);
+      const auto before = S::load(least.get() + row * S::kLanes);
+      S::store(least.get() + row * S::kLanes, distance < before ? distance : before);
     }
   }
-  for (; i < size; i += S::kLanes) {
-    const auto distance = cloud.distance(i, query);
-    // Points behind the last are infinitely far, and no distance is more than that.
-    for (uint32_t nearer = S::bits(distance < nearest.last()); nearer; nearer &= nearer - 1) {
-      const int j = __builtin_ctz(nearer);
-      if (distance[j] < nearest.last()) nearest.insert(distance[j], i + j);
+  std::nth_element(least.get(), least.get() + k - 1, least.get() + groups);
+  const A bound = least[k - 1];
+  for (int64_t i = 0; i < cloud.padded(); i += S::kLanes) {
+    for (uint32_t near = S::bits(S::load(distances.get() + i) <= bound); near; near &= near - 1) {
+      const int64_t j = i + __builtin_ctz(near);
+      // Points behind the last are infinitely far, and so can the bound be.
+      if (j < size && (!nearest.full() || distances[j] < nearest.last())) {
+        nearest.insert(distances[j], j);
+      }
     }
   }
 }
@@ -63,7 +75,7 @@ std::tuple<Tensor, Tensor> knn(Tensor query, Tensor points, int64_t k) {
     Tensor distances = new_tensor<A>(query, {query.size(0), queries, k});
     for_each_query<T>(query, points, [&](int64_t n, int64_t i, const Point<A>& q, const auto& in) {
       const int64_t at = (n * queries + i) * k;
-      search(in, q, points.size(1),
+      search(in, q, points.size(1), k,
              Nearest<A>(k, data<int64_t>(indices) + at, data<A>(distances) + at));
     });
     return std::tuple<Tensor, Tensor>(indices, distances);
