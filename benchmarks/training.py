@@ -57,6 +57,11 @@ _SHORT += ("--data.batch_size", "64", "--trainer.max_epochs", "40")
 _FOUR = "96.5, four streams of the full network (Chen et al., ICCV 2021)"
 _CORRECT = ("--data.divide", "correct", "--data.repeat", "2", "--data.window", "40")
 _ROOTED = ("--data.transform", "hyper_gcn")
+_SETS = {
+    "nw_ucla": "NW-UCLA cross-view",
+    "ui_prmd": "UI-PRMD odd/even subjects",
+    "synthetic": "Synthetic set, unseen subjects",
+}
 # What Hyper-GCN trains on: title, recipes, arguments and streams.
 _HYPER = {
     "nw_ucla": ("NW-UCLA cross-view", ("nw_ucla", "nw_ucla_drop"), (), STREAMS),
@@ -100,22 +105,37 @@ _ACLNET = "ACLNet of a quarter of the width"
 _CROSS_ENTROPY = ("--model.model_kwargs", "{base_channels: 24, weights: [0, 0]}")
 
 
-def _skeletons(data: str, title: str) -> dict[str, Training]:
-    """MS-CLR of half the width on two skeletons, on one, and untrained."""
-    base, small = f"{data}-ms_clr_small", f"{title}, MS-CLR of half the width"
-    recipes = (data, "ms_clr_small")
-    return {
-        base: Training(f"{small}, two skeletons, linear probe", recipes, labels=False),
-        f"{base}-one_skeleton": Training(
-            f"{small}, one skeleton, linear probe",
-            recipes,
-            ("--model.model_kwargs.skeletons", "[]"),
-            labels=False,
-        ),
-        f"{base}-untrained": Training(
-            f"{small}, untrained, linear probe", (), labels=False, untrained=base
-        ),
+# Recipe, method, the part that one of the runs goes without, and how.
+_CONTRASTS = (
+    (
+        "ms_clr_small",
+        "MS-CLR of half the width",
+        "second skeleton",
+        ("--model.model_kwargs.skeletons", "[]"),
+    ),
+    (
+        "halp_small",
+        "HaLP of an eighth of the width",
+        "hallucinated positives",
+        ("--model.model_kwargs.mu", "0"),
+    ),
+    ("hiclr_small", "HiCLR on 32 frames", "", ()),
+)
+
+
+def _contrasted(
+    data: str, title: str, recipe: str, method: str, less: str = "", how: tuple[str, ...] = ()
+) -> dict[str, Training]:
+    """A small network pre-trained by contrast, without the part ``less``, and untrained."""
+    base, small = f"{data}-{recipe}", f"{title}, {method}"
+    found = {
+        base: Training(f"{small}, linear probe", (data, recipe)),
+        f"{base}-untrained": Training(f"{small}, untrained, linear probe", (), untrained=base),
     }
+    if less:
+        shown = f"{small} without {less}, linear probe"
+        found[f"{base}-no_{less.replace(' ', '_')}"] = Training(shown, (data, recipe), how)
+    return {name: replace(training, labels=False) for name, training in found.items()}
 
 
 def _tuned(data: str, title: str, recipe: str, method: str) -> dict[str, Training]:
@@ -218,19 +238,20 @@ TRAININGS = {
     },
     **{
         f"{data}-{name}-joint": Training(
-            f"{title}, {what}, joint", (*recipes, "aclnet_small", "joint"), arguments
+            f"{title}, {what}, joint", (data, "aclnet_small", "joint"), arguments
         )
-        for data, title, recipes in (
-            ("nw_ucla", "NW-UCLA cross-view", ("nw_ucla",)),
-            ("synthetic", "Synthetic set, unseen subjects", ("synthetic",)),
-        )
+        for data, title in _SETS.items()
         for name, what, arguments in (
             ("aclnet_small", _ACLNET, ()),
             ("aclnet_plain_small", f"{_ACLNET}, cross-entropy alone", _CROSS_ENTROPY),
         )
     },
-    **_skeletons("nw_ucla", "NW-UCLA cross-view"),
-    **_skeletons("synthetic", "Synthetic set, unseen subjects"),
+    **{
+        name: training
+        for data, title in _SETS.items()
+        for recipe, method, less, how in _CONTRASTS
+        for name, training in _contrasted(data, title, recipe, method, less, how).items()
+    },
     **{
         f"nw_ucla_severe-finetec_small-{name}": Training(
             f"NW-UCLA cross-view, three quarters of the frames missing, FineTec, {title}",
@@ -250,12 +271,11 @@ TRAININGS = {
         )
     },
     **{
-        f"{data}-{recipe}-joint": Training(f"{title}, {method}, small", (data, recipe, "joint"))
-        for recipe, method in _MAPS.items()
-        for data, title in (
-            ("nw_ucla", "NW-UCLA cross-view, projected to 2-D"),
-            ("synthetic", "Synthetic set, unseen subjects, projected to 2-D"),
+        f"{data}-{recipe}-joint": Training(
+            f"{title}, projected to 2-D, {method}, small", (data, recipe, "joint")
         )
+        for recipe, method in _MAPS.items()
+        for data, title in _SETS.items()
     },
     **_long_tailed(
         "nw_ucla_lt", "NW-UCLA-LT cross-view", ("nw_ucla", "nw_ucla_lt", "brl_small"), streams=SIX
@@ -282,15 +302,14 @@ TRAININGS = {
             ("cascade_former_small", "CascadeFormer"),
             ("skeleton_mae_small", "SkeletonMAE"),
         )
-        for data, title in (
-            ("nw_ucla", "NW-UCLA cross-view"),
-            ("synthetic", "Synthetic set, unseen subjects"),
-        )
+        for data, title in _SETS.items()
         for name, training in _tuned(data, title, recipe, method).items()
     },
-    **_without_labels("nw_ucla", "NW-UCLA cross-view", ("nw_ucla",)),
-    **_without_labels("ui_prmd", "UI-PRMD odd/even subjects", ("ui_prmd",)),
-    **_without_labels("synthetic", "Synthetic set, unseen subjects", ("synthetic",)),
+    **{
+        name: training
+        for data, title in _SETS.items()
+        for name, training in _without_labels(data, title, (data,)).items()
+    },
     **{
         f"synthetic-{recipe}-pictures": Training(
             f"Synthetic set, unseen subjects, {title}", ("synthetic", recipe)
