@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -311,7 +312,7 @@ def run(name: str, source: str, further: Sequence[str] = ()) -> Path:
     training = TRAININGS[name]
     command = training.command(name, source, further)
     folder = Path("runs") / (training.untrained or name)
-    shown = " ".join(["skelops", *training.command(name, "PATH", further)])
+    shown = shlex.join(["skelops", *training.command(name, "PATH", further)])
     begin = time.perf_counter()
     if not training.untrained:
         cli.main(command)
@@ -340,7 +341,7 @@ def transferred(name: str) -> dict:
     neighbours = ["knn", run, *(["--random"] if untrained else [])]
     cli.main(measured)
     near = transfer.main(neighbours[1:])
-    commands = [" ".join(["skelops", *words]) for words in (measured, neighbours)]
+    commands = [shlex.join(["skelops", *words]) for words in (measured, neighbours)]
     return {
         **load_predictions(folder / "predictions.npz").accuracies(),
         "nearest": near["k=1"],
@@ -394,7 +395,7 @@ def fuse(group: str) -> Path:
     what = "parts" if set(PRESETS[fusion][1]) == set(PARTS) else "streams"
     record = {
         "title": singles[0]["title"].rsplit(",", 1)[0] + f", {number} {what}",
-        "command": f"skelops ensemble {' '.join(files)} --weights {fusion}",
+        "command": shlex.join(["skelops", "ensemble", *files, "--weights", fusion]),
         "published": singles[0]["published"],
         "seconds": sum(single["seconds"] for single in singles),
         "threads": singles[0]["threads"],
