@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmarks import records
 from benchmarks.case import COMPILE, NUMPY, model_cases, op_cases
+from benchmarks.network import STEP
 from benchmarks.records import (
     GRAPHED,
     MIB,
@@ -263,6 +264,33 @@ def summary(found: Mapping[str, Sequence[Record]]) -> str:
     return f"{note}\n\n" + markdown(["", *(title for title, *_ in columns)], rows)
 
 
+TRAINING_CLIPS = {"NTU RGB+D 60 X-Sub": 40_091, "NTU RGB+D 120 X-Sub": 63_026}
+
+
+def capacity(found: Mapping[str, Sequence[Record]]) -> str:
+    """What a training step of each network measured means for an epoch and for the batch."""
+    header = ["network", "device", "clips per step", "ms", "clips/s", "MiB per clip"]
+    header += [f"epoch of {name}" for name in TRAINING_CLIPS]
+    rows = []
+    for device, group in sorted(found.items()):
+        for r in group:
+            if r["direction"] != STEP or r["work"] == "patch" or r["threads"] not in (None, 1):
+                continue
+            N, ms = r["sizes"]["N"], busy_ms(r)
+            peak = r["variants"]["ours"]["peak_bytes"] / MIB / N
+            replayed = ", CUDA graph" if graph_ms(r, "ours") else ""
+            epochs = [_duration(clips / N * ms / 1e3) for clips in TRAINING_CLIPS.values()]
+            rows.append([
+                f"`{r['work']}`, {r['case']}", f"{device}, {r['dtype']}{replayed}",
+                f"{N}", f"{ms:.0f}", f"{1e3 * N / ms:.0f}", f"{peak:.0f}", *epochs,
+            ])  # fmt: skip
+    return markdown(header, rows)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
 def backends() -> str:
     """Which op has a kernel for which backend."""
     from skelops._backend import BACKENDS
@@ -295,13 +323,18 @@ def render(results: Path, readme: Path, docs: Path) -> tuple[Files, list[str]]:
     found = load_all(results)
     files = {docs / f"benchmarks_{records.slug(n)}.md": page(n, g) for n, g in found.items()}
     missing = []
-    text = readme.read_text() if readme.exists() else ""
-    for name, body in (("benchmarks", summary(found)), ("backends", backends())):
+    parts = (
+        (readme, "benchmarks", summary(found)),
+        (readme, "backends", backends()),
+        (docs / "scale.md", "capacity", capacity(found)),
+    )
+    for path, name, body in parts:
+        text = files.get(path) or (path.read_text() if path.exists() else "")
         fresh = between(text, name, body)
         if fresh is None:
-            missing.append(f"{readme.name} has no <!-- {name}:begin --> ... <!-- {name}:end -->")
+            missing.append(f"{path.name} has no <!-- {name}:begin --> ... <!-- {name}:end -->")
         else:
-            files[readme] = text = fresh
+            files[path] = fresh
     return files, missing
 
 

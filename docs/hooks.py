@@ -104,11 +104,15 @@ def _mathml(latex: str, display: str) -> str:
     latex = " ".join(latex.split())
     if (r"\\" in latex or "&" in latex) and r"\begin" not in latex:
         latex = rf"\begin{{align*}} {latex} \end{{align*}}"
-    latex = latex.replace("{aligned}", "{align*}")
+    for name, known in {"{aligned}": "{align*}", r"\arg": r"\operatorname{arg}"}.items():
+        latex = latex.replace(name, known)  # what the converter has another name for
     found = convert(latex, display=display)
     return f'<div class="equation">{found}</div>' if display == "block" else found
 
 
 def _reference(match: re.Match) -> str:
     name = match[2].rpartition(".")[2] if match[1] else match[2]
-    return f'<autoref identifier="{match[2]}" optional><code>{name}</code></autoref>'
+    module, _, member = match[2].rpartition(".")
+    if module == "skelops":  # the ops, which are documented where they are defined
+        module = f"skelops.ops.{member}"
+    return f'<autoref identifier="{module}.{member}" optional><code>{name}</code></autoref>'

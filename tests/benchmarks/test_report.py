@@ -113,11 +113,19 @@ def test_summary_takes_the_gpu(results):
     assert line.removesuffix("not measured |") + "3.0x / - |" in text
 
 
+def test_capacity():
+    step = record(work="ctr_gcn", case="training step", direction="training step", sizes={"N": 8})
+    (row,) = report.capacity({"X": [step, record()]}).splitlines()[2:]
+    assert row == "| `ctr_gcn`, training step | X, float32 | 8 | 10 | 800 | 0 | 50 s | 79 s |"
+
+
 def test_markers(results, tmp_path):
     readme = tmp_path / "README.md"
     _, missing = report.render(results, readme, tmp_path)
-    assert len(missing) == 2
+    assert len(missing) == 3
     blocks = [f"<!-- {n}:begin -->old<!-- {n}:end -->" for n in ("benchmarks", "backends")]
+    scale = tmp_path / "scale.md"
+    scale.write_text("<!-- capacity:begin --><!-- capacity:end -->")
     readme.write_text("before\n" + "\nbetween\n".join(blocks) + "\nafter\n")
     files, missing = report.render(results, readme, tmp_path)
     assert not missing and "old" not in files[readme]
