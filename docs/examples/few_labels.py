@@ -38,7 +38,7 @@ def accuracy(encoder: nn.Module, epochs: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--epochs", type=int, default=40, help="without labels")
+    parser.add_argument("--epochs", type=int, default=60, help="without labels")
     parser.add_argument("--tuning-epochs", type=int, default=8, help="with labels")
     args = parser.parse_args()
     lightning.seed_everything(0, verbose=False)

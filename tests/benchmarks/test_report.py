@@ -140,9 +140,11 @@ def test_check_notices_stale_files(results, tmp_path, monkeypatch, capsys):
     docs.mkdir()
     blocks = [f"<!-- {n}:begin --><!-- {n}:end -->" for n in ("benchmarks", "backends")]
     (tmp_path / "README.md").write_text("\n".join(blocks))
+    (docs / "scale.md").write_text("<!-- capacity:begin --><!-- capacity:end -->")
     monkeypatch.setattr(records, "RESULTS", results)
     monkeypatch.setattr(report, "ROOT", tmp_path)
-    monkeypatch.setattr(report, "plot", lambda *_: None)
+    for picture in ("plot", "roofline"):
+        monkeypatch.setattr(report, picture, lambda *_: None)
     monkeypatch.setattr(report, "backends", lambda: "\n")
     assert report.main(["--check"]) == 1
     assert report.main([]) == 0
@@ -154,9 +156,10 @@ def test_check_notices_stale_files(results, tmp_path, monkeypatch, capsys):
     assert "out of date" in capsys.readouterr().err
 
 
-def test_plot(tmp_path):
+@pytest.mark.parametrize("draw", [report.plot, report.roofline])
+def test_plot(draw, tmp_path):
     pytest.importorskip("matplotlib")
-    report.plot("Example", [record()], tmp_path / "plot.svg")
+    draw("Example", [record()], tmp_path / "plot.svg")
     assert (tmp_path / "plot.svg").stat().st_size > 1000
 
 

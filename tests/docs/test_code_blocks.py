@@ -117,13 +117,14 @@ def follow(words, run, monkeypatch):
     given = words if takes_command else rest
     if command != "info":
         parse(module, given, monkeypatch)
-    if not run or "--trainer.devices" in words or command in SLOW:
+    if not run or command in SLOW or {"--trainer.devices", "--model.cuda_graph"} & set(words):
         return
     given = [part for w in given for part in (sorted(glob(w)) if "*" in w else [w])]
     if words[:2] == ["data", "convert"]:
         Path(words[3]).unlink(missing_ok=True)
     if command in ("fit", "test", "validate", "predict", "probe", "finetune"):
-        given += FEW if "nw_ucla" in str(words) or "ntu60" in str(words) else [*FEW, *MADE]
+        made = "synthetic" in str(words) and "--data.source" not in words
+        given += [*FEW, *MADE] if made else FEW
         given += SHALLOW if GRAPH_NETWORKS & set(words) else []
     import_module(module).main(given)
 
@@ -156,6 +157,15 @@ def test_commands(document, tmp_path, monkeypatch):
         run = "--data.source PATH" not in block  # else each is for data of the reader's
         for words in recorded(block):
             check(words, run, monkeypatch)
+
+
+def test_commands_in_tables_parse(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["skelops"])
+    text = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    commands = re.findall(r"\| `(skelops fit [^`]+)` \|", text)
+    assert commands
+    for command in commands:
+        parse(COMMANDS["fit"][0], command.split()[1:], monkeypatch)
 
 
 def make_files():
