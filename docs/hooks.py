@@ -107,7 +107,7 @@ def _mathml(latex: str, display: str) -> str:
     for name, known in {"{aligned}": "{align*}", r"\arg": r"\operatorname{arg}"}.items():
         latex = latex.replace(name, known)  # what the converter has another name for
     found = convert(latex, display=display)
-    return f'<div class="equation">{found}</div>' if display == "block" else found
+    return f'<div class="equation">{found}</div>' if display == "block" else f"<span>{found}</span>"
 
 
 def _reference(match: re.Match) -> str:
