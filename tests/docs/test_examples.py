@@ -13,6 +13,11 @@ NEEDS = {"export_and_serve": "onnxruntime", "own_data": "lightning", "few_labels
 EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.py"))
 
 
+def test_every_example_is_shown():
+    page = (ROOT / "docs" / "examples.md").read_text(encoding="utf-8")
+    assert [p.name for p in EXAMPLES if f"(examples/{p.name})" not in page] == []
+
+
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example(path, tmp_path):
     if path.stem in NEEDS:
