@@ -1,4 +1,4 @@
-# make demo | test | lint | bench: each sets up what it needs in .venv first; a second run is quick.
+# make demo | test | lint | bench | docs: each sets up what it needs in .venv first; a second run is quick.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 TRITON ?= triton==3.7.1; sys_platform == "linux" and platform_machine == "x86_64"
@@ -10,7 +10,7 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 CPP_FILES = $(shell find csrc $(wildcard python) tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test lint bench native build compile-checks clean
+.PHONY: demo test lint bench docs native build compile-checks clean
 .DEFAULT_GOAL := test
 
 # A CUDA build of torch that the system Python already has is used as it is.
@@ -23,7 +23,7 @@ $(VENV)/.torch:
 
 # The stamp of torch is also the constraint that keeps every later install from replacing it.
 $(VENV)/.installed: $(VENV)/.torch pyproject.toml
-	$(PIP) --constraint $(VENV)/.torch --no-build-isolation --editable '.[triton,train,export,data,viz,dev]'
+	$(PIP) --constraint $(VENV)/.torch --no-build-isolation --editable '.[triton,train,export,data,viz,docs,dev]'
 	touch $@
 
 # Native parts are optional for a user; `make build` alone insists on the CPU one.
@@ -59,6 +59,11 @@ lint: $(VENV)/.installed
 	$(VENV)/bin/clang-format --dry-run -Werror $(CPP_FILES)
 	$(VENV)/bin/mypy
 
+# Nothing is fetched: pages, scripts and styles are those of the installed packages.
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: $(VENV)/.installed
+	$(VENV)/bin/mkdocs build --strict
+
 clean:
-	rm -rf build dist *.egg-info
+	rm -rf build dist site *.egg-info
 	find skelops -name '*.so' -delete

@@ -1,7 +1,9 @@
 """Latency of one clip on a CPU, and of a frame of a stream: ``python -m benchmarks.latency``.
 
-Writes docs/latency.md. Ours and, where there is one, the published network in plain PyTorch take
-turns on the same clip; both run under ``inference_mode`` with the allocator as it is.
+Writes docs/latency.md. Ours, its forms of lower precision and, where there is one, the published
+network in plain PyTorch take turns on the same clip; all run under ``inference_mode`` with the
+allocator as it is. ``--trained runs/NAME ...`` adds accuracies in every precision, on the test
+clips of those runs.
 """
 
 from __future__ import annotations
@@ -14,17 +16,57 @@ from time import perf_counter
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.ao.quantization import quantize_dynamic
 
 from benchmarks.models.ctr_gcn import EagerCTRGCN
 from benchmarks.models.hyper_gcn import NETWORK as HYPER_GCN
 from benchmarks.models.patch import CASES as PATCHED
 from benchmarks.records import device_name
-from skelops.models import create_model
+from benchmarks.report import markdown
+from skelops.models import build_classifier, create_model, create_pretext
 from skelops.stream import Continual
 
 PAGE = Path(__file__).parent.parent / "docs" / "latency.md"
 SIZES = {"N": 1, "M": 2}
-MODELS = ("st_gcn", "st_gcn_pp", "aagcn", "ctr_gcn", "dg_stgcn", "hyper_gcn", "psumnet")
+TRANSFORMER = "mamp"
+MODELS = (
+    "st_gcn",
+    "st_gcn_pp",
+    "aagcn",
+    "ctr_gcn",
+    "dg_stgcn",
+    "hyper_gcn",
+    "psumnet",
+    TRANSFORMER,
+)
+PRECISIONS = ("float32", "bfloat16", "int8")
+Form = Callable[[Tensor], Tensor]
+
+
+def build(name: str, frames: int) -> nn.Module:
+    if name == TRANSFORMER:
+        encoder = create_pretext(name, num_frames=frames).encoder
+        return build_classifier(encoder, num_classes=60).eval()
+    return create_model(name, num_classes=60).eval()
+
+
+def forms(model: nn.Module) -> dict[str, Form]:
+    """The network by precision: as it is, under autocast, and with linear layers in int8.
+
+    int8 is PyTorch's dynamic quantisation (deprecated for that of torchao, a further package):
+    weights once, activations at every call. The packed weights of graph convolutions have no such
+    form, so that a network that is mostly of them has none.
+    """
+
+    def bfloat16(x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return model(x).float()
+
+    found: dict[str, Form] = {"float32": model, "bfloat16": bfloat16}
+    linear = [m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear)]
+    if 2 * sum(linear) > sum(p.numel() for p in model.parameters()):
+        found["int8"] = quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+    return found
 
 
 def published(name: str) -> nn.Module | None:
@@ -51,19 +93,56 @@ def times(runs: Sequence[Callable[[], object]], seconds: float) -> list[np.ndarr
     return list(np.array(rows).T)
 
 
-def clip_row(name: str, threads: int, frames: int, seconds: float) -> str:
+def clip_row(name: str, threads: int, frames: int, seconds: float) -> list[str]:
     torch.set_num_threads(threads)
     x = torch.randn(1, 3, frames, 25, SIZES["M"])
-    ours, theirs = create_model(name, num_classes=60).eval(), published(name)
-    runs = [lambda: ours(x)] + ([lambda: theirs.eval()(x)] if theirs is not None else [])
+    runs, theirs = forms(build(name, frames)), published(name)
+    if theirs is not None:
+        runs["published"] = theirs.eval()
     with torch.inference_mode():
-        found = times(runs, seconds)
-    p50, p99 = np.percentile(found[0], [50, 99])
-    gain = f"{np.median(found[1] / found[0]):.1f}x" if len(found) > 1 else "-"
-    return f"| {name} | {threads} | {1e3 / p50:.1f} | {p50:.0f} | {p99:.0f} | {gain} |"
+        measured = times([lambda run=run: run(x) for run in runs.values()], seconds)
+    found = dict(zip(runs, measured, strict=True))
+    p50, p99 = np.percentile(found["float32"], [50, 99])
+    rates = [f"{1e3 / np.median(found[p]):.1f}" if p in found else "-" for p in PRECISIONS]
+    gain = "-"
+    if theirs is not None:
+        gain = f"{np.median(found['published'] / found['float32']):.1f}x"
+    return [name, f"{threads}", rates[0], f"{p50:.0f}", f"{p99:.0f}", gain, *rates[1:]]
 
 
-def stream_rows(name: str, threads: int, frames: int, stride: int, seconds: float) -> list[str]:
+def trained_row(run: str, seconds: float) -> list[str]:
+    """Size, and by precision top-1 of the run's test clips and clips per second, one at a time."""
+    from skelops.train import FineTuner, Recognizer, SkeletonDataModule
+    from skelops.train.pretrain import data_settings, read_run, run_folder
+
+    torch.set_num_threads(1)
+    tuned = "encoder" in read_run(run)["hyper_parameters"]
+    module = (FineTuner if tuned else Recognizer).load_from_checkpoint(
+        run_folder(run) / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=True
+    )
+    model = module.model.eval()
+    data = SkeletonDataModule(**data_settings(run))
+    batches = list(data.test_dataloader())
+    found = forms(model)
+    right = dict.fromkeys(found, 0)
+    with torch.inference_mode():
+        for x, y, _ in batches:
+            for precision, form in found.items():
+                right[precision] += int((form(x).argmax(1) == y).sum())
+        one = batches[0].x[:1]
+        measured = times([lambda form=form: form(one) for form in found.values()], seconds)
+    rates = dict(zip(found, (1e3 / np.median(t) for t in measured), strict=True))
+    count = sum(len(y) for _, y, _ in batches)
+    cells = [
+        f"{100 * right[p] / count:.1f} %, {rates[p]:.0f}" if p in found else "-" for p in PRECISIONS
+    ]
+    size = sum(p.numel() for p in model.parameters()) / 1e6
+    return [run_folder(run).name, f"{size:.2f} M", f"{count}", *cells]
+
+
+def stream_rows(
+    name: str, threads: int, frames: int, stride: int, seconds: float
+) -> list[list[str]]:
     """A frame of a stream: by the continual network, and by its window every ``stride`` frames."""
     torch.set_num_threads(threads)
     model = create_model(name, num_classes=60).eval()
@@ -81,10 +160,12 @@ def stream_rows(name: str, threads: int, frames: int, stride: int, seconds: floa
         online, window = times([by_frame, lambda: model(x)], seconds)
     rows = (("every frame once", online), (f"window of {frames}, every {stride} frames", window))
     return [
-        f"| {name} | {threads} | {what} | {1e3 * stride / np.median(t):.0f} | "
-        f"{np.median(window / t):.1f}x |"
+        [
+            name, f"{threads}", what,
+            f"{1e3 * stride / np.median(t):.0f}", f"{np.median(window / t):.1f}x",
+        ]
         for what, t in rows
-    ]
+    ]  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -92,36 +173,47 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--frames", type=int, default=64)
     parser.add_argument("--stride", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=3.0, help="of timing per row")
-    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--models", nargs="*", default=MODELS, choices=MODELS)
+    parser.add_argument("--streams", nargs="*", default=["st_gcn", "st_gcn_pp"])
+    parser.add_argument("--trained", nargs="*", default=[], help="runs of skelops fit or finetune")
+    parser.add_argument("--output", type=Path, default=PAGE)
     args = parser.parse_args(argv)
     counts = sorted({1, min(2, torch.get_num_threads())})
     clips = [clip_row(m, n, args.frames, args.seconds) for n in counts for m in args.models]
+    trained = [trained_row(run, args.seconds) for run in args.trained]
     streams = [
         row
-        for name in ("st_gcn", "st_gcn_pp")
+        for name in args.streams
         for row in stream_rows(name, 1, args.frames, args.stride, args.seconds)
     ]
+    header = ["model", "threads", "clips/s", "p50 ms", "p99 ms", "published"]
     page = f"""# Latency on a CPU
 
-{device_name("cpu")}, torch {torch.__version__}, float32; clips of {args.frames} frames, 25 joints
-and 2 persons, one at a time. "Published" is the time of the published network in plain PyTorch over
-ours, taken in turns. `python -m benchmarks.latency` repeats it.
+{device_name("cpu")}, torch {torch.__version__}, float32 unless said; clips of {args.frames} frames,
+25 joints and 2 persons, one at a time. "Published" is the time of the published network in plain
+PyTorch over ours, taken in turns. bfloat16 is autocast; int8 is PyTorch's dynamic quantisation of
+linear layers, and so exists for transformers only. `python -m benchmarks.latency` repeats it.
 
-| model | threads | clips/s | p50 ms | p99 ms | published |
-| --- | --- | --- | --- | --- | --- |
-{chr(10).join(clips)}
+{markdown([*header, "clips/s, bfloat16", "clips/s, int8"], clips)}
+## Accuracy by precision
 
+{_accuracy(trained)}
 ## Streams
 
 Frames per second of a live stream: `skelops.stream.Continual` computes every frame once, the window
 runs the network on the last {args.frames} frames.
 
-| model | threads | form | frames/s | over the window |
-| --- | --- | --- | --- | --- |
-{chr(10).join(streams)}
-"""
-    PAGE.write_text(page, encoding="utf-8")
+{markdown(["model", "threads", "form", "frames/s", "over the window"], streams)}"""
+    args.output.write_text(page, encoding="utf-8")
     print(page)
+
+
+def _accuracy(rows: Sequence[Sequence[str]]) -> str:
+    if not rows:
+        return "Not measured.\n"
+    header = ["run", "parameters", "test clips", *PRECISIONS]
+    what = "Top-1 of the test clips of trained networks, and clips/s on one thread, one at a time."
+    return f"{what}\n\n{markdown(header, rows)}"
 
 
 if __name__ == "__main__":

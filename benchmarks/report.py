@@ -1,4 +1,4 @@
-"""Render the results: a page and a plot per device, the tables of the README.
+"""Render the results: a page and plots per device, the tables of the README.
 
 python -m benchmarks.report          write them
 python -m benchmarks.report --check  fail if they are not what the results say
@@ -12,18 +12,22 @@ import sys
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from benchmarks import records
 from benchmarks.case import COMPILE, NUMPY, model_cases, op_cases
+from benchmarks.network import STEP
 from benchmarks.records import (
     GRAPHED,
     MIB,
     ROOT,
     Record,
     bandwidth,
+    busy_ms,
     graph_ms,
     of_floor,
     ours_ms,
+    peer_ms,
     rate,
     verdicts,
 )
@@ -35,6 +39,7 @@ and what the columns mean: [benchmarks](benchmarks.md).
 
 {plot}{sections}"""
 NOT_MEASURED = "not measured"
+OURS, OTHERS = "#b0413e", "#4878a8"
 Files = dict[Path, str]
 
 
@@ -259,6 +264,33 @@ def summary(found: Mapping[str, Sequence[Record]]) -> str:
     return f"{note}\n\n" + markdown(["", *(title for title, *_ in columns)], rows)
 
 
+TRAINING_CLIPS = {"NTU RGB+D 60 X-Sub": 40_091, "NTU RGB+D 120 X-Sub": 63_026}
+
+
+def capacity(found: Mapping[str, Sequence[Record]]) -> str:
+    """What a training step of each network measured means for an epoch and for the batch."""
+    header = ["network", "device", "clips per step", "ms", "clips/s", "MiB per clip"]
+    header += [f"epoch of {name}" for name in TRAINING_CLIPS]
+    rows = []
+    for device, group in sorted(found.items()):
+        for r in group:
+            if r["direction"] != STEP or r["work"] == "patch" or r["threads"] not in (None, 1):
+                continue
+            N, ms = r["sizes"]["N"], busy_ms(r)
+            peak = r["variants"]["ours"]["peak_bytes"] / MIB / N
+            replayed = ", CUDA graph" if graph_ms(r, "ours") else ""
+            epochs = [_duration(clips / N * ms / 1e3) for clips in TRAINING_CLIPS.values()]
+            rows.append([
+                f"`{r['work']}`, {r['case']}", f"{device}, {r['dtype']}{replayed}",
+                f"{N}", f"{ms:.0f}", f"{1e3 * N / ms:.0f}", f"{peak:.0f}", *epochs,
+            ])  # fmt: skip
+    return markdown(header, rows)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
 def backends() -> str:
     """Which op has a kernel for which backend."""
     from skelops._backend import BACKENDS
@@ -291,31 +323,47 @@ def render(results: Path, readme: Path, docs: Path) -> tuple[Files, list[str]]:
     found = load_all(results)
     files = {docs / f"benchmarks_{records.slug(n)}.md": page(n, g) for n, g in found.items()}
     missing = []
-    text = readme.read_text() if readme.exists() else ""
-    for name, body in (("benchmarks", summary(found)), ("backends", backends())):
+    parts = (
+        (readme, "benchmarks", summary(found)),
+        (readme, "backends", backends()),
+        (docs / "scale.md", "capacity", capacity(found)),
+    )
+    for path, name, body in parts:
+        text = files.get(path) or (path.read_text() if path.exists() else "")
         fresh = between(text, name, body)
         if fresh is None:
-            missing.append(f"{readme.name} has no <!-- {name}:begin --> ... <!-- {name}:end -->")
+            missing.append(f"{path.name} has no <!-- {name}:begin --> ... <!-- {name}:end -->")
         else:
-            files[readme] = text = fresh
+            files[path] = fresh
     return files, missing
 
 
-def plot(name: str, found: Sequence[Record], path: Path) -> None:
-    """Bars of the headline speed-ups, in the first setting that was measured."""
+def _headline_records(found: Sequence[Record]) -> tuple[str, list[tuple[str, Record]]]:
+    """The first setting that was measured, and its headline records with their labels."""
+    setting = min(map(_setting, found), key=lambda s: (s[2] != "tuned", s))
+    group = [r for r in found if _setting(r) == setting]
+    rows = [(label, r) for label, *key in _headlines() if (r := _find(group, *key)) is not None]
+    return _title(setting), rows
+
+
+def _pyplot() -> Any:
     import matplotlib
 
     matplotlib.use("svg")
     import matplotlib.pyplot as plt
 
-    setting = min(map(_setting, found), key=lambda s: (s[2] != "tuned", s))
-    group = [r for r in found if _setting(r) == setting]
-    rows = [(label, r) for label, *key in _headlines() if (r := _find(group, *key)) is not None]
+    plt.rcParams["svg.hashsalt"] = "skelops"
+    return plt
+
+
+def plot(name: str, found: Sequence[Record], path: Path) -> None:
+    """Bars of the headline speed-ups, in the first setting that was measured."""
+    title, rows = _headline_records(found)
     if not rows:
         return
-    plt.rcParams["svg.hashsalt"] = "skelops"
+    plt = _pyplot()
     figure, axes = plt.subplots(figsize=(8, 0.8 + 0.45 * len(rows)), layout="constrained")
-    for i, (peer, colour) in enumerate((("eager", "#4878a8"), ("compile", "#d08a3c"))):
+    for i, (peer, colour) in enumerate((("eager", OTHERS), ("compile", "#d08a3c"))):
         places = [k + 0.38 * (i - 0.5) for k, _ in enumerate(rows)]
         bars = axes.barh(
             places, [r["speedup"].get(peer, 0) for _, r in rows], 0.36, color=colour,
@@ -326,9 +374,40 @@ def plot(name: str, found: Sequence[Record], path: Path) -> None:
     axes.set_yticks(range(len(rows)), [label for label, _ in rows])
     axes.invert_yaxis()
     axes.set_xlabel("times faster")
-    axes.set_title(f"{name}: {_title(setting)}", fontsize=10)
+    axes.set_title(f"{name}: {title}", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
+def roofline(name: str, found: Sequence[Record], path: Path) -> None:
+    """Rate over operations per byte, both as shares of what the machine did in the same run.
+
+    Each headline is a line from eager PyTorch (open) to ours (filled); the black line is the floor.
+    """
+    title, rows = _headline_records(found)
+    if not rows:
+        return
+    plt = _pyplot()
+    figure, axes = plt.subplots(figsize=(10, max(6, 0.19 * len(rows))), layout="constrained")
+    for i, (label, r) in enumerate(rows, 1):
+        ridge = r["roofs"]["gflop_s"] / r["roofs"]["gb_s"]
+        x = r["flops"] / r["bytes"] / ridge
+        eager = graph_ms(r, "eager") or peer_ms(r, "eager")
+        ms = [time for time in (eager, busy_ms(r)) if time]
+        y = [r["flops"] / (1e6 * t) / r["roofs"]["gflop_s"] for t in ms]
+        axes.plot([x] * len(y), y, color=OTHERS, linewidth=0.8)
+        axes.scatter([x] * len(y), y, 24, ["white", OURS][-len(y) :], edgecolors=OURS, zorder=3)
+        axes.annotate(f"{i}", (x, y[-1]), xytext=(4, 3), textcoords="offset points", fontsize=7)
+        axes.plot([], [], " ", label=f"{i} {label}")
+    axes.plot([1e-3, 1, 300], [1e-3, 1, 1], color="black", linewidth=1)
+    axes.set(xscale="log", yscale="log", xlim=(1e-3, 300), ylim=(1e-5, 1.5))
+    axes.set_xlabel("operations per byte, over those at which arithmetic becomes the limit")
+    axes.set_ylabel("operations per second, over the most that was measured")
+    axes.set_title(f"{name}: {title}", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=7, handlelength=0)
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
 
@@ -349,6 +428,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         path.write_text(text)
     for name, group in load_all(records.RESULTS).items():
         plot(name, group, docs / f"benchmarks_{records.slug(name)}.svg")
+        roofline(name, group, docs / f"roofline_{records.slug(name)}.svg")
     for problem in missing:
         print(f"skipped: {problem}", file=sys.stderr)
     return 0

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +24,6 @@ from benchmarks import records
 from benchmarks.report import between, markdown
 
 RESULTS = Path(__file__).resolve().parent / "trainings"
-PAGE = records.ROOT / "docs" / "training.md"
 STREAMS = ("joint", "bone", "joint_motion", "bone_motion")
 PARTS = ("body", "hand", "leg")
 SIX = ("joint", "bone", "skip", "joint_motion", "bone_motion", "skip_motion")
@@ -330,7 +330,7 @@ def run(name: str, source: str, further: Sequence[str] = ()) -> Path:
     training = TRAININGS[name]
     command = training.command(name, source, further)
     folder = Path("runs") / (training.untrained or name)
-    shown = " ".join(["skelops", *training.command(name, "PATH", further)])
+    shown = shlex.join(["skelops", *training.command(name, "PATH", further)])
     begin = time.perf_counter()
     if not training.untrained:
         cli.main(command)
@@ -359,7 +359,7 @@ def transferred(name: str) -> dict:
     neighbours = ["knn", run, *(["--random"] if untrained else [])]
     cli.main(measured)
     near = transfer.main(neighbours[1:])
-    commands = [" ".join(["skelops", *words]) for words in (measured, neighbours)]
+    commands = [shlex.join(["skelops", *words]) for words in (measured, neighbours)]
     return {
         **load_predictions(folder / "predictions.npz").accuracies(),
         "nearest": near["k=1"],
@@ -413,7 +413,7 @@ def fuse(group: str) -> Path:
     what = "parts" if set(PRESETS[fusion][1]) == set(PARTS) else "streams"
     record = {
         "title": singles[0]["title"].rsplit(",", 1)[0] + f", {number} {what}",
-        "command": f"skelops ensemble {' '.join(files)} --weights {fusion}",
+        "command": shlex.join(["skelops", "ensemble", *files, "--weights", fusion]),
         "published": singles[0]["published"],
         "seconds": sum(single["seconds"] for single in singles),
         "threads": singles[0]["threads"],
@@ -462,6 +462,33 @@ def table() -> str:
     return f"{markdown(header, rows)}\n```sh\n{listing}\n```\n" if rows else "No results yet.\n"
 
 
+def zoo() -> str:
+    """The recipes of every method, and the best measured top-1 by data set."""
+    recipes: dict[str, list[str]] = {}
+    for path in sorted((records.ROOT / "skelops" / "recipes" / "model").glob("*.yaml")):
+        recipes.setdefault(_method(path.stem), []).append(path.stem)
+    best: dict[str, dict[str, tuple[float, str]]] = {method: {} for method in recipes}
+    for path in sorted(RESULTS.glob("*.json")):
+        r = json.loads(path.read_text())
+        method, data = _method(path.stem.split("-")[1]), r["title"].split(",")[0]
+        if "top1" in r and r["epochs"] and method in best:
+            shown = f"{data} [{100 * r['top1']:.1f}](../benchmarks/trainings/{path.name})"
+            best[method][data] = max(best[method].get(data, (0.0, "")), (r["top1"], shown))
+    rows = []
+    for method, names in recipes.items():
+        data = "ntu60_xsub" if method in names else "synthetic"
+        rows.append([
+            f"`{method}`", f"`skelops fit --config {data} --config {names[0]}`",
+            ", ".join(f"`{name}`" for name in names[1:]) or "-",
+            "; ".join(shown for _, shown in best[method].values()) or "-",
+        ])  # fmt: skip
+    return markdown(["method", "command", "further recipes", "measured top-1, %"], rows)
+
+
+def _method(recipe: str) -> str:
+    return recipe.removesuffix("_small").removesuffix("_large")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.training", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -474,15 +501,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     command = commands.add_parser("fuse", help="fuse the streams or parts of a group")
     command.add_argument("group", choices=sorted({n.rpartition("-")[0] for n in TRAININGS}))
-    commands.add_parser("report", help="render the table of docs/training.md")
+    commands.add_parser("report", help="render the tables of docs/")
     options = parser.parse_args(argv)
     if options.command == "run":
         run(options.name, options.source, options.further)
     elif options.command == "fuse":
         fuse(options.group)
-    fresh = between(PAGE.read_text(), "training", table()) if PAGE.exists() else None
-    if fresh is not None:
-        PAGE.write_text(fresh)
+    for page, name, body in (("training", "training", table()), ("models", "zoo", zoo())):
+        path = records.ROOT / "docs" / f"{page}.md"
+        fresh = between(path.read_text(), name, body) if path.exists() else None
+        if fresh is not None:
+            path.write_text(fresh)
 
 
 if __name__ == "__main__":

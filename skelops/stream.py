@@ -17,8 +17,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skelops import _check
 from skelops.data import ClipDataset, Clips, ClipTransform, get_transform
 from skelops.graph import Layout, get_layout
 from skelops.nn import (
@@ -26,6 +28,7 @@ from skelops.nn import (
     GraphUnit,
     MultiScaleTemporalConv,
     SkeletonNet,
+    STAttention,
     STBlock,
     TemporalConv,
 )
@@ -247,14 +250,14 @@ def _affine(bn: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 
 class _Past:
-    """The last ``length`` frames (C, M V), zeros before the first, side by side in memory."""
+    """The last ``length`` frames, zeros before the first, side by side in memory."""
 
     def __init__(self, length: int) -> None:
         self.length = length
         self.frames: Tensor | None = None
 
     def push(self, x: Tensor) -> Tensor:
-        """Take a frame; (length, C, M V), the oldest first."""
+        """Take a frame; (length, *frame.shape), the oldest first."""
         if self.frames is None:
             self.frames, self.at = x.new_zeros(2 * self.length, *x.shape), 0
         # Each frame is there twice, so that the last ones are in one piece wherever they begin.
@@ -403,6 +406,105 @@ class _BlockStep:
             x = self.inputs[0]
             y = y.add_(x if self.conv is None else torch.addmm(self.conv[0], self.conv[1], x))
         return y.relu_()
+
+
+class CausalAttention:
+    r"""Attention of the newest frame to the last ones, keys and values of which are kept.
+
+    Row v of the result is that of ``attention`` for joint v of the last of ``window`` frames: every
+    frame is projected once, and attends to what has been seen.
+
+    Args:
+        attention: its structure (``within``, ``pairs``, ``window``) and biases hold here, too.
+        window: frames to attend to, the newest included; by default one more than the attention's
+            own ``window``.
+
+    Raises:
+        ValueError: neither the attention nor the call has a window, or it is below 1.
+
+    Shape: a call takes one frame (N, V, C) and returns (N, V, C).
+
+    Source: Hedegaard et al., Continual Transformers, ICLR 2023, section 3 (single output).
+    """
+
+    def __init__(self, attention: STAttention, window: int | None = None) -> None:
+        structure = attention.structure
+        reach = structure.get("window")
+        window = window if window is not None or reach is None else reach + 1
+        if window is None or window < 1:
+            raise ValueError(f"CausalAttention: expected window >= 1, got {window}")
+        self.attention, self.window = attention.eval(), window
+        V = attention.joints
+        lag = torch.arange(window - 1, -1, -1)[:, None]  # of the frames kept, the oldest first
+        near = torch.ones(V, window, V, dtype=torch.bool)
+        if structure.get("within") == "joint":
+            near &= torch.eye(V, dtype=torch.bool)[:, None]
+        if structure.get("within") == "frame":
+            near &= lag == 0
+        if structure.get("pairs") is not None:
+            near &= structure["pairs"].cpu()[:, None]
+        if reach is not None:
+            near &= lag <= reach
+        bias = torch.zeros(attention.heads, V, window, V).masked_fill_(~near, -math.inf)
+        if attention.joint_bias is not None:
+            bias += attention.joint_bias.detach().cpu()[:, :, None]
+        if attention.lag_bias is not None:
+            W = attention.lag_bias.shape[1] // 2
+            bias += attention.lag_bias.detach().cpu()[:, None, W + lag.clamp(max=W)]
+        self.bias = bias.to(attention.qkv.weight)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all frames."""
+        self.past, self.count = _Past(self.window), 0
+
+    @torch.inference_mode()
+    def __call__(self, x: Tensor) -> Tensor:
+        """A frame (N, V, C) -> (N, V, C)."""
+        _check.shape("CausalAttention", "x", x, "N V C", V=self.attention.joints)
+        qkv = self.attention.qkv(x).unflatten(-1, (3, self.attention.heads, -1))
+        q, *kv = qkv.permute(2, 0, 3, 1, 4)  # each (N, H, V, D)
+        self.count += 1
+        seen = min(self.count, self.window)
+        past = self.past.push(torch.stack(kv))[-seen:]
+        k, v = past.permute(1, 2, 3, 0, 4, 5).flatten(3, 4)  # each (N, H, seen V, D)
+        bias = self.bias[:, :, -seen:].flatten(2)
+        y = F.scaled_dot_product_attention(
+            q, k, v, bias, scale=self.attention.structure.get("scale")
+        )
+        return self.attention.proj(y.transpose(1, 2).flatten(2))
+
+
+class TemporalShift:
+    """:func:`skelops.temporal_shift` of a stream: a frame's result when the next one has come.
+
+    Args:
+        fold_div: one in how many channels moves each way, at least 2.
+
+    Shape: a call takes one frame (N, C, ...) and returns the frame before it, shifted, or None at
+    the first one.
+
+    Source: Lin et al., TSM, ICCV 2019.
+    """
+
+    def __init__(self, fold_div: int = 8) -> None:
+        if fold_div < 2:
+            raise ValueError(f"TemporalShift: expected fold_div of at least 2, got {fold_div}")
+        self.fold_div = fold_div
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all frames."""
+        self.past, self.count = _Past(3), 0
+
+    def __call__(self, x: Tensor) -> Tensor | None:
+        """A frame (N, C, ...) -> the one before it, shifted, or None."""
+        before, middle, after = self.past.push(x)
+        self.count += 1
+        if self.count < 2:
+            return None
+        fold = x.shape[1] // self.fold_div
+        return torch.cat([after[:, :fold], before[:, fold : 2 * fold], middle[:, 2 * fold :]], 1)
 
 
 def read_frames(lines: Iterable[str]) -> Iterator[tuple[dict[str, np.ndarray], float | None]]:

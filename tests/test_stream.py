@@ -9,7 +9,16 @@ import torch
 
 from skelops.data import ClipDataset, synthetic
 from skelops.models import create_model
-from skelops.stream import Continual, Recognizer, main, read_frames
+from skelops.nn import STAttention
+from skelops.ops import temporal_shift
+from skelops.stream import (
+    CausalAttention,
+    Continual,
+    Recognizer,
+    TemporalShift,
+    main,
+    read_frames,
+)
 
 V = 25
 
@@ -137,6 +146,58 @@ def test_frame_by_frame_is_the_network_on_the_clip(name):
 def test_networks_that_need_the_whole_clip_are_refused():
     with pytest.raises(ValueError, match="graph convolutions of one frame, got CTRGraphConv"):
         Continual(network("ctr_gcn"))
+
+
+NEAR = (torch.arange(5)[:, None] - torch.arange(5)).abs() <= 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"within": "joint", "scale": 0.3},
+        {"within": "frame"},
+        {"pairs": NEAR, "joint_bias": True, "max_lag": 2},
+        {"window": 2, "max_lag": 4},
+    ],
+)
+def test_causal_attention_is_the_last_frame_of_the_window(options):
+    N, T, V, C, window = 2, 9, 5, 16, 4
+    torch.manual_seed(0)
+    attention = STAttention(C, 2, joints=V, **options)
+    for bias in (attention.joint_bias, attention.lag_bias):
+        if bias is not None:
+            torch.nn.init.normal_(bias)
+    steps = CausalAttention(attention, window)
+    x = torch.randn(N, T, V, C)
+    for t in range(T):
+        seen = x[:, max(t + 1 - window, 0) : t + 1].flatten(1, 2)
+        with torch.no_grad():
+            expected = attention(seen)[:, -V:]
+        torch.testing.assert_close(steps(x[:, t]), expected, atol=1e-5, rtol=1e-5)
+    steps.reset()
+    torch.testing.assert_close(steps(x[:, 0]), attention(x[:, 0]), atol=1e-5, rtol=1e-5)
+
+
+def test_causal_attention_takes_the_window_of_the_attention():
+    attention = STAttention(8, 2, joints=3, window=2)
+    assert CausalAttention(attention).window == 3
+    with pytest.raises(ValueError, match="CausalAttention: expected window >= 1, got None"):
+        CausalAttention(STAttention(8, 2, joints=3))
+    with pytest.raises(ValueError, match="CausalAttention: expected x of shape"):
+        CausalAttention(attention)(torch.randn(1, 4, 8))
+
+
+def test_temporal_shift_of_a_stream():
+    x = torch.randn(2, 9, 6, 5)  # (N, C, T, V)
+    steps = TemporalShift(fold_div=4)
+    found = [steps(x[:, :, t]) for t in range(6)]
+    assert found[0] is None
+    torch.testing.assert_close(torch.stack(found[1:], 2), temporal_shift(x, 4)[:, :, :5])
+    steps.reset()
+    assert steps(x[:, :, 0]) is None
+    with pytest.raises(ValueError, match="TemporalShift: expected fold_div of at least 2, got 1"):
+        TemporalShift(1)
 
 
 def test_json_lines():

@@ -113,11 +113,19 @@ def test_summary_takes_the_gpu(results):
     assert line.removesuffix("not measured |") + "3.0x / - |" in text
 
 
+def test_capacity():
+    step = record(work="ctr_gcn", case="training step", direction="training step", sizes={"N": 8})
+    (row,) = report.capacity({"X": [step, record()]}).splitlines()[2:]
+    assert row == "| `ctr_gcn`, training step | X, float32 | 8 | 10 | 800 | 0 | 50 s | 79 s |"
+
+
 def test_markers(results, tmp_path):
     readme = tmp_path / "README.md"
     _, missing = report.render(results, readme, tmp_path)
-    assert len(missing) == 2
+    assert len(missing) == 3
     blocks = [f"<!-- {n}:begin -->old<!-- {n}:end -->" for n in ("benchmarks", "backends")]
+    scale = tmp_path / "scale.md"
+    scale.write_text("<!-- capacity:begin --><!-- capacity:end -->")
     readme.write_text("before\n" + "\nbetween\n".join(blocks) + "\nafter\n")
     files, missing = report.render(results, readme, tmp_path)
     assert not missing and "old" not in files[readme]
@@ -132,9 +140,11 @@ def test_check_notices_stale_files(results, tmp_path, monkeypatch, capsys):
     docs.mkdir()
     blocks = [f"<!-- {n}:begin --><!-- {n}:end -->" for n in ("benchmarks", "backends")]
     (tmp_path / "README.md").write_text("\n".join(blocks))
+    (docs / "scale.md").write_text("<!-- capacity:begin --><!-- capacity:end -->")
     monkeypatch.setattr(records, "RESULTS", results)
     monkeypatch.setattr(report, "ROOT", tmp_path)
-    monkeypatch.setattr(report, "plot", lambda *_: None)
+    for picture in ("plot", "roofline"):
+        monkeypatch.setattr(report, picture, lambda *_: None)
     monkeypatch.setattr(report, "backends", lambda: "\n")
     assert report.main(["--check"]) == 1
     assert report.main([]) == 0
@@ -146,9 +156,10 @@ def test_check_notices_stale_files(results, tmp_path, monkeypatch, capsys):
     assert "out of date" in capsys.readouterr().err
 
 
-def test_plot(tmp_path):
+@pytest.mark.parametrize("draw", [report.plot, report.roofline])
+def test_plot(draw, tmp_path):
     pytest.importorskip("matplotlib")
-    report.plot("Example", [record()], tmp_path / "plot.svg")
+    draw("Example", [record()], tmp_path / "plot.svg")
     assert (tmp_path / "plot.svg").stat().st_size > 1000
 
 
