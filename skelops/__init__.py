@@ -45,6 +45,7 @@ from skelops.ops import (
     queue_recent,
     random_uniform,
     sample_clips,
+    shift_conv,
     skeleton_streams,
     slot_mask,
     sphere_kmeans,
@@ -54,6 +55,7 @@ from skelops.ops import (
     temporal_mean,
     temporal_shift,
     token_restore,
+    x3d_block,
 )
 from skelops.patching import PatchReport, patch, unpatch
 
@@ -104,6 +106,7 @@ __all__ = [
     "queue_recent",
     "random_uniform",
     "sample_clips",
+    "shift_conv",
     "skeleton_streams",
     "slot_mask",
     "sphere_kmeans",
@@ -115,6 +118,7 @@ __all__ = [
     "token_restore",
     "unpatch",
     "use_backend",
+    "x3d_block",
 ]
 
 _backend.activate()
