@@ -55,6 +55,7 @@ from skelops.ops import (
     temporal_mean,
     temporal_shift,
     token_restore,
+    tree_solve,
     x3d_block,
 )
 from skelops.patching import PatchReport, patch, unpatch
@@ -116,6 +117,7 @@ __all__ = [
     "temporal_mean",
     "temporal_shift",
     "token_restore",
+    "tree_solve",
     "unpatch",
     "use_backend",
     "x3d_block",

@@ -22,9 +22,18 @@ enum JointKind : int {
   kRevolute = 1,
   kAxisShift = 1,  // two bits: the axis is x, y, z of the body, or another
   kAxisMask = 3 << kAxisShift,
-  kOffset = 8,   // the joint is not at its parent's origin
-  kMassive = 16  // the body has an inertia
+  kOffset = 8,    // the joint is not at its parent's origin
+  kMassive = 16,  // the body has an inertia
+  kBranches = 32  // a body that is not the next hangs on it
 };
+
+template <typename Parent>
+SKELOPS_HOST_DEVICE inline bool branches(const Parent* parent, int size, int i) {
+  for (int j = i + 2; j < size; ++j) {
+    if (parent[j] == i) return true;
+  }
+  return false;
+}
 
 template <typename A>
 SKELOPS_HOST_DEVICE inline int joint_kind(bool revolute, const A* axis, const A* offset,
@@ -50,6 +59,7 @@ struct TreeView {
 
   SKELOPS_HOST_DEVICE bool revolute(int i) const { return kind[i] & kRevolute; }
   SKELOPS_HOST_DEVICE bool massive(int i) const { return kind[i] & kMassive; }
+  SKELOPS_HOST_DEVICE bool branches(int i) const { return kind[i] & kBranches; }
   SKELOPS_HOST_DEVICE bool shifted(int i) const {
     return (kind[i] & (kOffset | kRevolute)) != kRevolute;
   }
@@ -138,13 +148,10 @@ SKELOPS_HOST_DEVICE inline Mat3<S> parent_rotation(const M& memory, int l, int s
   return l < 0 ? identity<S>() : memory.mat(l * slots + slot);
 }
 
-// R Rot(axis_i, q): the two columns across the axis turn.
+// R Rot(axis_i, q) by the sine and cosine of q: the two columns across the axis turn.
 template <typename S, typename A>
 SKELOPS_HOST_DEVICE inline Mat3<S> rotate(const TreeView<A>& tree, int i, const Mat3<S>& R,
-                                          const Vec3<S>& z, const S& q) {
-  if (!tree.revolute(i)) return R;
-  S s, c;
-  sine_cosine(q, s, c);
+                                          const Vec3<S>& z, const S& s, const S& c) {
   switch (tree.along(i)) {
     case 0:
       return {R.x, R.y * c + R.z * s, R.z * c - R.y * s};
@@ -157,6 +164,81 @@ SKELOPS_HOST_DEVICE inline Mat3<S> rotate(const TreeView<A>& tree, int i, const 
       const Vec3<S> rest = z * (1.0f - c);
       return {R.x * c + cross(z, R.x) * s + rest * u.x, R.y * c + cross(z, R.y) * s + rest * u.y,
               R.z * c + cross(z, R.z) * s + rest * u.z};
+    }
+  }
+}
+
+template <typename S, typename A>
+SKELOPS_HOST_DEVICE inline Mat3<S> rotate(const TreeView<A>& tree, int i, const Mat3<S>& R,
+                                          const Vec3<S>& z, const S& q) {
+  if (!tree.revolute(i)) return R;
+  S s, c;
+  sine_cosine(q, s, c);
+  return rotate(tree, i, R, z, s, c);
+}
+
+// In the axes of the bodies.
+
+template <typename S, typename A>
+SKELOPS_HOST_DEVICE inline Vec3<S> every_lane(const Vec3<A>& v) {
+  return {S{} + v.x, S{} + v.y, S{} + v.z};
+}
+
+// The origin of body i in the axes of its parent.
+template <typename S, typename A>
+SKELOPS_HOST_DEVICE inline Vec3<S> origin_of(const TreeView<A>& tree, int i, const S& q) {
+  Vec3<S> r = every_lane<S>(tree.offset_of(i));
+  if (!tree.revolute(i)) r += every_lane<S>(tree.axis_of(i)) * q;
+  return r;
+}
+
+// Of a vector, what is along a joint.
+template <typename S, typename A>
+SKELOPS_HOST_DEVICE inline S along_axis(const TreeView<A>& tree, int i, const Vec3<S>& v) {
+  switch (tree.along(i)) {
+    case 0:
+      return v.x;
+    case 1:
+      return v.y;
+    case 2:
+      return v.z;
+    default:
+      return dot(every_lane<S>(tree.axis_of(i)), v);
+  }
+}
+
+// A pair of coordinates in axes that are turned.
+template <typename S>
+SKELOPS_HOST_DEVICE inline void turn(S& v1, S& v2, const S& s, const S& c) {
+  const S turned = v1 * c + v2 * s;
+  v2 = v2 * c - v1 * s;
+  v1 = turned;
+}
+
+// A vector of the parent in the axes of a body turned about u; with -s, the other way.
+template <typename S>
+SKELOPS_HOST_DEVICE inline Vec3<S> turned(const Vec3<S>& u, const Vec3<S>& v, const S& s,
+                                          const S& c) {
+  return v * c - cross(u, v) * s + u * (dot(u, v) * (1.0f - c));
+}
+
+// Vectors of the parent in the axes of body i; with -s, the other way.
+template <typename S, typename A, typename... Vectors>
+SKELOPS_HOST_DEVICE inline void turn(const TreeView<A>& tree, int i, const S& s, const S& c,
+                                     Vectors&... v) {
+  switch (tree.along(i)) {
+    case 0:
+      (turn(v.y, v.z, s, c), ...);
+      return;
+    case 1:
+      (turn(v.z, v.x, s, c), ...);
+      return;
+    case 2:
+      (turn(v.x, v.y, s, c), ...);
+      return;
+    default: {
+      const Vec3<S> u = every_lane<S>(tree.axis_of(i));
+      ((v = turned(u, v, s, c)), ...);
     }
   }
 }
@@ -175,16 +257,15 @@ SKELOPS_HOST_DEVICE inline Inertia<S> world_inertia(const TreeView<A>& tree, int
   return {S{} + tree.mass(i), R * tree.moment(i), rotated(R, tree.rotational(i))};
 }
 
-// Adds a body's gradient (of m; of m c and I in world axes) to that of its inertia, where an
-// off-diagonal entry of I stands for two.
+// Adds a body's gradient of m, m c and I to that of its inertia, where an off-diagonal entry of I
+// stands for two.
 template <typename S, typename M>
-SKELOPS_HOST_DEVICE inline void add_inertia_grad(const M& grad, int i, const Mat3<S>& R, const S& m,
-                                                 const Vec3<S>& h, const Sym3<S>& I) {
+SKELOPS_HOST_DEVICE inline void add_inertia_grad(const M& grad, int i, const S& m, const Vec3<S>& h,
+                                                 const Sym3<S>& I) {
   const M to = grad.from(kInertiaSize * i);
   to[0] += m;
-  to.add(1, transposed(R, h));
-  const Sym3<S> body = rotated_back(R, I);
-  to.add(4, Sym3<S>{body.xx, body.xy * 2.0f, body.yy, body.xz * 2.0f, body.yz * 2.0f, body.zz});
+  to.add(1, h);
+  to.add(4, Sym3<S>{I.xx, I.xy * 2.0f, I.yy, I.xz * 2.0f, I.yz * 2.0f, I.zz});
 }
 
 // Rotations and origins of all frames: 12 values each, rotation by columns first.

@@ -50,6 +50,7 @@ from skelops.ops.sym_packed_matvec import sym_packed_matvec
 from skelops.ops.temporal_mean import temporal_mean
 from skelops.ops.temporal_shift import temporal_shift
 from skelops.ops.token_restore import token_restore
+from skelops.ops.tree_solve import tree_solve
 from skelops.ops.x3d_block import x3d_block
 
 __all__ = [
@@ -108,5 +109,6 @@ __all__ = [
     "temporal_mean",
     "temporal_shift",
     "token_restore",
+    "tree_solve",
     "x3d_block",
 ]
