@@ -12,6 +12,7 @@ from skelops.ops.farthest_point_sample import farthest_point_sample
 from skelops.ops.forward_dynamics import forward_dynamics
 from skelops.ops.forward_kinematics import forward_kinematics
 from skelops.ops.graph_conv import graph_conv
+from skelops.ops.gru import gru
 from skelops.ops.hallucinate_positives import Hallucinated, hallucinate_positives
 from skelops.ops.hyper_adjacency import hyper_adjacency
 from skelops.ops.hypergraph_conv import hypergraph_conv
@@ -22,12 +23,14 @@ from skelops.ops.knn import knn
 from skelops.ops.knn_classify import knn_classify
 from skelops.ops.knn_vote import knn_vote
 from skelops.ops.lagrange_tau import lagrange_tau
+from skelops.ops.linear import linear
 from skelops.ops.masked_cosine_loss import masked_cosine_loss
 from skelops.ops.masked_motion_loss import masked_motion_loss
 from skelops.ops.masked_patch_embed import masked_patch_embed
 from skelops.ops.mass_matrix import mass_matrix
 from skelops.ops.mcu_scan import mcu_scan
 from skelops.ops.mixup_cross_entropy import mixup_cross_entropy
+from skelops.ops.mlp import mlp
 from skelops.ops.momentum_update import momentum_update_
 from skelops.ops.motion_mask import motion_mask
 from skelops.ops.motion_target import motion_target
@@ -68,6 +71,7 @@ __all__ = [
     "forward_dynamics",
     "forward_kinematics",
     "graph_conv",
+    "gru",
     "hallucinate_positives",
     "hyper_adjacency",
     "hypergraph_conv",
@@ -79,12 +83,14 @@ __all__ = [
     "knn_classify",
     "knn_vote",
     "lagrange_tau",
+    "linear",
     "masked_cosine_loss",
     "masked_motion_loss",
     "masked_patch_embed",
     "mass_matrix",
     "mcu_scan",
     "mixup_cross_entropy",
+    "mlp",
     "momentum_update_",
     "motion_mask",
     "motion_target",

@@ -11,7 +11,7 @@ from skelops.ops.narrow_ffn import LEVELS
 from skelops.testing.cases import Case, register, relayout
 
 
-def narrow_ffn(draw, N=5, C=3, H=7, dropped=0, layout="contiguous"):
+def mlp(draw, N=5, C=3, H=7, layout="contiguous"):
     tensors = (
         draw.normal(N, C),
         draw.normal(H, C, scale=C**-0.5),
@@ -19,8 +19,21 @@ def narrow_ffn(draw, N=5, C=3, H=7, dropped=0, layout="contiguous"):
         draw.normal(C, H, scale=H**-0.5),
         draw.normal(C, scale=0.1),
     )
+    return tuple(relayout(t, layout) for t in tensors)
+
+
+_mlp = partial(Case, build=mlp, public=ops.mlp)
+register(
+    "mlp",
+    _mlp("small", small=True),
+    _mlp("mamp", dims=dict(N=110, C=256, H=1024)),
+    _mlp("odd", dims=dict(N=53, C=33, H=301, layout="transposed")),
+)
+
+
+def narrow_ffn(draw, dropped=0, **dims):
     seed = torch.tensor([2**40 + 7], device=draw.device) if dropped else None
-    return *(relayout(t, layout) for t in tensors), seed, dropped
+    return *mlp(draw, **dims), seed, dropped
 
 
 def _public(x, w1, b1, w2, b2, seed, dropped):
@@ -35,4 +48,19 @@ register(
     _case("cascadeformer_cv", dims=dict(N=200, C=24, H=512, dropped=6554)),
     _case("odd", dims=dict(N=131, C=33, H=201, layout="transposed")),
     _case("one_row", dims=dict(N=1, C=1, H=1)),
+)
+
+
+def linear(draw, N=5, C=3, D=4, bias=True, layout="contiguous"):
+    tensors = draw.normal(N, C), draw.normal(D, C, scale=C**-0.5), draw.normal(D) if bias else None
+    return tuple(t if t is None else relayout(t, layout) for t in tensors)
+
+
+_linear = partial(Case, build=linear, public=ops.linear)
+register(
+    "linear",
+    _linear("small", small=True),
+    _linear("mlp", dims=dict(N=301, C=256, D=1024)),
+    _linear("deep", dims=dict(N=53, C=777, D=33, bias=False)),
+    _linear("transposed", dims=dict(N=105, C=65, D=31, layout="transposed")),
 )
