@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skelops import _check, ops
+from skelops import _check
 from skelops.graph import Layout
 from skelops.models._published import KeyPairs
 from skelops.models._registry import register_model
@@ -84,18 +84,16 @@ class XShiftBlock(nn.Module):
         se_ratio: float | None = None,
     ) -> None:
         super().__init__()
-        self.fold_div = fold_div
         step = (1, stride, stride)
         project = stride != 1 or in_channels != out_channels
         self.downsample = ConvNorm3d(in_channels, out_channels, stride=step) if project else None
-        self.conv1 = ConvNorm3d(in_channels, hidden)
+        self.conv1 = ConvNorm3d(in_channels, hidden, fold_div=fold_div)
         self.conv2 = ConvNorm3d(hidden, hidden, (1, 3, 3), step, groups=hidden)
         self.conv3 = ConvNorm3d(hidden, out_channels)
         self.se = None if se_ratio is None else SqueezeExcitation(hidden, se_ratio)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv1(ops.temporal_shift(x, self.fold_div))
-        y = self.conv2(y, relu=False)
+        y = self.conv2(self.conv1(x), relu=False)
         y = F.silu(y if self.se is None else self.se(y))
         return self.conv3(y, x, self.downsample)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from skelops import ops
 from skelops.nn.norm import bn_act_add
 
 
@@ -20,6 +21,8 @@ class ConvNorm3d(nn.Module):
         kernel: frames, rows and columns of the kernel.
         stride: of frames, rows and columns.
         groups: of the convolution.
+        fold_div: shift one in how many channels of the input each way in time before a convolution
+            of one pixel; None for no shift.
     """
 
     def __init__(
@@ -29,8 +32,10 @@ class ConvNorm3d(nn.Module):
         kernel: Sequence[int] = (1, 1, 1),
         stride: Sequence[int] = (1, 1, 1),
         groups: int = 1,
+        fold_div: int | None = None,
     ) -> None:
         super().__init__()
+        self.fold_div = fold_div
         padding = [(k - 1) // 2 for k in kernel]
         self.conv = nn.Conv3d(
             in_channels, out_channels, tuple(kernel), tuple(stride), tuple(padding),
@@ -48,7 +53,10 @@ class ConvNorm3d(nn.Module):
         relu: bool = True,
     ) -> Tensor:
         """The shortcut is added as it is, or convolved and normalised by its projection."""
-        y = self.conv(x)
+        if self.fold_div is None:
+            y = self.conv(x)
+        else:
+            y = ops.shift_conv(x, self.conv.weight.flatten(1), self.fold_div)
         shape = y.shape[3:]
         if projection is not None:
             shortcut = projection.conv(shortcut)

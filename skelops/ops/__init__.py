@@ -41,6 +41,7 @@ from skelops.ops.pose_heatmap import pose_heatmap
 from skelops.ops.queue_push import queue_push_, queue_recent
 from skelops.ops.random_uniform import random_uniform
 from skelops.ops.sample_clips import sample_clips
+from skelops.ops.shift_conv import shift_conv
 from skelops.ops.skeleton_streams import skeleton_streams
 from skelops.ops.slot_mask import slot_mask
 from skelops.ops.sphere_kmeans import sphere_kmeans, sphere_kmeans_start
@@ -96,6 +97,7 @@ __all__ = [
     "queue_recent",
     "random_uniform",
     "sample_clips",
+    "shift_conv",
     "skeleton_streams",
     "slot_mask",
     "sphere_kmeans",

@@ -48,7 +48,8 @@ def temporal_shift(x: Tensor, fold_div: int = 8) -> Tensor:
     return _op(x, x.shape[1] // fold_div, False)
 
 
-def _reference(x: Tensor, fold: int, reverse: bool) -> Tensor:
+def shifted(x: Tensor, fold: int, reverse: bool = False) -> Tensor:
+    """The first ``fold`` channels one frame back, as many more one frame on; or the other way."""
     first, second, still = x.split([fold, fold, x.shape[1] - 2 * fold], dim=1)
     if reverse:
         return torch.cat([_previous(first), _next(second), still], dim=1)
@@ -71,7 +72,7 @@ def _backward(inputs: list, grad: Tensor) -> list[Tensor]:
 _op = define(
     "temporal_shift",
     "(Tensor x, int fold, bool reverse) -> Tensor",
-    _reference,
+    shifted,
     fake=lambda x, fold, reverse: torch.empty_like(x, memory_format=torch.contiguous_format),
     grads=("x",),
     backward=_backward,

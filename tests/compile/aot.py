@@ -159,6 +159,11 @@ CASES = {
         "finetec": dict(N=8, n=75),
         "tiny": dict(N=1, n=1),
     },
+    "shift_conv": {
+        "pose": dict(N=8, C=24, T=48, shape=(56, 56), fold=6, outputs=54),
+        "top": dict(N=8, C=192, T=16, shape=(7, 7), fold=24, outputs=432),
+        "tiny": dict(N=1, C=2, T=1, shape=(), fold=1, outputs=1),
+    },
     "temporal_shift": {
         "pose": dict(N=8, C=24, T=48, shape=(56, 56), fold=6),
         "tiny": dict(N=1, C=1, T=1, shape=(), fold=0),

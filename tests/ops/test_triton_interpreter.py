@@ -85,6 +85,8 @@ CASES = [
     ("skeleton_streams", F16, dict(N=3, V=22, kinds=(0, 1), parents=(-2, 0), root=3)),
     ("skeleton_streams", F32, dict(V=17, kinds=(0, 1), parents=(0, 0), result=F16)),
     ("skeleton_streams", F64, dict(V=20, part=9, kinds=(0, 1), parents=(0, 1), layout="sliced")),
+    ("shift_conv", F32, dict(N=2, C=37, T=5, shape=(7, 6), fold=9, outputs=70)),
+    ("shift_conv", F16, dict(N=3, C=4, T=1, shape=(5,), fold=2)),
     ("temporal_shift", F32, dict(N=2, C=17, T=9, shape=(31, 17), fold=4)),
     ("temporal_shift", F16, dict(N=3, C=4, T=1, shape=(5,), fold=2, reverse=True)),
     ("st_attention", F32, dict(N=2, L=75, H=2, D=32, V=25, joint_bias=True, lags=1)),

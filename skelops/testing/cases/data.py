@@ -248,6 +248,26 @@ def _temporal_shift_public(x, fold, reverse):
     return ops.temporal_shift(x, x.shape[1] // fold)
 
 
+def shift_conv(draw, N=2, C=5, T=3, shape=(4,), fold=1, outputs=3, layout="contiguous"):
+    x = relayout(draw.normal(N, C, T, *shape), layout)
+    return x, draw.normal(outputs, C, scale=max(C, 1) ** -0.5), fold
+
+
+def _shift_conv_public(x, weight, fold):
+    return ops.shift_conv(x, weight, x.shape[1] // fold)
+
+
+_shift_conv = partial(Case, build=shift_conv, public=_shift_conv_public)
+register(
+    "shift_conv",
+    _shift_conv("small", small=True),
+    _shift_conv("pose_stream", dims=dict(C=24, T=9, shape=(7, 5), fold=6, outputs=54)),
+    _shift_conv("one_frame", dims=dict(C=8, T=1, shape=(3, 3), outputs=17)),
+    _shift_conv("many_columns", dims=dict(N=1, C=4, T=13, shape=(9, 19), fold=2, outputs=2)),
+    _shift_conv("skeleton", dims=dict(C=16, T=13, shape=(25,), fold=2, layout="transposed")),
+)
+
+
 _shift = partial(Case, build=temporal_shift, public=_temporal_shift_public)
 register(
     "temporal_shift",
