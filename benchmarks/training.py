@@ -311,10 +311,21 @@ TRAININGS = {
         for name, training in _without_labels(data, title, (data,)).items()
     },
     **{
+        f"synthetic-epam_net_small-{modality}": Training(
+            "Synthetic set, unseen subjects, EPAM-Net with few blocks, noisy pictures and half "
+            f"of the joints lost, {modality}",
+            ("synthetic", f"epam_net_{modality}_small"),
+            ("--data.degrade", f"{{{modality}: {amount}}}"),
+            fusion="epam_net",
+        )
+        for modality, amount in (("rgb", 0.5), ("keypoints", 0.5))
+    },
+    **{
         f"synthetic-{recipe}-pictures": Training(
             f"Synthetic set, unseen subjects, {title}", ("synthetic", recipe)
         )
         for recipe, title in (
+            ("epam_net_small", "EPAM-Net with few blocks on RGB and joints"),
             ("m_mixer_small", "M-Mixer with thin encoders on RGB and depth"),
             ("deform_transformer_small", "3D Deformable Transformer, narrow, on RGB and joints"),
         )
@@ -409,7 +420,7 @@ def fuse(group: str) -> Path:
     predictions = [load_predictions(file) for file in files]
     found = predictions[0].accuracies(fused(predictions, fusion)[0])
     singles = [json.loads((RESULTS / f"{name}.json").read_text()) for name in names]
-    number = {3: "three", 4: "four", 6: "six"}[len(names)]
+    number = {2: "two", 3: "three", 4: "four", 6: "six"}[len(names)]
     what = "parts" if set(PRESETS[fusion][1]) == set(PARTS) else "streams"
     record = {
         "title": singles[0]["title"].rsplit(",", 1)[0] + f", {number} {what}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,9 +10,12 @@ from torch import Tensor
 
 from skelops import _check
 from skelops.data.dataset import Batch, ClipDataset
+from skelops.data.transform import SENSORS
 from skelops.graph import Layout, get_layout
+from skelops.ops import random_uniform
 
 MODALITIES = ("rgb", "depth", "infrared", "skeleton", "keypoints")
+JOINTS = ("skeleton", "keypoints")  # the modalities that are no pictures
 EXTENT = 1.2  # metres from the centre of a picture to its border
 RADIUS = 0.075  # of a limb
 FAR = 3.0  # metres from the centre of the scene to the background, behind it
@@ -118,13 +121,21 @@ class RenderedDataset(ClipDataset):
         args, options: of :class:`ClipDataset`, with 3-D joints as the only stream.
         modalities: as of :func:`render`.
         image_size: S.
+        degrade: how bad a sensor is, in training and test: of pictures the standard deviation of
+            their noise, of "skeleton" and "keypoints" the share of joints that are lost, in every
+            frame anew.
 
     Raises:
         ValueError: as :class:`ClipDataset` and :func:`render`, and for other streams.
     """
 
     def __init__(
-        self, *args: Any, modalities: Sequence[str], image_size: int = 32, **options: Any
+        self,
+        *args: Any,
+        modalities: Sequence[str],
+        image_size: int = 32,
+        degrade: Mapping[str, float] | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(*args, **options)
         if list(self.streams.names) != ["joint"]:
@@ -134,11 +145,32 @@ class RenderedDataset(ClipDataset):
                 expected = f"modalities of {', '.join(MODALITIES)}"
                 raise _check.fail("RenderedDataset", expected, repr(name))
         self.modalities, self.image_size = tuple(modalities), image_size
+        self.degrade = dict(degrade or {})
+        for name, amount in self.degrade.items():
+            if name not in modalities:
+                expected = f"degrade of {', '.join(modalities)}"
+                raise _check.fail("RenderedDataset", expected, repr(name))
+            if amount < 0 or (name in JOINTS and amount > 1):
+                expected = f"degrade of {name} {'in [0, 1]' if name in JOINTS else '>= 0'}"
+                raise _check.fail("RenderedDataset", expected, amount)
 
     def __getitems__(self, draws: Sequence[int] | Tensor) -> Batch:
         x, y, clip = super().__getitems__(draws)
         shown = render(x, self.geometry.layout, self.modalities, size=self.image_size)
+        draw = torch.as_tensor(draws, dtype=torch.int64).to(x.device)
+        for name, amount in self.degrade.items():
+            shown[name] = self._degraded(name, shown[name], amount, draw)
         return Batch(shown, y, clip)  # type: ignore[arg-type]
+
+    def _degraded(self, name: str, x: Tensor, amount: float, draw: Tensor) -> Tensor:
+        key: dict[str, int] = {"seed": self.seed, "stream": SENSORS + MODALITIES.index(name)}
+        if name in JOINTS:
+            T, V, M = x.shape[2:]
+            found = random_uniform(draw, T * V * M, **key).view(-1, 1, T, V, M) >= amount
+            return x * found
+        u, v = random_uniform(draw, 2 * x[0].numel(), **key).view(len(x), 2, -1).unbind(1)
+        normal = (-2 * (1 - u).log()).sqrt() * (2 * torch.pi * v).cos()
+        return x + amount * normal.view_as(x).to(x.dtype)
 
     def __getitem__(self, draw: int) -> Batch:
         x, y, clip = self.__getitems__([draw])

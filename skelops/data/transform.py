@@ -48,6 +48,9 @@ class _Stream(IntEnum):
     MISSING = 15
 
 
+SENSORS = len(_Stream)  # the first of the streams that sensors draw from, behind the augmentation
+
+
 @dataclass(frozen=True)
 class ClipTransform:
     """How a clip becomes a training or test sample.

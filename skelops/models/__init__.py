@@ -17,7 +17,7 @@ from skelops.models.cascade_former import CascadeFormer, CascadeFormerPretext
 from skelops.models.ctr_gcn import CTRGCN
 from skelops.models.deform_transformer import DeformTransformer, joint_pool
 from skelops.models.dg_stgcn import DGSTGCN
-from skelops.models.epam_net import EPAMNet, EPAMNetPose, epam_loss
+from skelops.models.epam_net import EPAMNet, EPAMNetPose, EPAMNetVideo, epam_loss
 from skelops.models.finetec import FineTec
 from skelops.models.halp import BiGRU, HaLP
 from skelops.models.hiclr import HiCLR, HiCLRDSTA, HiCLRGCN
@@ -50,6 +50,7 @@ __all__ = [
     "DeformTransformer",
     "EPAMNet",
     "EPAMNetPose",
+    "EPAMNetVideo",
     "FineTec",
     "HaLP",
     "HiCLR",

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skelops import _check
-from skelops.graph import Layout
+from skelops import _check, ops
+from skelops.graph import Layout, get_layout
 from skelops.models._published import KeyPairs
 from skelops.models._registry import register_model
+from skelops.models.m_mixer import check_modalities
 from skelops.nn import ConvNorm3d, HeatmapNet
 
 # As in ahmed-nady/Multimodal-Action-Recognition.
@@ -239,6 +241,18 @@ class NonLocalGuidance(nn.Module):
         return rgb + self.conv_out(mixed.unflatten(2, pose.shape[2:]))
 
 
+def stream(
+    name: str,
+    num_classes: int,
+    in_channels: int,
+    blocks: Mapping[str, Sequence[int]] | None = None,
+    **options: Any,
+) -> XShiftNet:
+    """The stream "rgb" or "pose" as published, but for ``blocks`` of it, if given."""
+    changes = {"in_channels": in_channels} | ({"blocks": blocks[name]} if blocks else {})
+    return XShiftNet(num_classes, **(STREAMS[name] | changes), **options)
+
+
 def _guidance(kind: str, channels: int, pose_channels: int, frames: int) -> nn.Module:
     if kind in ("nested", "serial"):
         return PoseGuidance(kind == "nested")
@@ -265,6 +279,7 @@ class EPAMNet(nn.Module):
         guidance: "nested", as in the published checkpoints, or one of the ablations "serial",
             "frames" (for T = ``frames`` only) and "non_local".
         base_channels: of both streams.
+        blocks: of each stage of "rgb" and "pose", where not as published.
         frames: T, for "frames".
         dropout: in front of the heads.
 
@@ -281,14 +296,15 @@ class EPAMNet(nn.Module):
         *,
         guidance: str = "nested",
         base_channels: int = WIDTHS[0],
+        blocks: Mapping[str, Sequence[int]] | None = None,
         frames: int = 16,
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        common = {"base_channels": base_channels, "dropout": dropout}
-        self.rgb = XShiftNet(num_classes, **STREAMS["rgb"], **common)
-        pose = STREAMS["pose"] | {"in_channels": in_channels}
-        self.pose = XShiftNet(num_classes, **pose, **common)
+        self.rgb, self.pose = (
+            stream(name, num_classes, maps, blocks, base_channels=base_channels, dropout=dropout)
+            for name, maps in (("rgb", 3), ("pose", in_channels))
+        )
         self.guidance = _guidance(guidance, self.rgb.channels, self.pose.channels, frames)
         self.published_keys = PUBLISHED_KEYS["whole"]
 
@@ -331,3 +347,75 @@ class EPAMNetPose(HeatmapNet):
 
     def __init__(self, num_classes: int = 60, layout: str | Layout = "coco17", **options) -> None:
         super().__init__(XShiftNet, num_classes, layout, **options)
+
+
+# Of pictures in [0, 1].
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class EPAMNetVideo(nn.Module):
+    """EPAM-Net, or one of its streams, on videos and the joints that were found in them.
+
+    A mapping of "rgb" (N, 3, T, S, S) in [0, 1] and "keypoints" (N, 3, T, V, M), x and y in
+    [-1, 1] of the picture and score (0 for missing) -> logits (N, num_classes): of both streams, or
+    of the one. With both, T is a multiple of three, and every third picture is looked at.
+
+    Args:
+        num_classes: of the heads.
+        layout: of the joints.
+        modalities: "rgb", "keypoints" or both.
+        size: H and W of the heat-maps; with both, a fourth of S.
+        sigma: of the Gaussians, in pixels.
+        options: further ones of ``EPAMNet``, or of ``XShiftNet``.
+
+    Raises:
+        ValueError: other modalities; on input, a missing one, or modalities of different clips or
+            frames.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 60,
+        layout: str | Layout = "coco17",
+        *,
+        modalities: Sequence[str] = ("rgb", "keypoints"),
+        size: Sequence[int] = (56, 56),
+        sigma: float = 0.6,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self.modalities, self.size, self.sigma = tuple(modalities), tuple(size), sigma
+        self.num_joints = get_layout(layout).num_joints
+        if sorted(modalities) == ["keypoints", "rgb"]:
+            self.net: nn.Module = EPAMNet(num_classes, self.num_joints, **options)
+        elif self.modalities == ("rgb",):
+            self.net = stream("rgb", num_classes, 3, **options)
+        elif self.modalities == ("keypoints",):
+            self.net = stream("pose", num_classes, self.num_joints, **options)
+        else:
+            expected = "modalities rgb, keypoints or both"
+            raise _check.fail("EPAMNetVideo", expected, ", ".join(modalities) or "none")
+        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1, 1), persistent=False)
+        self.published_keys = ((r"^net\.", ""), *self.net.published_keys)
+
+    def forward(self, x: Mapping[str, Tensor]) -> Tensor | tuple[Tensor, Tensor]:
+        check_modalities("EPAMNetVideo", x, self.modalities)
+        inputs = {}
+        if "rgb" in self.modalities:
+            seen = x["rgb"] if self.modalities == ("rgb",) else x["rgb"][:, :, ::RGB_STEP]
+            inputs["rgb"] = (seen - self.mean) / self.std
+        if "keypoints" in self.modalities:
+            inputs["heatmap"] = self.heatmap(x["keypoints"])
+        return self.net(*inputs.values())
+
+    def heatmap(self, keypoints: Tensor) -> Tensor:
+        """(N, 3, T, V, M) -> (N, V, T, H, W), in place with the picture."""
+        V = {"V": self.num_joints, "3": 3}
+        _check.shape("EPAMNetVideo", "keypoints", keypoints, "N 3 T V M", **V)
+        at = keypoints.permute(0, 4, 2, 3, 1)
+        H, W = self.size
+        point = (at[..., :2] + 1) / 2 * at.new_tensor([W, H])
+        return ops.pose_heatmap(
+            point.contiguous(), at[..., 2].contiguous(), H, W, sigma=self.sigma, convention="epam"
+        )

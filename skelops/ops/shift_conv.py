@@ -1,4 +1,4 @@
-"""Temporal shift folded into the 1x1 convolution behind it: the shifted features are not written."""
+"""Temporal shift within the 1x1 convolution behind it: shifted features are never written."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ class WritePredictions(Callback):
     Plain arrays: ``name`` (N,) str and ``label`` (N,) int64 of the clips, ``logits`` and
     ``softmax`` (N, classes) float32, both means over the views of a clip, ``classes`` (classes,)
     str, ``class_counts`` (classes,) int64, training clips of each, ``stream`` (of a part of the
-    body its name) and ``run``, str.
+    body its name, of pictures their modalities) and ``run``, str.
     """
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -146,7 +146,8 @@ class WritePredictions(Callback):
             name=data.clips.name[scores.pop("clip")],
             classes=np.array(data.clips.classes),
             class_counts=np.array(data.class_counts),
-            stream=data.hparams["part"] or "+".join(data.hparams["streams"]),
+            stream=data.hparams["part"]
+            or "+".join(data.hparams["modalities"] or data.hparams["streams"]),
             run=folder.resolve().name,
             **scores,
         )

@@ -62,6 +62,7 @@ class SkeletonDataModule(lightning.LightningDataModule):
         modalities: show the clips as pictures: x of a batch is then a mapping of these, see
             :func:`skelops.data.render`. Default: joints.
         image_size: of the pictures.
+        degrade: how bad the sensor of a modality is, see :class:`skelops.data.RenderedDataset`.
         batch_size: clips per batch and process.
         repeat: passes over the training clips per epoch.
         num_clips: size of the synthetic set.
@@ -92,6 +93,7 @@ class SkeletonDataModule(lightning.LightningDataModule):
         part: str | None = None,
         modalities: Sequence[str] | None = None,
         image_size: int = 32,
+        degrade: dict[str, float] | None = None,
         batch_size: int = 64,
         repeat: int = 1,
         num_clips: int = 1536,
@@ -187,6 +189,7 @@ class SkeletonDataModule(lightning.LightningDataModule):
         if h.modalities is not None:
             kind = RenderedDataset
             pictures = {"modalities": h.modalities, "image_size": h.image_size}
+            pictures["degrade"] = h.degrade
         return kind(
             self.clips,
             transform,

@@ -40,6 +40,8 @@ PRESETS: dict[str, tuple[str, tuple[str, ...], tuple[float, ...]]] = {
     "hyper_gcn_large_ntu120_xset": ("logits", FOUR, (1, 1.5, 0.6, 0.6)),
     # Trivedi and Sarvadevabhatla, ECCVW 2022: parts of the body
     **{f"psumnet_{data}": ("logits", BODY_PARTS, alphas) for data, alphas in ALPHAS.items()},
+    # Abdelkawy et al., Neurocomputing 2025
+    "epam_net": ("logits", ("rgb", "keypoints"), (1, 1)),
     # AimCLR, HiCLR and MS-CLR
     "hiclr": ("logits", FOUR[:3], (0.6, 0.6, 0.4)),
 }

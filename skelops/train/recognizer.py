@@ -29,7 +29,8 @@ class Recognizer(Optimized):
     A network that has an ``auxiliary_loss() -> ()`` (Hyper-GCN) is trained with the sum of both.
     One that ``takes_labels`` (ACLNet) gives logits and a further loss for (x, y), and is told the
     epoch of every batch by ``start_epoch``; its non-persistent buffers, memories of recent batches,
-    are kept in checkpoints all the same.
+    are kept in checkpoints all the same. One with several heads (EPAM-Net) gives a tuple of logits:
+    each has a cross-entropy of its own, and their sum is the prediction.
 
     The defaults are the published NTU RGB+D recipe of CTR-GCN (ICCV 2021): Nesterov momentum 0.9,
     learning rate 0.1 divided by 10 at epochs 35 and 55, five warm-up epochs, weight decay 4e-4.
@@ -215,10 +216,15 @@ class Recognizer(Optimized):
             logits, further = self.model(x, y)
         else:
             logits = self(x) if self.graphed is None else self.graphed(x)
-        loss = mixup_cross_entropy(
-            logits, a, b, mix,
-            weight=self._class_weight(), label_smoothing=self.hparams["label_smoothing"],
-        )  # fmt: skip
+        heads = logits if isinstance(logits, tuple) else (logits,)
+        losses = [
+            mixup_cross_entropy(
+                head, a, b, mix,
+                weight=self._class_weight(), label_smoothing=self.hparams["label_smoothing"],
+            )
+            for head in heads
+        ]  # fmt: skip
+        loss, logits = sum(losses), sum(heads)
         if hasattr(self.model, "auxiliary_loss"):
             further = self.model.auxiliary_loss()
         if further is not None:
@@ -233,6 +239,7 @@ class Recognizer(Optimized):
 
     def _evaluate(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         logits = self(batch[0])
+        logits = sum(logits) if isinstance(logits, tuple) else logits
         self.scores.update(logits, *batch[1:])
         return logits, mixup_cross_entropy(logits, batch[1])
 

@@ -81,6 +81,25 @@ def test_batches():
     assert torch.equal(one.x["rgb"], dataset.__getitems__([2, 3]).x["rgb"][1])
 
 
+def test_bad_sensors():
+    clips, options = synthetic.generate(16), {"image_size": 16, "index": [0, 5]}
+    names = ("rgb", "skeleton", "keypoints")
+    good = RenderedDataset(clips, modalities=names, **options)
+    bad = RenderedDataset(
+        clips, modalities=names, degrade={"rgb": 0.5, "keypoints": 0.25}, **options
+    )
+    (clean, *_), (x, *_) = good.__getitems__([0, 1]), bad.__getitems__([0, 1])
+    noise = x["rgb"] - clean["rgb"]
+    assert abs(noise.mean()) < 0.01 and noise.std().item() == pytest.approx(0.5, rel=0.02)
+    assert abs((noise[0] * noise[1]).mean()) < 0.01
+    assert torch.equal(x["skeleton"], clean["skeleton"])
+    kept = x["keypoints"][:, 2] == 1
+    assert torch.equal(x["keypoints"], clean["keypoints"] * kept[:, None])
+    assert kept.float().mean() / clean["keypoints"][:, 2].mean() == pytest.approx(0.75, abs=0.02)
+    again = bad.__getitems__([1])[0]
+    assert all(torch.equal(again[name][0], x[name][1]) for name in names)
+
+
 def test_bad_input():
     with pytest.raises(ValueError, match=re.escape("render: expected x of shape (N, 3, T, V, M)")):
         render(torch.ones(1, 3, 2, 20, 1))
@@ -89,5 +108,9 @@ def test_bad_input():
     clips = synthetic.generate(16)
     with pytest.raises(ValueError, match="RenderedDataset: expected the stream joint, got"):
         RenderedDataset(clips, streams="bone", modalities=["rgb"])
+    with pytest.raises(ValueError, match="RenderedDataset: expected degrade of rgb, got 'depth'"):
+        RenderedDataset(clips, modalities=["rgb"], degrade={"depth": 1})
+    with pytest.raises(ValueError, match=r"degrade of keypoints in \[0, 1\], got 1.5"):
+        RenderedDataset(clips, modalities=["keypoints"], degrade={"keypoints": 1.5})
     with pytest.raises(ValueError, match="RenderedDataset: expected modalities of"):
         RenderedDataset(clips, modalities=["sound"])

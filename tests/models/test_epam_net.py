@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from skelops.models import EPAMNet, create_model, load_published, published_keys, published_state
+from skelops.models import (
+    EPAMNet,
+    EPAMNetVideo,
+    create_model,
+    load_published,
+    published_keys,
+    published_state,
+)
 from skelops.models.epam_net import NonLocalGuidance, XShiftNet, epam_loss, se_width
 
 
@@ -75,6 +82,52 @@ def test_published_state_round_trip(tmp_path):
     assert load_published(other, tmp_path / "a.pt") == ([], [], [])
     given = inputs()
     torch.testing.assert_close(other.eval().predict(*given), model.eval().predict(*given))
+
+
+def video(T=6, S=32, V=17):
+    keypoints = torch.rand(2, 3, T, V, 1) * 2 - 1
+    keypoints[:, 2] = 1
+    return {"rgb": torch.rand(2, 3, T, S, S), "keypoints": keypoints}
+
+
+@pytest.mark.parametrize("modalities", [["rgb"], ["keypoints"], ["rgb", "keypoints"]])
+def test_videos(modalities):
+    net = EPAMNetVideo(5, modalities=modalities, size=(8, 8), base_channels=8).eval()
+    x = video()
+    logits = net(x)
+    rgb = (x["rgb"] - net.mean) / net.std
+    if modalities == ["rgb"]:
+        torch.testing.assert_close(logits, net.net(rgb))
+    elif modalities == ["keypoints"]:
+        torch.testing.assert_close(logits, net.net(net.heatmap(x["keypoints"])))
+    else:
+        for y, z in zip(logits, net.net(rgb[:, :, ::3], net.heatmap(x["keypoints"])), strict=True):
+            torch.testing.assert_close(y, z)
+
+
+def test_maps_are_in_place_with_the_picture():
+    net = EPAMNetVideo(5, modalities=["keypoints"], size=(8, 16), base_channels=8)
+    x = torch.zeros(1, 3, 1, 17, 1)
+    x[0, :, 0, 3, 0] = torch.tensor([0.5, -0.25, 1.0])  # column 12 of 16, row 3 of 8
+    maps = net.heatmap(x)
+    assert maps.shape == (1, 17, 1, 8, 16)
+    assert maps[0, 3, 0].argmax() == 3 * 16 + 12 and not maps[0, [0, 1, 2, *range(4, 17)]].any()
+
+
+def test_bad_videos():
+    with pytest.raises(
+        ValueError, match="EPAMNetVideo: expected modalities rgb, keypoints or both"
+    ):
+        EPAMNetVideo(modalities=["depth"])
+    net = EPAMNetVideo(5, size=(8, 8), base_channels=8)
+    with pytest.raises(
+        ValueError, match="EPAMNetVideo: expected modalities rgb, keypoints, got rgb"
+    ):
+        net({"rgb": video()["rgb"]})
+    with pytest.raises(ValueError, match=r"as many frames of rgb, keypoints, got \[3, 6\]"):
+        net({**video(), "rgb": video()["rgb"][:, :, :3]})
+    with pytest.raises(ValueError, match="EPAMNet: expected 6 frames of heat-maps for 2 pictures"):
+        net(video(T=4))
 
 
 def test_a_stream_starts_as_its_shortcuts():

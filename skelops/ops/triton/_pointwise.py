@@ -114,8 +114,9 @@ def transform(weight: Tensor, x: Tensor, shift: str = "", fold: int = 0) -> Tens
         S_BLOCKS = _tiles.cdiv(T * V, BLOCK_S)
         _transform_kernel[N * S_BLOCKS, _tiles.cdiv(C_OUT, BLOCK_O)](
             weight, x, out, C_OUT, C_IN, T * V, S_BLOCKS, weight.stride(0), weight.stride(1),
-            V, fold, SHIFT=shift, PRECISION=_tiles.precision(x), BLOCK_O=BLOCK_O, BLOCK_I=_tiles.pow2(C_IN, 16, 32),
-            BLOCK_S=BLOCK_S, num_warps=4 if BLOCK_O < 64 else 8, num_stages=2,
+            V, fold, SHIFT=shift, PRECISION=_tiles.precision(x), BLOCK_O=BLOCK_O,
+            BLOCK_I=_tiles.pow2(C_IN, 16, 32), BLOCK_S=BLOCK_S,
+            num_warps=4 if BLOCK_O < 64 else 8, num_stages=2,
         )  # fmt: skip
     return out
 
@@ -138,7 +139,8 @@ def weight_grad(
     if SPLITS:
         _weight_grad_kernel[SPLITS, blocks](
             grad, x, parts, sums, N, C_OUT, C_IN, S, S_BLOCKS, SPLITS, x.shape[-1], fold,
-            SHIFT=shift, PRECISION=_tiles.precision(x), BLOCK_O=BLOCK_O, BLOCK_I=BLOCK_I, BLOCK_S=BLOCK_S,
+            SHIFT=shift, PRECISION=_tiles.precision(x), BLOCK_O=BLOCK_O, BLOCK_I=BLOCK_I,
+            BLOCK_S=BLOCK_S,
             num_warps=8 if BLOCK_O * BLOCK_I > 2048 else 4, num_stages=3 if half else 2,
         )  # fmt: skip
     return parts.sum(0), None if sums is None else sums.sum(0)
