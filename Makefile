@@ -23,7 +23,7 @@ $(VENV)/.torch:
 
 # The stamp of torch is also the constraint that keeps every later install from replacing it.
 $(VENV)/.installed: $(VENV)/.torch pyproject.toml
-	$(PIP) --constraint $(VENV)/.torch --no-build-isolation --editable '.[triton,train,export,data,viz,dev]'
+	$(PIP) --constraint $(VENV)/.torch --no-build-isolation --editable '.[triton,train,export,data,video,viz,dev]'
 	touch $@
 
 # Native parts are optional for a user; `make build` alone insists on the CPU one.

@@ -16,6 +16,7 @@ from skelops.data.longtail import (
 )
 from skelops.data.mixup import PartialMixUp
 from skelops.data.plan import ClipPlan
+from skelops.data.recorded import RecordedDataset
 from skelops.data.render import RenderedDataset, render
 from skelops.data.splits import load_split, save_split, split
 from skelops.data.store import ClipWriter, verify
@@ -36,6 +37,7 @@ __all__ = [
     "Conversion",
     "DrawSampler",
     "PartialMixUp",
+    "RecordedDataset",
     "RenderedDataset",
     "Streams",
     "action_aware_weights",

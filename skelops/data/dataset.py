@@ -108,11 +108,15 @@ class ClipDataset(Dataset):
     def __len__(self) -> int:
         return len(self.index) * (self.repeat if self.train else self.samples)
 
-    def __getitems__(self, draws: Sequence[int] | Tensor) -> Batch:
-        """A batch of draws."""
+    def clips_of(self, draws: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
+        """(N,) draws, and the clip that each belongs to."""
         draw = torch.as_tensor(draws, dtype=torch.int64)
         N = max(len(self.index), 1)
-        clip = self.index[draw % N if self.train else draw // self.samples % N]
+        return draw, self.index[draw % N if self.train else draw // self.samples % N]
+
+    def __getitems__(self, draws: Sequence[int] | Tensor) -> Batch:
+        """A batch of draws."""
+        draw, clip = self.clips_of(draws)
         views = self.views if self.train else [self.transform]
         found = [self._view(clip, draw, i, view) for i, view in enumerate(views)]
         x = found[0] if len(found) == 1 else torch.stack(found, dim=1)

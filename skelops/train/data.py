@@ -16,6 +16,7 @@ from skelops.data import (
     ClipLoader,
     Clips,
     ClipTransform,
+    RecordedDataset,
     RenderedDataset,
     class_counts,
     get_transform,
@@ -61,6 +62,8 @@ class SkeletonDataModule(lightning.LightningDataModule):
             a network sees then is that of the part.
         modalities: show the clips as pictures: x of a batch is then a mapping of these, see
             :func:`skelops.data.render`. Default: joints.
+        recorded: show those that were filmed: ``folders`` and further arguments of
+            :class:`skelops.data.RecordedDataset`. Default: pictures are rendered.
         image_size: of the pictures.
         degrade: how bad the sensor of a modality is, see :class:`skelops.data.RenderedDataset`.
         batch_size: clips per batch and process.
@@ -92,6 +95,7 @@ class SkeletonDataModule(lightning.LightningDataModule):
         layout: str | None = None,
         part: str | None = None,
         modalities: Sequence[str] | None = None,
+        recorded: dict[str, Any] | None = None,
         image_size: int = 32,
         degrade: dict[str, float] | None = None,
         batch_size: int = 64,
@@ -186,10 +190,17 @@ class SkeletonDataModule(lightning.LightningDataModule):
         the transform."""
         h: Any = self.hparams
         transform, kind, pictures = replace(self.transform, **changes), ClipDataset, {}
+        for option in ("recorded", "degrade"):
+            if getattr(h, option) is not None and h.modalities is None:
+                raise ValueError(f"SkeletonDataModule: expected modalities with {option}, got None")
+        if h.recorded is not None and h.degrade is not None:
+            raise ValueError("SkeletonDataModule: expected no degrade with recorded, got both")
         if h.modalities is not None:
-            kind = RenderedDataset
             pictures = {"modalities": h.modalities, "image_size": h.image_size}
-            pictures["degrade"] = h.degrade
+        if h.recorded is not None:
+            kind, pictures = RecordedDataset, pictures | h.recorded
+        elif h.modalities is not None:
+            kind, pictures = RenderedDataset, pictures | {"degrade": h.degrade}
         return kind(
             self.clips,
             transform,
