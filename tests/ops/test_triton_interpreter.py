@@ -143,6 +143,8 @@ CASES = [
     ("deform_sample_3d", F32, dict(C=130, Q=9, P=3, zeros=True, reach=3.0, layout="transposed")),
     ("deform_sample_3d", F16, dict(N=1, H=7, W=9, C=33, Q=19, full_loc=True)),
     ("mcu_scan", F32, dict(S=2, N=19, T=3, D=20)),
+    ("mcu_scan", F32, dict(S=1, N=5, T=3, D=150)),
+    ("mcu_scan", F32, dict(S=1, N=17, T=2, D=260, start=False, reset_after=True)),
     ("mcu_scan", F32, dict(S=1, N=3, T=2, D=37, start=False, reset_after=True)),
     ("mcu_scan", F16, dict(N=5, D=40, norm=False, layout="transposed")),
     ("narrow_ffn", F32, dict(N=131, C=24, H=300)),

@@ -1,9 +1,9 @@
 """Recurrent units on a GPU: a program owns some clips of one modality for all frames.
 
-A row of the state fits into registers, so that normalisation needs no exchange; what a product
-contracts goes through a scratch of one frame, which stays in the cache. States enter products in
-two halves where the weights are of a half type: the recurrence is as exact as in float32. Weights
-stream from the second-level cache once per frame.
+Columns go in blocks, whatever the width: what passes from one to another, or into a product, lies
+in a scratch of one frame, which stays in the cache. States enter products in two halves where the
+weights are of a half type: the recurrence is as exact as in float32. Weights stream from the
+second-level cache once per frame.
 """
 
 from __future__ import annotations
@@ -18,19 +18,16 @@ from skelops.ops.triton._launch import kernel
 
 GRADS = ("pre", "weight", "ln_weight", "ln_bias", "h0")
 VARYING = ("N", "T", "N_BLOCKS")
-MAX_WIDTH = 512  # beyond, rows of three gates no longer fit into registers
 MAX_CLIP = 2**25  # T * D; rows of a program are addressed by int32 from an int64 origin
 BLOCK_N = tl.constexpr(16)  # rows of a matrix instruction
 
 
 @triton.jit
 def _product(
-    a_ptr, a_stride, w_ptr, w_row, w_column, rows, K, D, acc,
-    BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
+    a_ptr, a_stride, w_ptr, w_row, w_column, rows, K, d, D, acc, BLOCK_K: tl.constexpr
 ):  # fmt: skip
     """acc (n, d) + sum_k a[n, k] w[k, d], a in float32."""
     n = tl.arange(0, BLOCK_N)
-    d = tl.arange(0, BLOCK_D)
     for k0 in range(0, K, BLOCK_K):
         k = k0 + tl.arange(0, BLOCK_K)
         a = tl.load(
@@ -51,15 +48,28 @@ def _product(
 
 
 @triton.jit
-def _normalised(a, known, D, NORM: tl.constexpr):
-    """x = (a - mean) / sigma with zeros behind D, and 1 / sigma."""
+def _normalise(notes, stride, total, rows, D, rstd_ptr, NORM: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Turn arguments a of a gate into x = (a - mean) / sigma where they are, given their sums."""
+    n = tl.arange(0, BLOCK_N)
     rstd = tl.full((BLOCK_N,), 1.0, tl.float32)
+    tl.debug_barrier()
     if NORM:
-        mean = tl.sum(a, axis=1) / D
-        a = tl.where(known, a - mean[:, None], 0.0)
-        rstd = 1.0 / tl.sqrt(tl.sum(a * a, axis=1) / D + 1e-5)
-        a *= rstd[:, None]
-    return a, rstd
+        mean = (total / D)[:, None]
+        squares = tl.zeros((BLOCK_N,), dtype=tl.float32)
+        for d0 in range(0, D, BLOCK_D):
+            d = d0 + tl.arange(0, BLOCK_D)
+            known = (n < rows)[:, None] & (d < D)
+            a = tl.where(known, _load(notes, stride, d, known) - mean, 0.0)
+            squares += tl.sum(a * a, axis=1)
+        rstd = 1.0 / tl.sqrt(squares / D + 1e-5)
+        tl.debug_barrier()
+        for d0 in range(0, D, BLOCK_D):
+            d = d0 + tl.arange(0, BLOCK_D)
+            known = (n < rows)[:, None] & (d < D)
+            a = _load(notes, stride, d, known) - mean
+            _store(notes, stride, d, known, a * rstd[:, None])
+        tl.debug_barrier()
+    tl.store(rstd_ptr, rstd, mask=n < rows)
 
 
 @triton.jit
@@ -106,27 +116,28 @@ def _mcu_scan_fwd_kernel(
     scratch_ptr, N, T, N_BLOCKS, D,
     AFTER: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """The scratch of a row is its state and its reset state: during a product nothing else but the
-    sum is in registers."""
+    """The scratch of a row is its state and its reset state."""
     s = (tl.program_id(0) // N_BLOCKS).to(tl.int64)
     n0 = tl.program_id(0) % N_BLOCKS * BLOCK_N
     rows = tl.minimum(N - n0, BLOCK_N)
     n = tl.arange(0, BLOCK_N)
-    d = tl.arange(0, BLOCK_D)
-    known = (n < rows)[:, None] & (d < D)
     NORM: tl.constexpr = ln_weight_ptr is not None
     KEPT: tl.constexpr = 4 if AFTER else 3
     weight_ptr += s * 3 * D * D
+    candidate = weight_ptr + 2 * D * D
     if NORM:
         ln_weight_ptr += s * 3 * D
         ln_bias_ptr += s * 3 * D
     first = s * N + n0
     scratch_ptr += first * 2 * D
     kept = T * KEPT * D  # from clip to clip
-    h = tl.zeros((BLOCK_N, BLOCK_D), dtype=tl.float32)
-    if h0_ptr is not None:
-        h += _load(h0_ptr + first * D, D, d, known)
-    _store(scratch_ptr, 2 * D, d, known, h)
+    for d0 in range(0, D, BLOCK_D):
+        d = d0 + tl.arange(0, BLOCK_D)
+        known = (n < rows)[:, None] & (d < D)
+        h = tl.zeros((BLOCK_N, BLOCK_D), dtype=tl.float32)
+        if h0_ptr is not None:
+            h += _load(h0_ptr + first * D, D, d, known)
+        _store(scratch_ptr, 2 * D, d, known, h)
     for t in range(T):
         row = first * T + t
         pre = pre_ptr + row * (3 * D)
@@ -134,45 +145,55 @@ def _mcu_scan_fwd_kernel(
         rstd_t = rstd_ptr + row * 3 + n * (3 * T)
         tl.debug_barrier()
         for gate in tl.static_range(2):
-            a = _load(pre + gate * D, 3 * T * D, d, known)
-            a = _product(
-                scratch_ptr, 2 * D, weight_ptr + gate * D * D, 1, D, rows, D, D, a,
-                BLOCK_K, BLOCK_D,
-            )  # fmt: skip
-            x, rstd = _normalised(a, known, D, NORM)
-            _store(notes + gate * D, kept, d, known, x)
-            tl.store(rstd_t + gate, rstd, mask=n < rows)
-        tl.debug_barrier()
-        candidate = weight_ptr + 2 * D * D
-        if AFTER:
-            a = tl.zeros((BLOCK_N, BLOCK_D), dtype=tl.float32)
-            a = _product(scratch_ptr, 2 * D, candidate, 1, D, rows, D, D, a, BLOCK_K, BLOCK_D)
-            _store(notes + 3 * D, kept, d, known, a)
-            a *= _gate(notes, kept, 0, ln_weight_ptr, ln_bias_ptr, d, D, known)
-            a += _load(pre + 2 * D, 3 * T * D, d, known)
-        else:
-            r = _gate(notes, kept, 0, ln_weight_ptr, ln_bias_ptr, d, D, known)
-            _store(scratch_ptr + D, 2 * D, d, known, r * _load(scratch_ptr, 2 * D, d, known))
+            total = tl.zeros((BLOCK_N,), dtype=tl.float32)
+            for d0 in range(0, D, BLOCK_D):
+                d = d0 + tl.arange(0, BLOCK_D)
+                known = (n < rows)[:, None] & (d < D)
+                a = _load(pre + gate * D, 3 * T * D, d, known)
+                a = _product(
+                    scratch_ptr, 2 * D, weight_ptr + gate * D * D, 1, D, rows, D, d, D, a, BLOCK_K
+                )
+                total += tl.sum(a, axis=1)
+                _store(notes + gate * D, kept, d, known, a)
+            _normalise(notes + gate * D, kept, total, rows, D, rstd_t + gate, NORM, BLOCK_D)
+        if not AFTER:
+            for d0 in range(0, D, BLOCK_D):
+                d = d0 + tl.arange(0, BLOCK_D)
+                known = (n < rows)[:, None] & (d < D)
+                r = _gate(notes, kept, 0, ln_weight_ptr, ln_bias_ptr, d, D, known)
+                _store(scratch_ptr + D, 2 * D, d, known, r * _load(scratch_ptr, 2 * D, d, known))
             tl.debug_barrier()
-            a = _load(pre + 2 * D, 3 * T * D, d, known)
-            a = _product(scratch_ptr + D, 2 * D, candidate, 1, D, rows, D, D, a, BLOCK_K, BLOCK_D)
-        x, rstd = _normalised(a, known, D, NORM)
-        _store(notes + 2 * D, kept, d, known, x)
-        tl.store(rstd_t + 2, rstd, mask=n < rows)
-        c = _tanh(_argument(x, 2, ln_weight_ptr, ln_bias_ptr, d, D))
-        z = _gate(notes, kept, 1, ln_weight_ptr, ln_bias_ptr, d, D, known)
-        h = _load(scratch_ptr, 2 * D, d, known)
-        h += z * (c - h)
-        tl.debug_barrier()  # the product has read the state
-        _store(scratch_ptr, 2 * D, d, known, h)
-        _store(out_ptr + row * D, T * D, d, known, h)
+        total = tl.zeros((BLOCK_N,), dtype=tl.float32)
+        for d0 in range(0, D, BLOCK_D):
+            d = d0 + tl.arange(0, BLOCK_D)
+            known = (n < rows)[:, None] & (d < D)
+            if AFTER:
+                a = tl.zeros((BLOCK_N, BLOCK_D), dtype=tl.float32)
+                a = _product(scratch_ptr, 2 * D, candidate, 1, D, rows, D, d, D, a, BLOCK_K)
+                _store(notes + 3 * D, kept, d, known, a)
+                a *= _gate(notes, kept, 0, ln_weight_ptr, ln_bias_ptr, d, D, known)
+                a += _load(pre + 2 * D, 3 * T * D, d, known)
+            else:
+                a = _load(pre + 2 * D, 3 * T * D, d, known)
+                a = _product(scratch_ptr + D, 2 * D, candidate, 1, D, rows, D, d, D, a, BLOCK_K)
+            total += tl.sum(a, axis=1)
+            _store(notes + 2 * D, kept, d, known, a)
+        _normalise(notes + 2 * D, kept, total, rows, D, rstd_t + 2, NORM, BLOCK_D)
+        for d0 in range(0, D, BLOCK_D):
+            d = d0 + tl.arange(0, BLOCK_D)
+            known = (n < rows)[:, None] & (d < D)
+            x = _load(notes + 2 * D, kept, d, known)
+            c = _tanh(_argument(x, 2, ln_weight_ptr, ln_bias_ptr, d, D))
+            z = _gate(notes, kept, 1, ln_weight_ptr, ln_bias_ptr, d, D, known)
+            h = _load(scratch_ptr, 2 * D, d, known)
+            h += z * (c - h)
+            _store(scratch_ptr, 2 * D, d, known, h)
+            _store(out_ptr + row * D, T * D, d, known, h)
 
 
 @triton.jit
-def _back_through_norm(
-    dy, x, rstd_ptr, scales_ptr, shifts_ptr, gate: tl.constexpr, ln_weight_ptr, d, rows, D
-):
-    """From the gradient of w x + b that of its argument; the sums over rows are added up."""
+def _scaled(dy, x, scales_ptr, shifts_ptr, gate: tl.constexpr, ln_weight_ptr, d, D):
+    """w dy of the gradient dy of w x + b, whose sums over rows are added up."""
     if ln_weight_ptr is not None:
         at = gate * D + d
         inside = d < D
@@ -181,11 +202,16 @@ def _back_through_norm(
         total = tl.load(shifts_ptr + at, mask=inside, other=0.0)
         tl.store(shifts_ptr + at, total + tl.sum(dy, axis=0), mask=inside)
         dy *= tl.load(ln_weight_ptr + at, mask=inside, other=0.0).to(tl.float32)[None, :]
-        mean = tl.sum(dy, axis=1) / D
-        slope = tl.sum(dy * x, axis=1) / D
-        rstd = tl.load(rstd_ptr + gate, mask=tl.arange(0, BLOCK_N) < rows, other=0.0)
-        dy = (dy - mean[:, None] - x * slope[:, None]) * rstd[:, None]
     return dy
+
+
+@triton.jit
+def _back_through_norm(dx, x, total, slope, rstd_ptr, rows, D, NORM: tl.constexpr):
+    """From the gradient of x that of its argument; total and slope: row sums of dx and dx x."""
+    if NORM:
+        rstd = tl.load(rstd_ptr, mask=tl.arange(0, BLOCK_N) < rows, other=0.0)
+        dx = (dx - (total / D)[:, None] - x * (slope / D)[:, None]) * rstd[:, None]
+    return dx
 
 
 @triton.jit
@@ -204,25 +230,27 @@ def _mcu_scan_bwd_kernel(
 ):  # fmt: skip
     """Also writes what the gradient of the weights is a product of: the states before (prev), and
     the reset states, or with AFTER the gradient of the product that is reset (side). The scratch of
-    a row is the gradient of its reset and of its update; what is needed again behind a product is
-    read again."""
+    a row, zero at first: gradients of what products take (its candidate's or reset's, its
+    update's), of its reset on the way, and of its state."""
     s = (tl.program_id(0) // N_BLOCKS).to(tl.int64)
     n0 = tl.program_id(0) % N_BLOCKS * BLOCK_N
     rows = tl.minimum(N - n0, BLOCK_N)
     n = tl.arange(0, BLOCK_N)
-    d = tl.arange(0, BLOCK_D)
-    known = (n < rows)[:, None] & (d < D)
+    NORM: tl.constexpr = ln_weight_ptr is not None
     KEPT: tl.constexpr = 4 if AFTER else 3
     weight_ptr += s * 3 * D * D
-    if ln_weight_ptr is not None:
+    candidate = weight_ptr + 2 * D * D
+    if NORM:
         ln_weight_ptr += s * 3 * D
         ln_bias_ptr += s * 3 * D
         scales_ptr += tl.program_id(0).to(tl.int64) * 3 * D
         shifts_ptr += tl.program_id(0).to(tl.int64) * 3 * D
     first = s * N + n0
-    scratch_ptr += first * 2 * D
+    scratch_ptr += first * 4 * D
+    update = scratch_ptr + D
+    reset = scratch_ptr + 2 * D
+    state = scratch_ptr + 3 * D
     kept = T * KEPT * D  # from clip to clip
-    dh = tl.zeros((BLOCK_N, BLOCK_D), dtype=tl.float32)
     for step in range(T):
         t = T - 1 - step
         row = first * T + t
@@ -230,71 +258,107 @@ def _mcu_scan_bwd_kernel(
         rstd = rstd_ptr + row * 3 + n * (3 * T)
         dpre = dpre_ptr + row * (3 * D)
         out = out_ptr + row * D
-        dh += _load(grad_ptr + row * D, T * D, d, known)
         tl.debug_barrier()  # the scratch is free
-        x = _load(notes + 2 * D, kept, d, known)
-        c = _tanh(_argument(x, 2, ln_weight_ptr, ln_bias_ptr, d, D))
-        dz = c - _state_before(out, h0_ptr, first, t, T, d, D, known)
-        z = _gate(notes, kept, 1, ln_weight_ptr, ln_bias_ptr, d, D, known)
-        dz *= dh * z * (1.0 - z)
-        x = _load(notes + D, kept, d, known)
-        dz = _back_through_norm(dz, x, rstd, scales_ptr, shifts_ptr, 1, ln_weight_ptr, d, rows, D)
-        _store(dpre + D, 3 * T * D, d, known, dz)
-        _store(scratch_ptr + D, 2 * D, d, known, dz)
-        x = _load(notes + 2 * D, kept, d, known)
-        c = _tanh(_argument(x, 2, ln_weight_ptr, ln_bias_ptr, d, D))
-        z = _gate(notes, kept, 1, ln_weight_ptr, ln_bias_ptr, d, D, known)
-        dn = dh * z * (1.0 - c * c)
-        dh *= 1.0 - z
-        dn = _back_through_norm(dn, x, rstd, scales_ptr, shifts_ptr, 2, ln_weight_ptr, d, rows, D)
-        _store(dpre + 2 * D, 3 * T * D, d, known, dn)
-        prev = _state_before(out, h0_ptr, first, t, T, d, D, known)
-        _store(prev_ptr + row * D, T * D, d, known, prev)
-        r = _gate(notes, kept, 0, ln_weight_ptr, ln_bias_ptr, d, D, known)
-        dr = dn
-        if AFTER:
-            dr = dn * _load(notes + 3 * D, kept, d, known)
-            dn *= r
-            _store(side_ptr + row * D, T * D, d, known, dn)
-        else:
-            _store(side_ptr + row * D, T * D, d, known, r * prev)
-        _store(scratch_ptr, 2 * D, d, known, dn)
+        z_total = tl.zeros((BLOCK_N,), dtype=tl.float32)
+        z_slope = tl.zeros((BLOCK_N,), dtype=tl.float32)
+        n_total = tl.zeros((BLOCK_N,), dtype=tl.float32)
+        n_slope = tl.zeros((BLOCK_N,), dtype=tl.float32)
+        for d0 in range(0, D, BLOCK_D):
+            d = d0 + tl.arange(0, BLOCK_D)
+            known = (n < rows)[:, None] & (d < D)
+            dh = _load(state, 4 * D, d, known) + _load(grad_ptr + row * D, T * D, d, known)
+            z = _gate(notes, kept, 1, ln_weight_ptr, ln_bias_ptr, d, D, known)
+            _store(state, 4 * D, d, known, dh * (1.0 - z))
+            x = _load(notes + 2 * D, kept, d, known)
+            c = _tanh(_argument(x, 2, ln_weight_ptr, ln_bias_ptr, d, D))
+            dn = dh * z * (1.0 - c * c)
+            dn = _scaled(dn, x, scales_ptr, shifts_ptr, 2, ln_weight_ptr, d, D)
+            n_total += tl.sum(dn, axis=1)
+            n_slope += tl.sum(dn * x, axis=1)
+            _store(scratch_ptr, 4 * D, d, known, dn)
+            dz = c - _state_before(out, h0_ptr, first, t, T, d, D, known)
+            dz *= dh * z * (1.0 - z)
+            x = _load(notes + D, kept, d, known)
+            dz = _scaled(dz, x, scales_ptr, shifts_ptr, 1, ln_weight_ptr, d, D)
+            z_total += tl.sum(dz, axis=1)
+            z_slope += tl.sum(dz * x, axis=1)
+            _store(update, 4 * D, d, known, dz)
         tl.debug_barrier()
-        candidate = weight_ptr + 2 * D * D
-        g = tl.zeros((BLOCK_N, BLOCK_D), dtype=tl.float32)
-        g = _product(scratch_ptr, 2 * D, candidate, D, 1, rows, D, D, g, BLOCK_K, BLOCK_D)
-        x = _load(notes, kept, d, known)
-        r = tl.sigmoid(_argument(x, 0, ln_weight_ptr, ln_bias_ptr, d, D))
-        if AFTER:
-            dh += g
-        else:
-            dr = g * _state_before(out, h0_ptr, first, t, T, d, D, known)
-            dh += g * r
-        dr *= r * (1.0 - r)
-        dr = _back_through_norm(dr, x, rstd, scales_ptr, shifts_ptr, 0, ln_weight_ptr, d, rows, D)
-        _store(dpre, 3 * T * D, d, known, dr)
+        for d0 in range(0, D, BLOCK_D):
+            d = d0 + tl.arange(0, BLOCK_D)
+            known = (n < rows)[:, None] & (d < D)
+            dz, x = _load(update, 4 * D, d, known), _load(notes + D, kept, d, known)
+            dz = _back_through_norm(dz, x, z_total, z_slope, rstd + 1, rows, D, NORM)
+            _store(dpre + D, 3 * T * D, d, known, dz)
+            _store(update, 4 * D, d, known, dz)
+            dn, x = _load(scratch_ptr, 4 * D, d, known), _load(notes + 2 * D, kept, d, known)
+            dn = _back_through_norm(dn, x, n_total, n_slope, rstd + 2, rows, D, NORM)
+            _store(dpre + 2 * D, 3 * T * D, d, known, dn)
+            prev = _state_before(out, h0_ptr, first, t, T, d, D, known)
+            _store(prev_ptr + row * D, T * D, d, known, prev)
+            r = _gate(notes, kept, 0, ln_weight_ptr, ln_bias_ptr, d, D, known)
+            if AFTER:
+                _store(reset, 4 * D, d, known, dn * _load(notes + 3 * D, kept, d, known))
+                dn *= r
+                _store(side_ptr + row * D, T * D, d, known, dn)
+            else:
+                _store(side_ptr + row * D, T * D, d, known, r * prev)
+            _store(scratch_ptr, 4 * D, d, known, dn)
         tl.debug_barrier()
-        _store(scratch_ptr, 2 * D, d, known, dr)
+        total = tl.zeros((BLOCK_N,), dtype=tl.float32)
+        slope = tl.zeros((BLOCK_N,), dtype=tl.float32)
+        for d0 in range(0, D, BLOCK_D):
+            d = d0 + tl.arange(0, BLOCK_D)
+            known = (n < rows)[:, None] & (d < D)
+            g = tl.zeros((BLOCK_N, BLOCK_D), dtype=tl.float32)
+            g = _product(scratch_ptr, 4 * D, candidate, D, 1, rows, D, d, D, g, BLOCK_K)
+            x = _load(notes, kept, d, known)
+            r = tl.sigmoid(_argument(x, 0, ln_weight_ptr, ln_bias_ptr, d, D))
+            if AFTER:
+                dr = _load(reset, 4 * D, d, known)
+            else:
+                dr = g * _state_before(out, h0_ptr, first, t, T, d, D, known)
+                g *= r
+            _store(state, 4 * D, d, known, _load(state, 4 * D, d, known) + g)
+            dr *= r * (1.0 - r)
+            dr = _scaled(dr, x, scales_ptr, shifts_ptr, 0, ln_weight_ptr, d, D)
+            total += tl.sum(dr, axis=1)
+            slope += tl.sum(dr * x, axis=1)
+            _store(reset, 4 * D, d, known, dr)
         tl.debug_barrier()
-        dh = _product(scratch_ptr, 2 * D, weight_ptr, D, 1, rows, 2 * D, D, dh, BLOCK_K, BLOCK_D)
+        for d0 in range(0, D, BLOCK_D):
+            d = d0 + tl.arange(0, BLOCK_D)
+            known = (n < rows)[:, None] & (d < D)
+            dr, x = _load(reset, 4 * D, d, known), _load(notes, kept, d, known)
+            dr = _back_through_norm(dr, x, total, slope, rstd, rows, D, NORM)
+            _store(dpre, 3 * T * D, d, known, dr)
+            _store(scratch_ptr, 4 * D, d, known, dr)
+        tl.debug_barrier()
+        for d0 in range(0, D, BLOCK_D):
+            d = d0 + tl.arange(0, BLOCK_D)
+            known = (n < rows)[:, None] & (d < D)
+            dh = _load(state, 4 * D, d, known)
+            dh = _product(scratch_ptr, 4 * D, weight_ptr, D, 1, rows, 2 * D, d, D, dh, BLOCK_K)
+            _store(state, 4 * D, d, known, dh)
     if dh0_ptr is not None:
-        _store(dh0_ptr + first * D, D, d, known, dh)
+        tl.debug_barrier()
+        for d0 in range(0, D, BLOCK_D):
+            d = d0 + tl.arange(0, BLOCK_D)
+            known = (n < rows)[:, None] & (d < D)
+            _store(dh0_ptr + first * D, D, d, known, _load(state, 4 * D, d, known))
 
 
 def supports(pre, weight, ln_weight, ln_bias, h0, reset_after) -> str | None:
     if pre.dtype not in _tiles.DTYPES[1:]:
         return f"no {str(pre.dtype).removeprefix('torch.')} kernel"
-    if weight.shape[2] > MAX_WIDTH:
-        return f"at most {MAX_WIDTH} channels, got {weight.shape[2]}"
     if pre.shape[2] * weight.shape[2] >= MAX_CLIP:
         return f"less than {MAX_CLIP} values per clip"
     return None
 
 
 def _blocks(D: int) -> dict[str, int]:
-    BLOCK_D = _tiles.pow2(D, 16)
-    warps = 8 if BLOCK_D > 128 else 4
-    return dict(BLOCK_K=16, BLOCK_D=BLOCK_D, num_warps=warps, num_stages=3)
+    BLOCK_D = _tiles.pow2(D, 16, 128)
+    return dict(BLOCK_K=32, BLOCK_D=BLOCK_D, num_warps=8 if BLOCK_D > 64 else 4, num_stages=3)
 
 
 @_tiles.on_device
@@ -327,7 +391,7 @@ def backward(
     scales, shifts = pre.new_zeros(2, S, N_BLOCKS, 3, D, dtype=torch.float32)
     dh0 = torch.empty_like(h0) if wants("h0") else None
     if S * N:
-        scratch = pre.new_empty(S, N, 2 * D, dtype=torch.float32)
+        scratch = pre.new_zeros(S, N, 4 * D, dtype=torch.float32)
         _mcu_scan_bwd_kernel[S * N_BLOCKS,](
             grad, weight, ln_weight, ln_bias, h0, states, notes, rstd,
             dpre, prev, side, scales, shifts, dh0, scratch, N, T, N_BLOCKS, D,
