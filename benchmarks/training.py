@@ -312,13 +312,15 @@ TRAININGS = {
     },
     **{
         f"synthetic-epam_net_small-{modality}": Training(
-            "Synthetic set, unseen subjects, EPAM-Net with few blocks, noisy pictures and half "
-            f"of the joints lost, {modality}",
+            f"Synthetic set, unseen subjects, EPAM-Net with few blocks, {title}",
             ("synthetic", f"epam_net_{modality}_small"),
-            ("--data.degrade", f"{{{modality}: {amount}}}"),
+            arguments,
             fusion="epam_net",
         )
-        for modality, amount in (("rgb", 0.5), ("keypoints", 0.5))
+        for modality, title, arguments in (
+            ("rgb", "pictures", ()),
+            ("keypoints", "half of the joints lost", ("--data.degrade", "{keypoints: 0.5}")),
+        )
     },
     **{
         f"synthetic-{recipe}-pictures": Training(
