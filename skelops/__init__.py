@@ -55,6 +55,7 @@ from skelops.ops import (
     temporal_mean,
     temporal_shift,
     token_restore,
+    x3d_block,
 )
 from skelops.patching import PatchReport, patch, unpatch
 
@@ -117,6 +118,7 @@ __all__ = [
     "token_restore",
     "unpatch",
     "use_backend",
+    "x3d_block",
 ]
 
 _backend.activate()

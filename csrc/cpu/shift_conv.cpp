@@ -1,18 +1,18 @@
 // shift_conv: columns (t, pixel) of all channels are gathered into cache, each channel from its own
 // frame, and meet the weights there.
-#include <algorithm>
 #include <tuple>
 
 #include "common/gemm.h"
 #include "common/parallel.h"
 #include "common/tensor.h"
 #include "common/transpose.h"
+#include "cpu/shift.h"
 
 namespace skelops {
 namespace {
 
 struct Shape {
-  Shape(const char* op, const Tensor& x, const Tensor& weight, int64_t fold) : fold(fold) {
+  Shape(const char* op, const Tensor& x, const Tensor& weight, int64_t fold) {
     SKELOPS_CHECK(x.dim() >= 3 && weight.dim() == 2 && weight.size(1) == x.size(1), op,
                   "x (N, C, T, ...) and weight (C', C)");
     SKELOPS_CHECK(fold >= 0 && 2 * fold <= x.size(1), op, "fold of at most C / 2");
@@ -20,6 +20,7 @@ struct Shape {
     frame = 1;
     for (int64_t i = 3; i < x.dim(); ++i) frame *= x.size(i);
     row = x.size(2) * frame;
+    shift = {fold, frame, row};
     // Columns of both sides stay in the second-level cache; whole panels of the product.
     constexpr int64_t kElements = 48 * 1024, kPanel = 32;
     const int64_t fit = kElements / std::max<int64_t>(inputs + outputs, 1) / kPanel * kPanel;
@@ -27,12 +28,8 @@ struct Shape {
     blocks = (row + block - 1) / block;
   }
 
-  // How far from a channel's place in the result its values are in x.
-  int64_t step(int64_t channel) const {
-    return channel < fold ? frame : channel < 2 * fold ? -frame : 0;
-  }
-
-  int64_t fold, batch, inputs, outputs, frame, row, block, blocks;
+  TemporalShift shift;
+  int64_t batch, inputs, outputs, frame, row, block, blocks;
 };
 
 // Columns of one sample that a task works on.
@@ -44,26 +41,12 @@ struct Columns {
   int64_t sample, begin, count;
 };
 
-// The columns of every channel of a sample from where they are in x; zeros from outside the clip.
-template <typename T>
-void gather(const Shape& s, const Columns& at, const T* x, Accumulate<T>* columns) {
-  for (int64_t c = 0; c < s.inputs; ++c) {
-    const int64_t from = at.begin + s.step(c);
-    const int64_t low = std::clamp<int64_t>(-from, 0, at.count);
-    const int64_t high = std::clamp<int64_t>(s.row - from, low, at.count);
-    Accumulate<T>* to = columns + c * at.count;
-    std::fill_n(to, low, Accumulate<T>(0));
-    convert(x + c * s.row + from + low, to + low, high - low);
-    std::fill_n(to + high, at.count - high, Accumulate<T>(0));
-  }
-}
-
 // Back to where they came from; values of x that no column shows get zero.
 template <typename T>
 void scatter(const Shape& s, const Columns& at, const Accumulate<T>* columns, T* x) {
   const bool first = at.begin == 0, last = at.begin + at.count == s.row;
   for (int64_t c = 0; c < s.inputs; ++c) {
-    const int64_t step = s.step(c), to = at.begin + step;
+    const int64_t step = s.shift.step(c), to = at.begin + step;
     const int64_t low = std::clamp<int64_t>(-to, 0, at.count);
     const int64_t high = std::clamp<int64_t>(s.row - to, low, at.count);
     T* channel = x + c * s.row;
@@ -86,7 +69,7 @@ Tensor forward(const Tensor& x, const Tensor& weight, const Shape& s) {
     const Columns at(s, task);
     const Scratch<A> columns(s.inputs * at.count);
     const Scratch<A> result(samples.kInPlace ? 0 : s.outputs * at.count);
-    gather(s, at, samples.raw(at.sample), columns.get());
+    s.shift.gather(samples.raw(at.sample), s.inputs, at.begin, at.count, columns.get());
     T* to = data<T>(out) + at.sample * s.outputs * s.row + at.begin;
     Product<A> p{};
     p.m = s.outputs, p.n = at.count, p.k = s.inputs;
@@ -122,7 +105,7 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& x, const T
         convert(g_from + c * s.row, g.get() + c * at.count, at.count);
       }
       if (want_weight) {
-        gather(s, at, samples.raw(at.sample), columns.get());
+        s.shift.gather(samples.raw(at.sample), s.inputs, at.begin, at.count, columns.get());
         transpose(columns.get(), s.inputs, at.count, rows.get());
         Product<A> p{};
         p.m = s.outputs, p.n = s.inputs, p.k = at.count;

@@ -95,9 +95,26 @@ class XShiftBlock(nn.Module):
         self.se = None if se_ratio is None else SqueezeExcitation(hidden, se_ratio)
 
     def forward(self, x: Tensor) -> Tensor:
+        if not (self.training or torch.is_grad_enabled()) and x.is_cpu:
+            return self._inferred(x)
         y = self.conv2(self.conv1(x), relu=False)
         y = F.silu(y if self.se is None else self.se(y))
         return self.conv3(y, x, self.downsample)
+
+    def _inferred(self, x: Tensor) -> Tensor:
+        (w1, b1), (w2, b2), (w3, b3) = (c.folded() for c in (self.conv1, self.conv2, self.conv3))
+        shortcut, squeeze = None, None
+        if self.downsample is not None:
+            w4, b4 = self.downsample.folded()
+            shortcut, b3 = w4.flatten(1), b3 + b4
+        if self.se is not None:
+            fc1, fc2 = self.se.fc1, self.se.fc2
+            squeeze = fc1.weight.flatten(1), fc1.bias, fc2.weight.flatten(1), fc2.bias
+        return ops.x3d_block(
+            x, w1.flatten(1), b1, w2[:, 0, 0], b2,
+            w3.flatten(1), b3, shortcut, squeeze,
+            fold_div=self.conv1.fold_div, stride=self.conv2.conv.stride[1],
+        )  # fmt: skip
 
 
 class XShiftNet(nn.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from skelops import ops
@@ -43,6 +44,14 @@ class ConvNorm3d(nn.Module):
         )  # fmt: skip
         self.bn = nn.BatchNorm3d(out_channels)
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the convolution with the normalisation by its running statistics."""
+        bn = self.bn
+        scale = bn.weight * torch.rsqrt(bn.running_var + bn.eps)
+        return self.conv.weight * scale[
+            :, None, None, None, None
+        ], bn.bias - bn.running_mean * scale
 
     def forward(
         self,

@@ -50,6 +50,7 @@ from skelops.ops.sym_packed_matvec import sym_packed_matvec
 from skelops.ops.temporal_mean import temporal_mean
 from skelops.ops.temporal_shift import temporal_shift
 from skelops.ops.token_restore import token_restore
+from skelops.ops.x3d_block import x3d_block
 
 __all__ = [
     "Hallucinated",
@@ -107,4 +108,5 @@ __all__ = [
     "temporal_mean",
     "temporal_shift",
     "token_restore",
+    "x3d_block",
 ]

@@ -54,6 +54,25 @@ def test_prediction_is_the_sum_of_both():
     torch.testing.assert_close(model.predict(*given), sum(model(*given)))
 
 
+def test_inference_in_one_pass_per_block():
+    model, (rgb, maps) = build().eval(), inputs()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm3d):
+            torch.nn.init.normal_(module.weight, 1, 0.2)
+            torch.nn.init.normal_(module.bias, 0, 0.2)
+            module.running_mean.normal_(0, 0.2)
+            module.running_var.uniform_(0.5, 2)
+    expected = model(rgb, maps)
+    with torch.no_grad():
+        found = model(rgb, maps)
+    for y, z in zip(found, expected, strict=True):
+        torch.testing.assert_close(y, z)
+    model.train()
+    with torch.no_grad():
+        trained = model(rgb, maps)
+    assert not torch.allclose(trained[1], found[1], atol=1e-3)
+
+
 def test_pose_guides_the_pictures():
     model = build().eval()
     rgb, maps = inputs()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
@@ -265,6 +266,53 @@ register(
     _shift_conv("one_frame", dims=dict(C=8, T=1, shape=(3, 3), outputs=17)),
     _shift_conv("many_columns", dims=dict(N=1, C=4, T=13, shape=(9, 19), fold=2, outputs=2)),
     _shift_conv("skeleton", dims=dict(C=16, T=13, shape=(25,), fold=2, layout="transposed")),
+)
+
+
+def x3d_block(
+    draw, N=2, C=4, T=3, H=5, W=4, hidden=9, outputs=4, fold=1, stride=1, shortcut=False, squeeze=0,
+    layout="contiguous",
+):  # fmt: skip
+    def weight(*shape):
+        return draw.normal(*shape, scale=math.prod(shape[1:]) ** -0.5)
+
+    excite = (None,) * 4
+    if squeeze:
+        excite = weight(squeeze, hidden), draw.normal(squeeze)
+        excite += weight(hidden, squeeze), draw.normal(hidden)
+    return (
+        relayout(draw.normal(N, C, T, H, W), layout),
+        weight(hidden, C), draw.normal(hidden),
+        weight(hidden, 3, 3), draw.normal(hidden),
+        weight(outputs, hidden), draw.normal(outputs),
+        weight(outputs, C) if shortcut else None,
+        *excite, fold, stride,
+    )  # fmt: skip
+
+
+def _x3d_block_public(*args):
+    *tensors, fold, stride = args
+    squeeze = None if tensors[8] is None else tuple(tensors[8:])
+    fold_div = tensors[0].shape[1] // fold
+    return ops.x3d_block(*tensors[:8], squeeze, fold_div=fold_div, stride=stride)
+
+
+_x3d_block = partial(Case, build=x3d_block, public=_x3d_block_public, backward=False)
+register(
+    "x3d_block",
+    _x3d_block("small", small=True),
+    _x3d_block("excited", dims=dict(C=8, T=5, H=7, W=7, hidden=18, outputs=8, squeeze=8, fold=2)),
+    _x3d_block(
+        "first", dims=dict(C=8, T=2, H=9, W=10, hidden=18, outputs=16, stride=2, shortcut=True)
+    ),
+    _x3d_block(
+        "rows", dims=dict(N=1, C=6, T=2, H=56, W=48, hidden=54, outputs=6, squeeze=8, fold=3)
+    ),
+    _x3d_block(
+        "strided_rows",
+        dims=dict(N=1, C=4, T=1, H=57, W=55, hidden=54, outputs=5, stride=2, shortcut=True),
+    ),
+    _x3d_block("frames", dims=dict(C=4, T=13, H=7, W=7, hidden=216, layout="transposed")),
 )
 
 
