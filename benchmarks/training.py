@@ -318,8 +318,8 @@ TRAININGS = {
             fusion="epam_net",
         )
         for modality, title, arguments in (
-            ("rgb", "pictures", ()),
-            ("keypoints", "half of the joints lost", ("--data.degrade", "{keypoints: 0.5}")),
+            ("rgb", "noisy pictures, rgb", ("--data.degrade", "{rgb: 0.5}")),
+            ("keypoints", "noisy pictures, keypoints", ()),
         )
     },
     **{

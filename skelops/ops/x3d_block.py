@@ -133,7 +133,8 @@ def _reference(
         small = torch.relu(F.linear(y.mean((2, 3, 4)), squeeze, squeeze_bias))
         y = y * torch.sigmoid(F.linear(small, excite, excite_bias))[:, :, None, None, None]
     near = x if shortcut is None else _pointwise(shortcut, x[..., ::stride, ::stride])
-    return torch.relu(_pointwise(project, F.silu(y)) + bias[:, None, None, None] + near)
+    y = _pointwise(project, F.silu(y)) + bias[:, None, None, None]
+    return torch.relu(y + near).contiguous()
 
 
 def _pointwise(weight: Tensor, x: Tensor) -> Tensor:
