@@ -26,6 +26,7 @@ ON_DATA = (
     "motion_mask",
     "random_uniform",
     "sample_clips",
+    "x3d_block",
 )
 SECTIONS = ("Args", "Returns", "Raises", "Backends", "Example", "Source")
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 from torch import nn
+from torch.nn import functional as F
 
 from skelops.models import list_pretexts
 from skelops.train import Recognizer, SkeletonDataModule, ensemble
@@ -23,6 +24,17 @@ class Tiny(nn.Module):
 
     def forward(self, x):
         return self.fc(x.flatten(1))
+
+
+class Two(nn.Module):
+    """Two heads."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = Tiny(6, 4), Tiny(6, 4)
+
+    def forward(self, x):
+        return self.first(x), self.second(x)
 
 
 def data(**changes):
@@ -347,6 +359,16 @@ def test_bad_settings():
         Recognizer(Tiny(), num_classes=16, mix_up={})
     with pytest.raises(ValueError, match=r"action_aware_weights: .* got none of class 1"):
         Recognizer(Tiny(), num_classes=2, class_counts=[3, 0], action_aware={})
+
+
+@pytest.mark.filterwarnings("ignore:You are trying to `self.log")
+def test_heads_are_trained_apart_and_predict_together():
+    module = Recognizer(Two(), num_classes=4, label_smoothing=0.1)
+    x, y = torch.randn(5, 6), torch.tensor([0, 1, 2, 3, 0])
+    heads = module(x)
+    expected = sum(F.cross_entropy(head, y, label_smoothing=0.1) for head in heads)
+    torch.testing.assert_close(module.training_step((x, y), 0), expected)
+    assert torch.equal(module.predict_step((x, y), 0), heads[0] + heads[1])
 
 
 UNLABELLED = ("mamp", "mamp_small", "stars", "stars_small")  # composed in test_pretrain.py
