@@ -318,7 +318,7 @@ TRAININGS = {
             fusion="epam_net",
         )
         for modality, title, arguments in (
-            ("rgb", "noisy pictures, rgb", ("--data.degrade", "{rgb: 0.5}")),
+            ("rgb", "noisy pictures, rgb", ("--data.degrade", "{rgb: 0.2}")),
             ("keypoints", "noisy pictures, keypoints", ()),
         )
     },
