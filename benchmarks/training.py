@@ -311,16 +311,17 @@ TRAININGS = {
         for name, training in _without_labels(data, title, (data,)).items()
     },
     **{
-        f"synthetic-epam_net_small-{modality}": Training(
-            f"Synthetic set, unseen subjects, EPAM-Net with few blocks, {title}",
+        f"synthetic-epam_net_small{group}-{modality}": Training(
+            f"Synthetic set, unseen subjects, EPAM-Net with few blocks, {title}, {modality}",
             ("synthetic", f"epam_net_{modality}_small"),
-            arguments,
+            ("--data.degrade", f"{{{modality}: {amount}}}"),
             fusion="epam_net",
         )
-        for modality, title, arguments in (
-            ("rgb", "noisy pictures, rgb", ("--data.degrade", "{rgb: 0.2}")),
-            ("keypoints", "noisy pictures, keypoints", ()),
+        for group, title, degrade in (
+            ("", "noisy pictures", {"rgb": 0.2, "keypoints": 0.0}),
+            ("_worn", "noisier pictures, half of the joints lost", {"rgb": 0.5, "keypoints": 0.5}),
         )
+        for modality, amount in degrade.items()
     },
     **{
         f"synthetic-{recipe}-pictures": Training(
