@@ -53,10 +53,10 @@ SKELOPS_HOST_DEVICE inline Motion<S> advance(const TreeView<A>& tree, int i, con
 }
 
 // `world` is the acceleration of the root: minus gravity. `wrench`, if given: (n, 6), force and
-// moment about the origin that act on every body.
-template <typename S, typename A, typename M>
+// moment about the origin that act on every body. `tau` may be qdd.
+template <typename S, typename A, typename M, typename W>
 SKELOPS_HOST_DEVICE void inverse_dynamics(const TreeView<A>& tree, const S* q, const S* qd,
-                                          const S* qdd, const S* wrench, const Vec3<S>& world,
+                                          const S* qdd, const W* wrench, const Vec3<S>& world,
                                           const M& memory, S* tau) {
   using namespace inverse;
   for (int i = 0; i < tree.size; ++i) {
@@ -95,12 +95,13 @@ SKELOPS_HOST_DEVICE void inverse_dynamics(const TreeView<A>& tree, const S* q, c
   }
 }
 
-// Gradients of p . tau. `dinertia`, if given, is added to; all others are written.
-template <typename S, typename A, typename M>
+// Gradients of p . tau. `dinertia`, if given, is added to; all others are written, and may be what
+// they are gradients of.
+template <typename S, typename A, typename M, typename W>
 SKELOPS_HOST_DEVICE void inverse_dynamics_backward(const TreeView<A>& tree, const S* p, const S* q,
-                                                   const S* qd, const S* qdd, const S* wrench,
+                                                   const S* qd, const S* qdd, const W* wrench,
                                                    const Vec3<S>& world, const M& memory, S* dq,
-                                                   S* dqd, S* dqdd, S* dwrench, const M* dinertia) {
+                                                   S* dqd, S* dqdd, W* dwrench, const M* dinertia) {
   using namespace inverse;
   constexpr int kDw = kAdjoint, kDal = kDw + 3, kDa = kDw + 6, kDws = kDw + 9, kDvs = kDw + 12;
   constexpr int kT = kDw + 15, kWs = kRates, kVs = kRates + 3, kStep = kBackwardSlots;
@@ -153,6 +154,7 @@ SKELOPS_HOST_DEVICE void inverse_dynamics_backward(const TreeView<A>& tree, cons
     const int l = tree.parent[i];
     const Motion<S> from = motion_of(memory, l, kStep, world);
     const Joint<S> joint = joint_of(tree, i, from.R, q[i]);
+    const S rate = qd[i], acceleration = qdd[i];
     const M body = memory.from(i * kStep);
     Vec3<S> dw = body.vec(kDw), dal = body.vec(kDal), dws = body.vec(kDws), t = body.vec(kT);
     const Vec3<S> da = body.vec(kDa), dvs = body.vec(kDvs);
@@ -161,13 +163,13 @@ SKELOPS_HOST_DEVICE void inverse_dynamics_backward(const TreeView<A>& tree, cons
       dq[i] = dot(joint.z, t);
       dqd[i] = dot(joint.z, dw + cross(dal, from.w));
       dqdd[i] = dot(joint.z, dal);
-      dz = (dw + cross(dal, from.w)) * qd[i] + dal * qdd[i] + dws * p[i];
-      dw += cross(joint.z, dal) * qd[i];
+      dz = (dw + cross(dal, from.w)) * rate + dal * acceleration + dws * p[i];
+      dw += cross(joint.z, dal) * rate;
     } else {
-      const S twice = qd[i] * 2.0f;
+      const S twice = rate * 2.0f;
       dqd[i] = dot(joint.z, cross(da, from.w)) * 2.0f;
       dqdd[i] = dot(joint.z, da);
-      dz = cross(da, from.w) * twice + da * qdd[i] + dvs * p[i];
+      dz = cross(da, from.w) * twice + da * acceleration + dvs * p[i];
       dw += cross(joint.z, da) * twice;
     }
     t += cross(joint.z, dz);

@@ -46,7 +46,7 @@ def inverse_dynamics(
         ValueError: shapes do not fit, or tensors are on different devices.
         TypeError: a tensor is not floating point.
 
-    Backends: cpu, reference.
+    Backends: cpu, cuda, reference.
 
     Example:
         >>> tau = inverse_dynamics(tree, q, qd, qdd)  # q, qd, qdd (N, T, n)
@@ -122,4 +122,5 @@ _op = define(
     _tree.in_full_precision(reference),
     fake=lambda q, *_: q.new_empty(q.shape),
     grads=("q", "qd", "qdd", "wrench", "inertia"),
+    gpu=("cuda",),
 )

@@ -1,0 +1,145 @@
+// What the kernels on frames of a skeleton share: a thread takes a frame through its tree.
+//
+// The tree is staged in shared memory, which all threads of a warp read at the same address. So are
+// the frames of a block, read and written side by side, in rows of odd length: neighbouring threads
+// walk along their rows without bank conflicts. Working memory of the sweeps is global, slots of
+// neighbouring threads side by side; blocks go on to further frames, so that it does not grow.
+#pragma once
+
+#include "common/device.cuh"
+#include "math/rigid_body.h"
+
+namespace skelops {
+
+constexpr int kMaxBodies = 128;
+constexpr int kFrameThreads = 64;
+
+// The tables of a tree: parents and kinds in the kernel's parameters, values on the device.
+template <typename A>
+struct TreeTables {
+  int size;
+  bool every_inertia;                // bodies without an inertia want its gradient as well
+  const A *inertia, *offset, *axis;  // inertia: null for zeros
+  signed char parent[kMaxBodies];
+  bool revolute[kMaxBodies];
+
+  // In shared memory.
+  __host__ __device__ int bytes() const { return size * (16 * sizeof(A) + 2 * sizeof(int)); }
+};
+
+template <typename A>
+__device__ void copy_or_zero(A* to, const A* from, int count) {
+  for (int i = threadIdx.x; i < count; i += blockDim.x) to[i] = from ? from[i] : A(0);
+}
+
+template <typename A>
+__device__ TreeView<A> stage_tree(const TreeTables<A>& tables, unsigned char* memory) {
+  const int n = tables.size;
+  A* const inertia = reinterpret_cast<A*>(memory);
+  A *const offset = inertia + kInertiaSize * n, *const axis = offset + 3 * n;
+  int *const parent = reinterpret_cast<int*>(axis + 3 * n), *const kind = parent + n;
+  copy_or_zero(inertia, tables.inertia, kInertiaSize * n);
+  copy_or_zero(offset, tables.offset, 3 * n);
+  copy_or_zero(axis, tables.axis, 3 * n);
+  __syncthreads();
+  for (int i = threadIdx.x; i < n; i += blockDim.x) {
+    parent[i] = tables.parent[i];
+    kind[i] =
+        joint_kind(tables.revolute[i], axis + 3 * i, offset + 3 * i, inertia + kInertiaSize * i) |
+        (tables.every_inertia ? kMassive : 0);
+  }
+  return {n, parent, kind, axis, offset, inertia};
+}
+
+__host__ __device__ constexpr int row_stride(int width) { return width | 1; }
+
+// A value per frame and column, staged for the frames of a block.
+template <typename A>
+struct RowTile {
+  A* values;
+  int width;
+
+  __device__ A* row() const { return values + threadIdx.x * row_stride(width); }
+  __device__ RowTile next(int columns) const {
+    return {values + blockDim.x * row_stride(width), columns};
+  }
+};
+
+// function(i, at) for every value of `count` rows: where it is in the tensor, and in the tile.
+template <typename F>
+__device__ void over_rows(int count, int width, const F& function) {
+  const int stride = row_stride(width), step = blockDim.x;
+  int row = threadIdx.x / width, column = threadIdx.x % width;
+  const int rows = step / width, columns = step % width;
+  for (int i = threadIdx.x; i < count * width; i += step) {
+    function(i, row * stride + column);
+    row += rows, column += columns;
+    if (column >= width) column -= width, ++row;
+  }
+}
+
+// Absent rows read as zeros.
+template <typename T>
+__device__ void load_rows(const T* from, long long begin, int count,
+                          const RowTile<acc_t<T>>& tile) {
+  using acc = acc_t<T>;
+  const T* const first = from ? from + begin * tile.width : nullptr;
+  over_rows(count, tile.width,
+            [&](int i, int at) { tile.values[at] = first ? static_cast<acc>(first[i]) : acc(0); });
+}
+
+template <typename T>
+__device__ void store_rows(T* to, long long begin, int count, const RowTile<acc_t<T>>& tile) {
+  T* const first = to + begin * tile.width;
+  over_rows(count, tile.width, [&](int i, int at) { first[i] = static_cast<T>(tile.values[at]); });
+}
+
+// function(begin, count) for the frames of every tile of this block.
+template <typename F>
+__device__ void over_frames(long long frames, const F& function) {
+  const long long step = static_cast<long long>(gridDim.x) * blockDim.x;
+  for (long long begin = static_cast<long long>(blockIdx.x) * blockDim.x; begin < frames;
+       begin += step) {
+    const long long left = frames - begin;
+    __syncthreads();
+    function(begin, static_cast<int>(left < blockDim.x ? left : blockDim.x));
+  }
+}
+
+// `slots` values of every thread of the grid.
+template <typename A>
+__device__ Memory<A, true> thread_memory(A* memory, long long slots) {
+  return {memory + blockIdx.x * slots * blockDim.x + threadIdx.x, blockDim.x};
+}
+
+// A thread's share of a parameter's gradient, at first zero: partial (blocks, size, threads).
+template <typename A>
+__device__ Memory<A, true> gradient_share(A* partial, int size) {
+  const Memory<A, true> share = thread_memory(partial, size);
+  for (int i = 0; partial && i < size; ++i) share[i] = A(0);
+  return share;
+}
+
+template <typename A>
+__device__ Vec3<A> minus_gravity(const A* gravity) {
+  return gravity ? Vec3<A>{-gravity[0], -gravity[1], -gravity[2]} : Vec3<A>{};
+}
+
+// Frames in motion; null: zeros.
+template <typename T>
+struct MotionBatch {
+  using acc = acc_t<T>;
+  TreeTables<acc> tables;
+  long long frames;
+  const T *q, *qd;
+  const T* drive;   // accelerations or forces
+  const T* wrench;  // (frames, n, 6)
+  const acc* gravity;
+  acc* scratch;
+
+  __device__ const T* wrench_of(long long frame) const {
+    return wrench ? wrench + frame * 6 * tables.size : nullptr;
+  }
+};
+
+}  // namespace skelops
