@@ -48,7 +48,8 @@ Tensor forward(const Tensor& q, const Tensor& inertia, const Tensor& offset, con
     Lanes<A>* const turned = out + entries + 1;
     const Memory<Lanes<A>, false> memory{turned + entries + 1, 1};
     q_rows.load(block, q_in);
-    mass_matrix(tree, pattern.begin.data(), q_in, memory, out);
+    mass_matrix(tree, pattern.begin.data(), q_in, memory,
+                [&](int at, int, int, const Lanes<A>& value) { out[at] = value; });
     if (packed) {
       store_rows<T>(block, out, entries, M);
       return;
@@ -101,7 +102,8 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& q, const T
       }
     }
     const Memory<Lanes<A>, false> dinertia{partials.slice(block.slice), 1};
-    mass_matrix_backward(tree, pattern.begin.data(), g, q_in, memory, out,
+    const auto weight = [&](int at, int, int) { return g[at]; };
+    mass_matrix_backward(tree, pattern.begin.data(), weight, q_in, memory, out,
                          want_inertia ? &dinertia : nullptr);
     if (wants(needs, 0)) store_rows<T>(block, out, n, dq);
   });

@@ -6,8 +6,6 @@
 
 namespace skelops {
 
-constexpr int kInverseRows = 3, kInverseBackwardRows = 4;  // of n values, in shared memory
-
 template <typename T>
 __global__ void __launch_bounds__(kFrameThreads)
     inverse_dynamics_kernel(MotionBatch<T> batch, T* tau) {
@@ -32,13 +30,6 @@ __global__ void __launch_bounds__(kFrameThreads)
     store_rows(tau, begin, count, qdd);
   });
 }
-
-// Null: not wanted. dinertia: partial sums.
-template <typename T>
-struct MotionGrads {
-  T *q, *qd, *drive, *wrench;
-  acc_t<T>* inertia;
-};
 
 template <typename T>
 __global__ void __launch_bounds__(kFrameThreads)

@@ -142,4 +142,11 @@ struct MotionBatch {
   }
 };
 
+// Null: not wanted.
+template <typename T>
+struct MotionGrads {
+  T *q, *qd, *drive, *wrench;
+  acc_t<T>* inertia;  // partial sums
+};
+
 }  // namespace skelops

@@ -48,10 +48,10 @@ SKELOPS_HOST_DEVICE inline void shift(Sym3<S>& I, Mat3<S>& H, const Sym3<S>& M, 
   I += Sym3<S>{x.x + rx.x, x.y + rx.y, y.y + ry.y, x.z + rx.z, y.z + ry.z, z.z + rz.z};
 }
 
-// Arguments as of inverse_dynamics.
-template <typename S, typename A, typename Mem>
+// Arguments as of inverse_dynamics. `qdd` may be tau.
+template <typename S, typename A, typename Mem, typename W>
 SKELOPS_HOST_DEVICE void forward_dynamics(const TreeView<A>& tree, const S* q, const S* qd,
-                                          const S* tau, const S* wrench, const Vec3<S>& world,
+                                          const S* tau, const W* wrench, const Vec3<S>& world,
                                           const Mem& memory, S* qdd) {
   using namespace articulated;
   for (int i = 0; i < tree.size; ++i) {

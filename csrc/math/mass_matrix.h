@@ -70,9 +70,10 @@ SKELOPS_HOST_DEVICE void composites(const TreeView<A>& tree, const S* q, const M
 }
 
 // `row`: where the entries of a body's row begin in the packed form; its last is the diagonal's.
-template <typename S, typename A, typename M>
+// `entry(at, i, j, value)` takes entry (i, j), which is value `at` of the packed form.
+template <typename S, typename A, typename M, typename Entry>
 SKELOPS_HOST_DEVICE void mass_matrix(const TreeView<A>& tree, const int* row, const S* q,
-                                     const M& memory, S* packed) {
+                                     const M& memory, const Entry& entry) {
   using namespace composite;
   composites(tree, q, memory, kSlots);
   for (int i = 0; i < tree.size; ++i) {
@@ -81,8 +82,8 @@ SKELOPS_HOST_DEVICE void mass_matrix(const TreeView<A>& tree, const int* row, co
     int at = row[i + 1] - 1;
     for (int j = i; j >= 0; --at) {
       const int l = tree.parent[j];
-      packed[at] =
-          dot(world_axis(tree, j, memory.mat(j * kSlots + kR)), tree.revolute(j) ? v.N : v.F);
+      entry(at, i, j,
+            dot(world_axis(tree, j, memory.mat(j * kSlots + kR)), tree.revolute(j) ? v.N : v.F));
       if (l >= 0 && tree.shifted(j)) {
         v.N += cross(joint_of(tree, j, memory.mat(l * kSlots + kR), q[j]).r, v.F);
       }
@@ -91,10 +92,11 @@ SKELOPS_HOST_DEVICE void mass_matrix(const TreeView<A>& tree, const int* row, co
   }
 }
 
-// Gradients of sum_e grad[e] packed[e]; `dinertia`, if given, is added to.
-template <typename S, typename A, typename M>
+// Gradients of sum_e grad_e packed_e, with `grad(at, i, j)` that of an entry; `dinertia`, if given,
+// is added to, and `dq` may be q.
+template <typename S, typename A, typename M, typename Grad>
 SKELOPS_HOST_DEVICE void mass_matrix_backward(const TreeView<A>& tree, const int* row,
-                                              const S* grad, const S* q, const M& memory, S* dq,
+                                              const Grad& grad, const S* q, const M& memory, S* dq,
                                               const M* dinertia) {
   using namespace composite;
   constexpr int kStep = kBackwardSlots;
@@ -115,15 +117,16 @@ SKELOPS_HOST_DEVICE void mass_matrix_backward(const TreeView<A>& tree, const int
       const int l = tree.parent[j];
       const Mat3<S> from = parent_rotation<S>(memory, l, kStep, kR);
       const Joint<S> joint = joint_of(tree, j, from, q[j]);
-      const Vec3<S> gz = joint.z * grad[entry];
+      const S weight = grad(entry, i, j);
+      const Vec3<S> gz = joint.z * weight;
       if (tree.revolute(j)) {
         turn += gz;
         move += cross(gz, d);
-        memory.add(j * kStep + kDz, at.N * grad[entry]);
+        memory.add(j * kStep + kDz, at.N * weight);
         memory.add(j * kStep + kDp, cross(gz, F));
       } else {
         move += gz;
-        memory.add(j * kStep + kDz, F * grad[entry]);
+        memory.add(j * kStep + kDz, F * weight);
       }
       if (tree.shifted(j)) {
         d += joint.r;

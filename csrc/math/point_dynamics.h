@@ -71,7 +71,8 @@ SKELOPS_HOST_DEVICE void factor_points(const PointTree& tree, const A* mass, con
   }
 }
 
-// Accelerations and multipliers. `gamma_of(j)`, of bone j; `lam(j, value)` takes the multiplier.
+// Accelerations and multipliers; `gamma(j)` of bone j. `a` may be the force, `lam` what gamma
+// reads.
 template <int D, typename S, typename M, typename Gamma>
 SKELOPS_HOST_DEVICE void solve_points(const PointTree& tree, const S* x, const S* force,
                                       const Gamma& gamma, const M& memory, S* a, S* lam) {
@@ -122,7 +123,8 @@ SKELOPS_HOST_DEVICE void point_dynamics(const PointTree& tree, const A* mass, co
   solve_points<D>(tree, x, force, Centripetal<D, S>{tree, v}, memory, a, lam);
 }
 
-// `a`, `lam`, `mu`: scratch. `dforce` receives w; `dmass`, if given, is added to.
+// `a`, `lam`, `mu`: scratch. `dforce` receives w; `dmass`, if given, is added to. `a` may be the
+// force, `dforce` grad_a, `mu` grad_lam and `dx` x.
 template <int D, typename S, typename A, typename M>
 SKELOPS_HOST_DEVICE void point_dynamics_backward(const PointTree& tree, const A* mass,
                                                  const S* grad_a, const S* grad_lam, const S* x,

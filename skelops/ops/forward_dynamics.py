@@ -50,7 +50,7 @@ def forward_dynamics(
         ValueError: shapes do not fit, or tensors are on different devices.
         TypeError: a tensor is not floating point.
 
-    Backends: cpu, reference.
+    Backends: cpu, cuda, reference.
 
     Example:
         >>> qdd = forward_dynamics(tree, q, qd, tau)  # q, qd, tau (N, T, n)
@@ -98,4 +98,5 @@ _op = define(
     fake=lambda q, *_: q.new_empty(q.shape),
     grads=("q", "qd", "tau", "wrench", "inertia"),
     saved=("out",),
+    gpu=("cuda",),
 )

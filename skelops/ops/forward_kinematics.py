@@ -31,7 +31,7 @@ def forward_kinematics(tree: Tree, q: Tensor) -> tuple[Tensor, Tensor]:
         ValueError: shapes do not fit.
         TypeError: ``q`` is not floating point.
 
-    Backends: cpu, reference.
+    Backends: cpu, cuda, reference.
 
     Example:
         >>> position, rotation = forward_kinematics(tree, q)  # q (N, T, n)
@@ -66,4 +66,5 @@ _op = define(
     _tree.in_full_precision(_reference),
     fake=_fake,
     grads=("q",),
+    gpu=("cuda",),
 )

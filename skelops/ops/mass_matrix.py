@@ -33,7 +33,7 @@ def mass_matrix(tree: Tree, q: Tensor, *, packed: bool = False) -> Tensor:
         ValueError: shapes do not fit.
         TypeError: a tensor is not floating point.
 
-    Backends: cpu, reference.
+    Backends: cpu, cuda, reference.
 
     Example:
         >>> M = mass_matrix(tree, q)  # q (N, T, n), M (N, T, n, n)
@@ -83,4 +83,5 @@ _op = define(
     _tree.in_full_precision(reference),
     fake=_fake,
     grads=("q", "inertia"),
+    gpu=("cuda",),
 )

@@ -46,7 +46,7 @@ def point_dynamics(
         ValueError: shapes do not fit, or the parents make no tree.
         TypeError: a tensor is not floating point, or dtypes differ.
 
-    Backends: cpu, reference.
+    Backends: cpu, cuda, reference.
 
     Example:
         >>> parents = skelops.graph.get_layout("coco17").parents
@@ -133,4 +133,5 @@ _op = define(
     _tree.in_full_precision(_reference),
     fake=_fake,
     grads=("x", "v", "force", "mass"),
+    gpu=("cuda",),
 )

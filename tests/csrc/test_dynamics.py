@@ -16,7 +16,6 @@ from skelops.testing.cases import cases_for
 HERE = Path(__file__).parent
 BLOCKS, THREADS = 2, 4  # fewer threads than frames: every thread takes several
 PARAMETERS = ("inertia", "mass")
-GRADIENTS = {torch.float64: 1e-12, torch.float32: 1e-5}
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +37,7 @@ def call(kernels, name, args, out):
     pointers = [None if t is None or t.numel() == 0 else t.data_ptr() for t in tensors]
     integers = [a for a in args if not (a is None or isinstance(a, Tensor))]
     flat = [i for a in integers for i in (a if isinstance(a, (tuple, list)) else (a,))]
-    numbers = [len(args[0]), BLOCKS, THREADS, len(integers[0]), *map(int, flat)]
+    numbers = [len(args[0]), BLOCKS, THREADS, len(integers[0]), args[0].shape[-1], *map(int, flat)]
     dtype = str(args[0].dtype).removeprefix("torch.")
     getattr(kernels, f"{name}_{dtype}")(
         (ctypes.c_void_p * len(pointers))(*pointers), (ctypes.c_longlong * len(numbers))(*numbers)
@@ -83,15 +82,20 @@ def backward(kernels, name, arguments, grads, needs):
             out.append(torch.full((BLOCKS, x.numel(), THREADS), torch.nan, dtype=wide))
         else:
             out.append(torch.full(x.shape, torch.nan, dtype=x.dtype))
-    inputs = module.prepared(*arguments)
-    call(kernels, f"{name}_backward", (*[g.contiguous() for g in grads], *inputs), out)
+    saved = [t.to(grads[0].dtype) for t in as_tuple(op.reference(*exact(arguments)))]
+    saved = [saved[op.outputs.index(key)] for key in op.saved]
+    inputs = (*grads, *module.prepared(*arguments), *saved)
+    call(kernels, f"{name}_backward", inputs, out)
     return [
         t.sum((2, 0)).view(arguments[index].shape) if t is not None and key in PARAMETERS else t
         for t, key, index in zip(out, op.grads, op.grad_index, strict=True)
     ]
 
 
-OPS_AND_CASES = [(name, case) for name in ("inverse_dynamics",) for case in cases_for(name)]
+NAMES = (
+    "inverse_dynamics", "forward_dynamics", "mass_matrix", "forward_kinematics", "point_dynamics",
+)  # fmt: skip
+OPS_AND_CASES = [(name, case) for name in NAMES for case in cases_for(name)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16], ids=str)

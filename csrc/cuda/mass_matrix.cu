@@ -1,0 +1,92 @@
+// CUDA kernels of skelops::mass_matrix.
+#define SKELOPS_HALF
+#include "cuda/mass_matrix.cuh"
+#include "cuda/rigid_body_launch.cuh"
+
+namespace skelops {
+namespace {
+
+template <typename T>
+MassBatch<T> mass_batch(const char* op, const Tensor& q, const Tensor& inertia,
+                        const Tensor& offset, const Tensor& axis, const Ints& parent,
+                        const Ints& joint, bool packed, bool every_inertia = false) {
+  MassBatch<T> batch = {};
+  batch.tables = tree_tables<acc_t<T>>(op, q, inertia, offset, axis, parent, joint, every_inertia);
+  batch.frames = q.size(0), batch.q = input<T>(q), batch.packed = packed;
+  batch.entries = packed_rows(batch.tables.size, parent, nullptr);
+  return batch;
+}
+
+Tensor mass_matrix_cuda(Tensor q, Tensor inertia, Tensor offset, Tensor axis, Ints parent,
+                        Ints joint, bool packed) {
+  constexpr const char* kOp = "_mass_matrix_cuda";
+  const int64_t frames = q.size(0), n = static_cast<int64_t>(parent.size());
+  Tensor M;
+  const LaunchOn device(q);
+  dispatch_device_type(kOp, q, [&](auto zero) {
+    using T = decltype(zero);
+    using acc = acc_t<T>;
+    MassBatch<T> batch = mass_batch<T>(kOp, q, inertia, offset, axis, parent, joint, packed);
+    if (packed) {
+      M = torch::stable::new_empty(q, {frames, batch.entries});
+    } else {
+      M = torch::stable::new_zeros(q, {frames, n, n});
+    }
+    if (frames == 0) return;
+    const FrameBlocks grid(q, batch.bytes(), row_bytes<acc>({n}));
+    const Tensor memory = working_memory<acc>(q, grid, composite::kSlots * n);
+    batch.scratch = output<acc>(memory);
+    mass_matrix_kernel<<<grid.blocks, grid.threads, grid.shared_bytes, device.stream()>>>(
+        batch, output<T>(M));
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+  });
+  return M;
+}
+
+std::tuple<Tensor, Tensor> mass_matrix_backward_cuda(Tensor grad, Tensor q, Tensor inertia,
+                                                     Tensor offset, Tensor axis, Ints parent,
+                                                     Ints joint, bool packed, int64_t needs) {
+  constexpr const char* kOp = "_mass_matrix_backward_cuda";
+  const int64_t frames = q.size(0), n = static_cast<int64_t>(parent.size());
+  const bool want_inertia = wants(needs, 1);
+  const Wanted dq(q, wants(needs, 0), {frames, n});
+  Tensor dinertia = torch::stable::new_empty(inertia, {0});
+  const LaunchOn device(q);
+  dispatch_device_type(kOp, q, [&](auto zero) {
+    using T = decltype(zero);
+    using acc = acc_t<T>;
+    MassBatch<T> batch =
+        mass_batch<T>(kOp, q, inertia, offset, axis, parent, joint, packed, want_inertia);
+    const FrameBlocks grid(q, batch.bytes(), row_bytes<acc>({n}));
+    const Tensor partial = partial_gradient<acc>(q, grid, want_inertia, kInertiaSize * n);
+    if (frames > 0) {
+      const Tensor memory = working_memory<acc>(q, grid, composite::kBackwardSlots * n);
+      batch.scratch = output<acc>(memory);
+      mass_matrix_backward_kernel<<<grid.blocks, grid.threads, grid.shared_bytes,
+                                    device.stream()>>>(
+          batch, rows<T>(kOp, grad, batch.values(), q), dq.get<T>(),
+          want_inertia ? output<acc>(partial) : nullptr);
+      STD_CUDA_KERNEL_LAUNCH_CHECK();
+    }
+    if (want_inertia) dinertia = summed(partial);
+  });
+  return {dq.tensor, dinertia};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(skelops, m) {
+  m.def(
+      "_mass_matrix_cuda(Tensor q, Tensor inertia, Tensor offset, Tensor axis, int[] parent, "
+      "int[] joint, bool packed) -> Tensor");
+  m.def(
+      "_mass_matrix_backward_cuda(Tensor grad, Tensor q, Tensor inertia, Tensor offset, "
+      "Tensor axis, int[] parent, int[] joint, bool packed, int needs) -> (Tensor, Tensor)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(skelops, CUDA, m) {
+  m.impl("_mass_matrix_cuda", TORCH_BOX(&mass_matrix_cuda));
+  m.impl("_mass_matrix_backward_cuda", TORCH_BOX(&mass_matrix_backward_cuda));
+}
+
+}  // namespace skelops
