@@ -1,6 +1,6 @@
 // lagrange_tau: forces of a learned mass matrix M = L L^T and a learned skew part, clip by clip. L
 // and the skew part are used from their packed rows; no matrix is formed, in either direction.
-#include <cmath>
+#include "math/lagrange_tau.h"
 
 #include "common/parallel.h"
 #include "common/tensor.h"
@@ -9,18 +9,6 @@ namespace skelops {
 namespace {
 
 constexpr const char* kOp = "lagrange_tau";
-
-// The diagonal of L is softplus(x) + 1e-5; beyond the threshold softplus is the identity.
-constexpr double kShift = 1e-5, kThreshold = 20;
-
-template <typename A>
-A softplus(A x) {
-  return x > A(kThreshold) ? x : std::log1p(std::exp(x));
-}
-template <typename A>
-A softplus_slope(A x) {
-  return x > A(kThreshold) ? A(1) : A(1) / (A(1) + std::exp(-x));
-}
 
 template <typename A>
 A dot(const A* a, const A* b, int64_t count) {
@@ -39,7 +27,8 @@ class Factor {
   void load(const A* packed) {
     std::copy_n(packed, d_ * (d_ + 1) / 2, rows_.get());
     A* diagonal = rows_.get();
-    for (int64_t i = 0; i < d_; diagonal += ++i + 1) *diagonal = softplus(*diagonal) + A(kShift);
+    for (int64_t i = 0; i < d_; diagonal += ++i + 1)
+      *diagonal = softplus(*diagonal) + A(kSoftplusShift);
   }
   // u = L^T x
   void transposed(const A* x, A* u) const {

@@ -13,7 +13,7 @@ MassBatch<T> mass_batch(const char* op, const Tensor& q, const Tensor& inertia,
   MassBatch<T> batch = {};
   batch.tables = tree_tables<acc_t<T>>(op, q, inertia, offset, axis, parent, joint, every_inertia);
   batch.frames = q.size(0), batch.q = input<T>(q), batch.packed = packed;
-  batch.entries = packed_rows(batch.tables.size, parent, nullptr);
+  batch.entries = packed_rows(batch.tables, nullptr);
   return batch;
 }
 
@@ -27,11 +27,9 @@ Tensor mass_matrix_cuda(Tensor q, Tensor inertia, Tensor offset, Tensor axis, In
     using T = decltype(zero);
     using acc = acc_t<T>;
     MassBatch<T> batch = mass_batch<T>(kOp, q, inertia, offset, axis, parent, joint, packed);
-    if (packed) {
-      M = torch::stable::new_empty(q, {frames, batch.entries});
-    } else {
-      M = torch::stable::new_zeros(q, {frames, n, n});
-    }
+    const std::vector<int64_t> shape =
+        packed ? std::vector<int64_t>{frames, batch.entries} : std::vector<int64_t>{frames, n, n};
+    M = packed ? torch::stable::new_empty(q, shape) : torch::stable::new_zeros(q, shape);
     if (frames == 0) return;
     const FrameBlocks grid(q, batch.bytes(), row_bytes<acc>({n}));
     const Tensor memory = working_memory<acc>(q, grid, composite::kSlots * n);

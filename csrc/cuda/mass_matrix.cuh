@@ -26,21 +26,21 @@ struct MassBatch {
 };
 
 // The number of entries; `begin` (n + 1) receives where those of each row begin, if given.
-template <typename Parents>
-__host__ __device__ int packed_rows(int n, const Parents& parent, int* begin) {
+template <typename A>
+__host__ __device__ int packed_rows(const TreeTables<A>& tables, int* begin) {
   int entries = 0;
-  for (int i = 0; i < n; ++i) {
+  for (int i = 0; i < tables.size; ++i) {
     if (begin) begin[i] = entries;
-    for (int j = i; j >= 0; j = parent[j]) ++entries;
+    for (int j = i; j >= 0; j = tables.parent[j]) ++entries;
   }
-  if (begin) begin[n] = entries;
+  if (begin) begin[tables.size] = entries;
   return entries;
 }
 
 template <typename T>
 __device__ const int* stage_pattern(const MassBatch<T>& batch, unsigned char* shared) {
   int* const begin = reinterpret_cast<int*>(shared + batch.tables.bytes());
-  if (threadIdx.x == 0) packed_rows(batch.tables.size, batch.tables.parent, begin);
+  if (threadIdx.x == 0) packed_rows(batch.tables, begin);
   return begin;
 }
 

@@ -37,7 +37,7 @@ def lagrange_tau(lower: Tensor, skew: Tensor, qd: Tensor, qdd: Tensor) -> tuple[
         ValueError: shapes do not fit, or tensors are on different devices.
         TypeError: a tensor is not floating point, or dtypes differ outside autocast.
 
-    Backends: cpu, reference.
+    Backends: cpu, cuda, reference.
 
     Example:
         >>> tau, kinetic = lagrange_tau(net_M(q), net_C(q, qd), qd, qdd)
@@ -91,4 +91,5 @@ _op = define(
     _reference,
     fake=_fake,
     grads=("lower", "skew", "qd", "qdd"),
+    gpu=("cuda",),
 )

@@ -2,6 +2,7 @@
 #include "cuda/forward_dynamics.cuh"
 #include "cuda/forward_kinematics.cuh"
 #include "cuda/inverse_dynamics.cuh"
+#include "cuda/lagrange_tau.cuh"
 #include "cuda/mass_matrix.cuh"
 #include "cuda/point_dynamics.cuh"
 
@@ -141,7 +142,7 @@ MassBatch<T> mass_batch(Call& call) {
   batch.q = call.next<const T>(), batch.tables = call.tables<acc_t<T>>();
   const int n = batch.tables.size;
   batch.frames = call.number[0], batch.packed = call.integer(2 * n);
-  batch.entries = packed_rows(n, batch.tables.parent, nullptr);
+  batch.entries = packed_rows(batch.tables, nullptr);
   return batch;
 }
 
@@ -210,6 +211,34 @@ void run_points_backward(Call call) {
   launch({call.blocks()}, call.threads(), [&] { kernel(batch, grad_acc, grad_multiplier, found); });
 }
 
+template <typename T>
+LagrangeBatch<T> lagrange_batch(Call& call) {
+  LagrangeBatch<T> batch = {};
+  batch.clip_frames = call.number[3], batch.d = call.number[4];
+  batch.frames = call.number[0] * batch.clip_frames;
+  batch.lower = call.next<const T>(), batch.skew = call.next<const T>();
+  batch.qd = call.next<const T>(), batch.qdd = call.next<const T>();
+  return batch;
+}
+
+template <typename T>
+void run_lagrange(Call call) {
+  const LagrangeBatch<T> batch = lagrange_batch<T>(call);
+  T *const tau = call.next<T>(), *const kinetic = call.next<T>();
+  launch({call.blocks()}, call.threads(), [&] { lagrange_tau_kernel(batch, tau, kinetic); });
+}
+
+template <typename T>
+void run_lagrange_backward(Call call) {
+  const T *const grad_tau = call.next<const T>(), *const grad_kinetic = call.next<const T>();
+  const LagrangeBatch<T> batch = lagrange_batch<T>(call);
+  LagrangeGrads<T> found;
+  found.lower = call.next<T>(), found.skew = call.next<T>();
+  found.qd = call.next<T>(), found.qdd = call.next<T>();
+  launch({call.blocks()}, call.threads(),
+         [&] { lagrange_tau_backward_kernel(batch, grad_tau, grad_kinetic, found); });
+}
+
 }  // namespace
 
 #define EXPORT(name, function)                                                \
@@ -230,6 +259,8 @@ EXPORT(forward_dynamics, run_forward)
 EXPORT(forward_dynamics_backward, run_forward_backward)
 EXPORT(forward_kinematics, run_kinematics)
 EXPORT(forward_kinematics_backward, run_kinematics_backward)
+EXPORT(lagrange_tau, run_lagrange)
+EXPORT(lagrange_tau_backward, run_lagrange_backward)
 EXPORT(mass_matrix, run_mass)
 EXPORT(mass_matrix_backward, run_mass_backward)
 EXPORT(point_dynamics, run_points)

@@ -37,7 +37,9 @@ def call(kernels, name, args, out):
     pointers = [None if t is None or t.numel() == 0 else t.data_ptr() for t in tensors]
     integers = [a for a in args if not (a is None or isinstance(a, Tensor))]
     flat = [i for a in integers for i in (a if isinstance(a, (tuple, list)) else (a,))]
-    numbers = [len(args[0]), BLOCKS, THREADS, len(integers[0]), args[0].shape[-1], *map(int, flat)]
+    frames, *sizes = args[0].shape if integers else args[-1].shape
+    n = len(integers[0]) if integers else sizes[0]
+    numbers = [frames, BLOCKS, THREADS, n, sizes[-1], *map(int, flat)]
     dtype = str(args[0].dtype).removeprefix("torch.")
     getattr(kernels, f"{name}_{dtype}")(
         (ctypes.c_void_p * len(pointers))(*pointers), (ctypes.c_longlong * len(numbers))(*numbers)
@@ -94,6 +96,7 @@ def backward(kernels, name, arguments, grads, needs):
 
 NAMES = (
     "inverse_dynamics", "forward_dynamics", "mass_matrix", "forward_kinematics", "point_dynamics",
+    "lagrange_tau",
 )  # fmt: skip
 OPS_AND_CASES = [(name, case) for name in NAMES for case in cases_for(name)]
 
