@@ -58,7 +58,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
   const bool want_state = needs & ~int64_t{4};  // more than the gradient to tau
   const Slices slices(registers<A>(frames));
   LanePartials<A> partials(slices, want_inertia ? n * kInertiaSize : 0);
-  constexpr int64_t kSlots = std::max(articulated::kSlots, inverse::kBackwardSlots);
+  constexpr int64_t kSlots = std::max(articulated::kSlots, inverse_backward::kSlots);
   over_frames<A>(frames, slices, (20 + kSlots) * n, [&](const Block<A>& block) {
     Lanes<A>*const q_in = block.scratch, *const qd_in = q_in + n, *const qdd_in = qd_in + n;
     Lanes<A>*const p = qdd_in + n, *const out = p + n;

@@ -56,7 +56,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
   found[3] = want_wrench ? new_tensor<T>(q, {frames, n, 6}) : no_gradient(q);
   const Slices slices(registers<A>(frames));
   LanePartials<A> partials(slices, want_inertia ? n * kInertiaSize : 0);
-  over_frames<A>(frames, slices, (19 + inverse::kBackwardSlots) * n, [&](const Block<A>& block) {
+  over_frames<A>(frames, slices, (19 + inverse_backward::kSlots) * n, [&](const Block<A>& block) {
     Lanes<A>*const q_in = block.scratch, *const qd_in = q_in + n, *const qdd_in = qd_in + n;
     Lanes<A>*const p_in = qdd_in + n, *const out = p_in + n;
     Lanes<A>* const dwrench = want_wrench ? out + 3 * n : nullptr;

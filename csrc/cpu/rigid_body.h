@@ -33,6 +33,9 @@ class TreeTables {
           joint_kind(joint[i] == 1, &axis_[3 * i], &offset_[3 * i], &inertia_[kInertiaSize * i]) |
           (every_inertia ? kMassive : 0));
     }
+    for (int i = 0; i < size_; ++i) {
+      if (branches(parent_.data(), size_, i)) kind_[i] |= kBranches;
+    }
   }
 
   TreeView<A> view() const {

@@ -6,7 +6,7 @@
 
 namespace skelops {
 
-constexpr int kForwardBackwardSlots = most(articulated::kSlots, inverse::kBackwardSlots);
+constexpr int kForwardBackwardSlots = most(articulated::kSlots, inverse_backward::kSlots);
 
 template <typename T>
 __global__ void __launch_bounds__(kFrameThreads)

@@ -48,7 +48,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> inverse_dynamics_backward_cud
     const FrameBlocks grid(q, batch.tables.bytes(), row_bytes<acc>({n, n, n, n}));
     const Tensor partial = partial_gradient<acc>(q, grid, want_inertia, kInertiaSize * n);
     if (batch.frames > 0) {
-      const Tensor memory = working_memory<acc>(q, grid, inverse::kBackwardSlots * n);
+      const Tensor memory = working_memory<acc>(q, grid, inverse_backward::kSlots * n);
       batch.scratch = output<acc>(memory);
       const MotionGrads<T> found{dq.get<T>(), dqd.get<T>(), dqdd.get<T>(), dwrench.get<T>(),
                                  want_inertia ? output<acc>(partial) : nullptr};

@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(kFrameThreads)
   const RowTile<acc> p{reinterpret_cast<acc*>(shared + batch.tables.bytes()), n};
   const RowTile<acc> q = p.next(n), qd = q.next(n), qdd = qd.next(n);
   const Vec3<acc> world = minus_gravity(batch.gravity);
-  const auto memory = thread_memory(batch.scratch, inverse::kBackwardSlots * n);
+  const auto memory = thread_memory(batch.scratch, inverse_backward::kSlots * n);
   const auto dinertia = gradient_share(found.inertia, kInertiaSize * n);
   over_frames(batch.frames, [&](long long begin, int count) {
     load_rows(grad, begin, count, p);

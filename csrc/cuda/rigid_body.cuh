@@ -46,7 +46,7 @@ __device__ TreeView<A> stage_tree(const TreeTables<A>& tables, unsigned char* me
     parent[i] = tables.parent[i];
     kind[i] =
         joint_kind(tables.revolute[i], axis + 3 * i, offset + 3 * i, inertia + kInertiaSize * i) |
-        (tables.every_inertia ? kMassive : 0);
+        (tables.every_inertia ? kMassive : 0) | (branches(tables.parent, n, i) ? kBranches : 0);
   }
   return {n, parent, kind, axis, offset, inertia};
 }

@@ -11,36 +11,207 @@
 
 namespace skelops {
 
+namespace inverse {
+constexpr int kN = 0, kF = 3, kW = 6, kAl = 9, kA = 12, kR = 15, kSlots = 24;
+}  // namespace inverse
+
+// The motion of a body in its own axes.
 template <typename S>
 struct Motion {
+  Vec3<S> w, al, a;  // angular velocity and acceleration, acceleration of the origin
+};
+
+// A pair of coordinates in axes that are turned.
+template <typename S>
+SKELOPS_HOST_DEVICE inline void turn(S& v1, S& v2, const S& s, const S& c) {
+  const S turned = v1 * c + v2 * s;
+  v2 = v2 * c - v1 * s;
+  v1 = turned;
+}
+
+// A joint turns about axis 0 of the cyclic axes (0, 1, 2).
+template <typename S>
+SKELOPS_HOST_DEVICE inline void turn_about(S& w0, S& w1, S& w2, S& al0, S& al1, S& al2, S& a1,
+                                           S& a2, const S& s, const S& c, const S& qd,
+                                           const S& qdd) {
+  turn(w1, w2, s, c), turn(al1, al2, s, c), turn(a1, a2, s, c);
+  al1 += w2 * qd, al2 -= w1 * qd;
+  w0 += qd, al0 += qdd;
+}
+
+template <typename S, typename A>
+SKELOPS_HOST_DEVICE inline Vec3<S> every_lane(const Vec3<A>& v) {
+  return {S{} + v.x, S{} + v.y, S{} + v.z};
+}
+
+// A vector of the parent in the axes of a body turned about u; with -s, the other way.
+template <typename S>
+SKELOPS_HOST_DEVICE inline Vec3<S> turned(const Vec3<S>& u, const Vec3<S>& v, const S& s,
+                                          const S& c) {
+  return v * c - cross(u, v) * s + u * (dot(u, v) * (1.0f - c));
+}
+
+template <typename S, typename A>
+SKELOPS_HOST_DEVICE inline void turn_into(const TreeView<A>& tree, int i, Motion<S>& m, const S& s,
+                                          const S& c, const S& qd, const S& qdd) {
+  Vec3<S>&w = m.w, &al = m.al, &a = m.a;
+  switch (tree.along(i)) {
+    case 0:
+      turn_about(w.x, w.y, w.z, al.x, al.y, al.z, a.y, a.z, s, c, qd, qdd);
+      return;
+    case 1:
+      turn_about(w.y, w.z, w.x, al.y, al.z, al.x, a.z, a.x, s, c, qd, qdd);
+      return;
+    case 2:
+      turn_about(w.z, w.x, w.y, al.z, al.x, al.y, a.x, a.y, s, c, qd, qdd);
+      return;
+    default: {
+      const Vec3<S> u = every_lane<S>(tree.axis_of(i));
+      w = turned(u, w, s, c), a = turned(u, a, s, c);
+      al = turned(u, al, s, c) + cross(w, u) * qd + u * qdd;
+      w += u * qd;
+    }
+  }
+}
+
+// The force that a joint takes out of a wrench in the axes of its body; then the wrench in those of
+// the parent.
+template <typename S, typename A>
+SKELOPS_HOST_DEVICE inline S turn_out(const TreeView<A>& tree, int i, Vec3<S>& N, Vec3<S>& F,
+                                      const S& s, const S& c) {
+  const S back = -s;
+  const Vec3<S> at = tree.revolute(i) ? N : F;
+  const bool turns = tree.revolute(i);
+  switch (tree.along(i)) {
+    case 0:
+      if (turns) turn(N.y, N.z, back, c), turn(F.y, F.z, back, c);
+      return at.x;
+    case 1:
+      if (turns) turn(N.z, N.x, back, c), turn(F.z, F.x, back, c);
+      return at.y;
+    case 2:
+      if (turns) turn(N.x, N.y, back, c), turn(F.x, F.y, back, c);
+      return at.z;
+    default: {
+      const Vec3<S> u = every_lane<S>(tree.axis_of(i));
+      if (turns) N = turned(u, N, back, c), F = turned(u, F, back, c);
+      return dot(u, at);
+    }
+  }
+}
+
+// The origin of body i in the axes of its parent.
+template <typename S, typename A>
+SKELOPS_HOST_DEVICE inline Vec3<S> origin_of(const TreeView<A>& tree, int i, const S& q) {
+  Vec3<S> r = every_lane<S>(tree.offset_of(i));
+  if (!tree.revolute(i)) r += every_lane<S>(tree.axis_of(i)) * q;
+  return r;
+}
+
+// `world` is the acceleration of the root: minus gravity. `wrench`, if given: (n, 6), force and
+// moment about the origin that act on every body, in world axes. Of the rates qd and qdd, sines and
+// cosines are left; `tau` may be either.
+//
+// Vectors are in the axes of their body here, and those of a body go on to the next in registers:
+// memory holds the motions that several bodies start from, and the wrenches of massive bodies and
+// of those where several meet.
+template <typename S, typename A, typename M, typename W>
+SKELOPS_HOST_DEVICE void inverse_dynamics(const TreeView<A>& tree, const S* q, S* qd, S* qdd,
+                                          const W* wrench, const Vec3<S>& world, const M& memory,
+                                          S* tau) {
+  using namespace inverse;
+  const Vec3<S> zero{};
+  Motion<S> m{};
+  Mat3<S> R{};
+  for (int i = 0; i < tree.size; ++i) {
+    const int l = tree.parent[i];
+    if (l < 0) {
+      m = {zero, zero, world};
+      if (wrench) R = identity<S>();
+    } else if (l != i - 1) {
+      const M from = memory.from(l * kSlots);
+      m = {from.vec(kW), from.vec(kAl), from.vec(kA)};
+      if (wrench) R = from.mat(kR);
+    }
+    if (tree.shifted(i)) {
+      const Vec3<S> r = origin_of(tree, i, q[i]);
+      m.a += cross(m.al, r) + cross(m.w, cross(m.w, r));
+    }
+    if (tree.revolute(i)) {
+      S s, c;
+      sine_cosine(q[i], s, c);
+      turn_into(tree, i, m, s, c, qd[i], qdd[i]);
+      if (wrench) R = rotate(tree, i, R, world_axis(tree, i, R), s, c);
+      qd[i] = s, qdd[i] = c;
+    } else {
+      const Vec3<S> u = every_lane<S>(tree.axis_of(i));
+      m.a += cross(m.w, u) * (qd[i] * 2.0f) + u * qdd[i];
+    }
+    const M body = memory.from(i * kSlots);
+    Vec3<S> N{}, F{};
+    if (tree.massive(i)) {
+      const Vec3<S> h = every_lane<S>(tree.moment(i));
+      const Sym3<A> I = tree.rotational(i);
+      F = m.a * tree.mass(i) + cross(m.al, h) + cross(m.w, cross(m.w, h));
+      N = cross(h, m.a) + I * m.al + cross(m.w, I * m.w);
+    }
+    if (wrench) {
+      F -= transposed(R, Vec3<S>{wrench[6 * i], wrench[6 * i + 1], wrench[6 * i + 2]});
+      N -= transposed(R, Vec3<S>{wrench[6 * i + 3], wrench[6 * i + 4], wrench[6 * i + 5]});
+    }
+    if (wrench || tree.massive(i) || tree.branches(i)) body.put(kN, N), body.put(kF, F);
+    if (tree.branches(i)) {
+      body.put(kW, m.w), body.put(kAl, m.al), body.put(kA, m.a);
+      if (wrench) body.put(kR, R);
+    }
+  }
+  Vec3<S> N{}, F{};
+  for (int i = tree.size - 1; i >= 0; --i) {
+    const int l = tree.parent[i];
+    const M body = memory.from(i * kSlots);
+    if (wrench || tree.massive(i) || tree.branches(i)) N += body.vec(kN), F += body.vec(kF);
+    const S s = qd[i], c = qdd[i];
+    tau[i] = turn_out(tree, i, N, F, s, c);
+    if (tree.shifted(i)) N += cross(origin_of(tree, i, q[i]), F);
+    if (l == i - 1) continue;
+    if (l >= 0) {
+      const M to = memory.from(l * kSlots);
+      to.add(kN, N), to.add(kF, F);
+    }
+    N = F = zero;
+  }
+}
+
+// The backward pass is in world axes.
+template <typename S>
+struct WorldMotion {
   Mat3<S> R;
   Vec3<S> w, al, a;  // angular velocity and acceleration, acceleration of the origin
 };
 
-namespace inverse {
+namespace inverse_backward {
 constexpr int kR = 0, kW = 9, kAl = 12, kA = 15;
-constexpr int kN = 18, kF = 21, kSlots = 24;
 constexpr int kRates = 18;    // w*, v*
 constexpr int kAdjoint = 24;  // of w, al, a, w*, v*, and t
-constexpr int kBackwardSlots = 42;
-}  // namespace inverse
+constexpr int kSlots = 42;
+}  // namespace inverse_backward
 
 template <typename S, typename M>
-SKELOPS_HOST_DEVICE inline Motion<S> motion_of(const M& memory, int i, int slots,
-                                               const Vec3<S>& world) {
+SKELOPS_HOST_DEVICE inline WorldMotion<S> motion_of(const M& memory, int i, int slots,
+                                                    const Vec3<S>& world) {
   const Vec3<S> zero{};
   if (i < 0) return {identity<S>(), zero, zero, world};
   const M body = memory.from(i * slots);
-  return {body.mat(inverse::kR), body.vec(inverse::kW), body.vec(inverse::kAl),
-          body.vec(inverse::kA)};
+  return {body.mat(inverse_backward::kR), body.vec(inverse_backward::kW),
+          body.vec(inverse_backward::kAl), body.vec(inverse_backward::kA)};
 }
 
 // The motion of body i from its parent's.
 template <typename S, typename A>
-SKELOPS_HOST_DEVICE inline Motion<S> advance(const TreeView<A>& tree, int i, const Motion<S>& from,
-                                             const Joint<S>& joint, const S& q, const S& qd,
-                                             const S& qdd) {
-  Motion<S> to = from;
+SKELOPS_HOST_DEVICE inline WorldMotion<S> advance(const TreeView<A>& tree, int i,
+                                                  const WorldMotion<S>& from, const Joint<S>& joint,
+                                                  const S& q, const S& qd, const S& qdd) {
+  WorldMotion<S> to = from;
   if (tree.shifted(i)) to.a += cross(from.al, joint.r) + cross(from.w, cross(from.w, joint.r));
   if (tree.revolute(i)) {
     to.R = rotate(tree, i, from.R, joint.z, q);
@@ -52,49 +223,6 @@ SKELOPS_HOST_DEVICE inline Motion<S> advance(const TreeView<A>& tree, int i, con
   return to;
 }
 
-// `world` is the acceleration of the root: minus gravity. `wrench`, if given: (n, 6), force and
-// moment about the origin that act on every body. `tau` may be qdd.
-template <typename S, typename A, typename M, typename W>
-SKELOPS_HOST_DEVICE void inverse_dynamics(const TreeView<A>& tree, const S* q, const S* qd,
-                                          const S* qdd, const W* wrench, const Vec3<S>& world,
-                                          const M& memory, S* tau) {
-  using namespace inverse;
-  for (int i = 0; i < tree.size; ++i) {
-    const Motion<S> from = motion_of(memory, tree.parent[i], kSlots, world);
-    const Motion<S> m =
-        advance(tree, i, from, joint_of(tree, i, from.R, q[i]), q[i], qd[i], qdd[i]);
-    const M body = memory.from(i * kSlots);
-    body.put(kR, m.R), body.put(kW, m.w), body.put(kAl, m.al), body.put(kA, m.a);
-    Vec3<S> N{}, F{};
-    if (tree.massive(i)) {
-      const Vec3<S> h = m.R * tree.moment(i);
-      const Sym3<A> I = tree.rotational(i);
-      F = m.a * tree.mass(i) + cross(m.al, h) + cross(m.w, cross(m.w, h));
-      N = cross(h, m.a) + m.R * (I * transposed(m.R, m.al)) +
-          cross(m.w, m.R * (I * transposed(m.R, m.w)));
-    }
-    if (wrench) {
-      F -= Vec3<S>{wrench[6 * i], wrench[6 * i + 1], wrench[6 * i + 2]};
-      N -= Vec3<S>{wrench[6 * i + 3], wrench[6 * i + 4], wrench[6 * i + 5]};
-    }
-    body.put(kN, N), body.put(kF, F);
-  }
-  for (int i = tree.size - 1; i >= 0; --i) {
-    const int l = tree.parent[i];
-    const M body = memory.from(i * kSlots);
-    const Vec3<S> F = body.vec(kF);
-    Vec3<S> N = body.vec(kN);
-    // A joint's axis is the same in the parent and in the body.
-    tau[i] = dot(world_axis(tree, i, body.mat(kR)), tree.revolute(i) ? N : F);
-    if (l < 0) continue;
-    if (tree.shifted(i)) {
-      N += cross(joint_of(tree, i, memory.mat(l * kSlots + kR), q[i]).r, F);
-    }
-    memory.add(l * kSlots + kN, N);
-    memory.add(l * kSlots + kF, F);
-  }
-}
-
 // Gradients of p . tau. `dinertia`, if given, is added to; all others are written, and may be what
 // they are gradients of.
 template <typename S, typename A, typename M, typename W>
@@ -102,14 +230,14 @@ SKELOPS_HOST_DEVICE void inverse_dynamics_backward(const TreeView<A>& tree, cons
                                                    const S* qd, const S* qdd, const W* wrench,
                                                    const Vec3<S>& world, const M& memory, S* dq,
                                                    S* dqd, S* dqdd, W* dwrench, const M* dinertia) {
-  using namespace inverse;
+  using namespace inverse_backward;
   constexpr int kDw = kAdjoint, kDal = kDw + 3, kDa = kDw + 6, kDws = kDw + 9, kDvs = kDw + 12;
-  constexpr int kT = kDw + 15, kWs = kRates, kVs = kRates + 3, kStep = kBackwardSlots;
+  constexpr int kT = kDw + 15, kWs = kRates, kVs = kRates + 3, kStep = kSlots;
   for (int i = 0; i < tree.size; ++i) {
     const int l = tree.parent[i];
-    const Motion<S> from = motion_of(memory, l, kStep, world);
+    const WorldMotion<S> from = motion_of(memory, l, kStep, world);
     const Joint<S> joint = joint_of(tree, i, from.R, q[i]);
-    const Motion<S> m = advance(tree, i, from, joint, q[i], qd[i], qdd[i]);
+    const WorldMotion<S> m = advance(tree, i, from, joint, q[i], qd[i], qdd[i]);
     Vec3<S> ws{}, vs{};
     if (l >= 0) ws = memory.vec(l * kStep + kWs), vs = memory.vec(l * kStep + kVs);
     if (tree.shifted(i)) vs += cross(ws, joint.r);
@@ -152,7 +280,7 @@ SKELOPS_HOST_DEVICE void inverse_dynamics_backward(const TreeView<A>& tree, cons
   }
   for (int i = tree.size - 1; i >= 0; --i) {
     const int l = tree.parent[i];
-    const Motion<S> from = motion_of(memory, l, kStep, world);
+    const WorldMotion<S> from = motion_of(memory, l, kStep, world);
     const Joint<S> joint = joint_of(tree, i, from.R, q[i]);
     const S rate = qd[i], acceleration = qdd[i];
     const M body = memory.from(i * kStep);

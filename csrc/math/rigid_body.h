@@ -22,9 +22,18 @@ enum JointKind : int {
   kRevolute = 1,
   kAxisShift = 1,  // two bits: the axis is x, y, z of the body, or another
   kAxisMask = 3 << kAxisShift,
-  kOffset = 8,   // the joint is not at its parent's origin
-  kMassive = 16  // the body has an inertia
+  kOffset = 8,    // the joint is not at its parent's origin
+  kMassive = 16,  // the body has an inertia
+  kBranches = 32  // a body that is not the next hangs on it
 };
+
+template <typename Parent>
+SKELOPS_HOST_DEVICE inline bool branches(const Parent* parent, int size, int i) {
+  for (int j = i + 2; j < size; ++j) {
+    if (parent[j] == i) return true;
+  }
+  return false;
+}
 
 template <typename A>
 SKELOPS_HOST_DEVICE inline int joint_kind(bool revolute, const A* axis, const A* offset,
@@ -50,6 +59,7 @@ struct TreeView {
 
   SKELOPS_HOST_DEVICE bool revolute(int i) const { return kind[i] & kRevolute; }
   SKELOPS_HOST_DEVICE bool massive(int i) const { return kind[i] & kMassive; }
+  SKELOPS_HOST_DEVICE bool branches(int i) const { return kind[i] & kBranches; }
   SKELOPS_HOST_DEVICE bool shifted(int i) const {
     return (kind[i] & (kOffset | kRevolute)) != kRevolute;
   }
@@ -138,13 +148,10 @@ SKELOPS_HOST_DEVICE inline Mat3<S> parent_rotation(const M& memory, int l, int s
   return l < 0 ? identity<S>() : memory.mat(l * slots + slot);
 }
 
-// R Rot(axis_i, q): the two columns across the axis turn.
+// R Rot(axis_i, q) by the sine and cosine of q: the two columns across the axis turn.
 template <typename S, typename A>
 SKELOPS_HOST_DEVICE inline Mat3<S> rotate(const TreeView<A>& tree, int i, const Mat3<S>& R,
-                                          const Vec3<S>& z, const S& q) {
-  if (!tree.revolute(i)) return R;
-  S s, c;
-  sine_cosine(q, s, c);
+                                          const Vec3<S>& z, const S& s, const S& c) {
   switch (tree.along(i)) {
     case 0:
       return {R.x, R.y * c + R.z * s, R.z * c - R.y * s};
@@ -159,6 +166,15 @@ SKELOPS_HOST_DEVICE inline Mat3<S> rotate(const TreeView<A>& tree, int i, const 
               R.z * c + cross(z, R.z) * s + rest * u.z};
     }
   }
+}
+
+template <typename S, typename A>
+SKELOPS_HOST_DEVICE inline Mat3<S> rotate(const TreeView<A>& tree, int i, const Mat3<S>& R,
+                                          const Vec3<S>& z, const S& q) {
+  if (!tree.revolute(i)) return R;
+  S s, c;
+  sine_cosine(q, s, c);
+  return rotate(tree, i, R, z, s, c);
 }
 
 // An inertia in world axes.

@@ -84,7 +84,7 @@ void run_inverse_backward(Call call) {
   MotionBatch<T> batch = call.motion<T>();
   const MotionGrads<T> found = motion_grads<T>(call);
   batch.tables.every_inertia = found.inertia;
-  auto memory = call.memory<acc_t<T>>(inverse::kBackwardSlots);
+  auto memory = call.memory<acc_t<T>>(inverse_backward::kSlots);
   batch.scratch = memory.data();
   launch({call.blocks()}, call.threads(),
          [&] { inverse_dynamics_backward_kernel(batch, grad, found); });
