@@ -19,7 +19,8 @@ Tensor forward_dynamics_cuda(Tensor q, OptionalTensor qd, Tensor tau, OptionalTe
         motion_batch<T>(kOp, q, qd, tau, wrench, inertia, offset, axis, gravity, parent, joint);
     const int64_t n = batch.tables.size;
     if (batch.frames == 0) return;
-    const FrameBlocks grid(q, batch.tables.bytes(), row_bytes<acc>({n, n, n}));
+    const FrameBlocks grid(forward_dynamics_kernel<T>, q, batch.tables.bytes(),
+                           row_bytes<acc>({n, n, n}));
     const Tensor memory = working_memory<acc>(q, grid, articulated::kSlots * n);
     batch.scratch = output<acc>(memory);
     forward_dynamics_kernel<<<grid.blocks, grid.threads, grid.shared_bytes, device.stream()>>>(
@@ -45,7 +46,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> forward_dynamics_backward_cud
     using acc = acc_t<T>;
     MotionBatch<T> batch = motion_batch<T>(kOp, q, qd, tau, wrench, inertia, offset, axis, gravity,
                                            parent, joint, want_inertia);
-    const FrameBlocks grid(q, batch.tables.bytes(), row_bytes<acc>({n, n, n, n}));
+    const FrameBlocks grid(forward_dynamics_backward_kernel<T>, q, batch.tables.bytes(),
+                           row_bytes<acc>({n, n, n, n}));
     const Tensor partial = partial_gradient<acc>(q, grid, want_inertia, kInertiaSize * n);
     if (batch.frames > 0) {
       const Tensor memory = working_memory<acc>(q, grid, kForwardBackwardSlots * n);

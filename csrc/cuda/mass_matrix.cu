@@ -31,7 +31,7 @@ Tensor mass_matrix_cuda(Tensor q, Tensor inertia, Tensor offset, Tensor axis, In
         packed ? std::vector<int64_t>{frames, batch.entries} : std::vector<int64_t>{frames, n, n};
     M = packed ? torch::stable::new_empty(q, shape) : torch::stable::new_zeros(q, shape);
     if (frames == 0) return;
-    const FrameBlocks grid(q, batch.bytes(), row_bytes<acc>({n}));
+    const FrameBlocks grid(mass_matrix_kernel<T>, q, batch.bytes(), row_bytes<acc>({n}));
     const Tensor memory = working_memory<acc>(q, grid, composite::kSlots * n);
     batch.scratch = output<acc>(memory);
     mass_matrix_kernel<<<grid.blocks, grid.threads, grid.shared_bytes, device.stream()>>>(
@@ -55,7 +55,7 @@ std::tuple<Tensor, Tensor> mass_matrix_backward_cuda(Tensor grad, Tensor q, Tens
     using acc = acc_t<T>;
     MassBatch<T> batch =
         mass_batch<T>(kOp, q, inertia, offset, axis, parent, joint, packed, want_inertia);
-    const FrameBlocks grid(q, batch.bytes(), row_bytes<acc>({n}));
+    const FrameBlocks grid(mass_matrix_backward_kernel<T>, q, batch.bytes(), row_bytes<acc>({n}));
     const Tensor partial = partial_gradient<acc>(q, grid, want_inertia, kInertiaSize * n);
     if (frames > 0) {
       const Tensor memory = working_memory<acc>(q, grid, composite::kBackwardSlots * n);

@@ -21,7 +21,7 @@ struct MassBatch {
   }
   // In shared memory: the tree, then where the rows of the packed form begin.
   __host__ __device__ int bytes() const {
-    return tables.bytes() + 2 * sizeof(int) * (tables.size / 2 + 1);
+    return quad_bytes(tables.bytes() + (tables.size + 1) * sizeof(int));
   }
 };
 

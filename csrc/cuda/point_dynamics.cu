@@ -47,10 +47,10 @@ std::tuple<Tensor, Tensor> point_dynamics_cuda(Tensor x, Tensor v, Tensor force,
     PointBatch<T> batch = point_batch<T>(kOp, x, v, force, mass, parents, root);
     if (batch.frames == 0) return;
     const int64_t n = batch.joints, width = x.size(2) * n;
-    const FrameBlocks grid(x, batch.bytes(), row_bytes<acc>({width, width, width}));
+    const auto kernel = x.size(2) == 3 ? point_dynamics_kernel<3, T> : point_dynamics_kernel<2, T>;
+    const FrameBlocks grid(kernel, x, batch.bytes(), row_bytes<acc>({width, width, width}));
     const Tensor memory = working_memory<acc>(x, grid, points::kSlots * n);
     batch.scratch = output<acc>(memory);
-    const auto kernel = x.size(2) == 3 ? point_dynamics_kernel<3, T> : point_dynamics_kernel<2, T>;
     kernel<<<grid.blocks, grid.threads, grid.shared_bytes, device.stream()>>>(
         batch, output<T>(acceleration), output<T>(multiplier));
     STD_CUDA_KERNEL_LAUNCH_CHECK();
@@ -72,7 +72,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> point_dynamics_backward_cuda(
     using T = decltype(zero);
     using acc = acc_t<T>;
     PointBatch<T> batch = point_batch<T>(kOp, x, v, force, mass, parents, root);
-    const FrameBlocks grid(x, batch.bytes(),
+    const auto kernel =
+        D == 3 ? point_dynamics_backward_kernel<3, T> : point_dynamics_backward_kernel<2, T>;
+    const FrameBlocks grid(kernel, x, batch.bytes(),
                            row_bytes<acc>({width, width, width, width, width, n, n}));
     const Tensor partial = partial_gradient<acc>(x, grid, want_mass, n);
     if (frames > 0) {
@@ -80,8 +82,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> point_dynamics_backward_cuda(
       batch.scratch = output<acc>(memory);
       const PointGrads<T> found{dx.get<T>(), dv.get<T>(), dforce.get<T>(),
                                 want_mass ? output<acc>(partial) : nullptr};
-      const auto kernel =
-          D == 3 ? point_dynamics_backward_kernel<3, T> : point_dynamics_backward_kernel<2, T>;
       kernel<<<grid.blocks, grid.threads, grid.shared_bytes, device.stream()>>>(
           batch, rows<T>(kOp, grad_acc, width, x), rows<T>(kOp, grad_multiplier, n - 1, x), found);
       STD_CUDA_KERNEL_LAUNCH_CHECK();

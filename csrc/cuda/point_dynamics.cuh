@@ -17,7 +17,9 @@ struct PointBatch {
   unsigned char order[kMaxBodies], parent[kMaxBodies];
 
   // In shared memory: masses, order and parents.
-  __host__ __device__ int bytes() const { return joints * (sizeof(acc) + 2 * sizeof(int)); }
+  __host__ __device__ int bytes() const {
+    return quad_bytes(joints * (sizeof(acc) + 2 * sizeof(int)));
+  }
   // Of the joint among the multipliers.
   __device__ int bone(int joint) const { return joint - (joint > root); }
 };

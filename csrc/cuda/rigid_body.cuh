@@ -14,6 +14,9 @@ namespace skelops {
 constexpr int kMaxBodies = 128;
 constexpr int kFrameThreads = 64;
 
+// What is staged in shared memory ends where four values of any type may begin.
+__host__ __device__ constexpr int quad_bytes(int bytes) { return ceil_div(bytes, 32) * 32; }
+
 // The tables of a tree: parents and kinds in the kernel's parameters, values on the device.
 template <typename A>
 struct TreeTables {
@@ -23,8 +26,9 @@ struct TreeTables {
   signed char parent[kMaxBodies];
   bool revolute[kMaxBodies];
 
-  // In shared memory.
-  __host__ __device__ int bytes() const { return size * (16 * sizeof(A) + 2 * sizeof(int)); }
+  __host__ __device__ int bytes() const {
+    return quad_bytes(size * (16 * sizeof(A) + 2 * sizeof(int)));
+  }
 };
 
 template <typename A>
@@ -59,6 +63,7 @@ struct RowTile {
   A* values;
   int width;
 
+  __device__ bool dense() const { return row_stride(width) == width; }
   __device__ A* row() const { return values + threadIdx.x * row_stride(width); }
   __device__ RowTile next(int columns) const {
     return {values + blockDim.x * row_stride(width), columns};
@@ -78,12 +83,29 @@ __device__ void over_rows(int count, int width, const F& function) {
   }
 }
 
+// Four values at a time where they are aligned; whether they are.
+template <typename A>
+__device__ bool copy_quads(A* to, const A* from, int count) {
+  const auto address =
+      reinterpret_cast<unsigned long long>(to) | reinterpret_cast<unsigned long long>(from);
+  if (address % sizeof(Quad<A>)) return false;
+  for (int i = threadIdx.x; i < count / 4; i += blockDim.x) {
+    reinterpret_cast<Quad<A>*>(to)[i] = load_quad(from + 4 * i);
+  }
+  const int rest = count / 4 * 4 + threadIdx.x;
+  if (rest < count) to[rest] = from[rest];
+  return true;
+}
+
 // Absent rows read as zeros.
 template <typename T>
 __device__ void load_rows(const T* from, long long begin, int count,
                           const RowTile<acc_t<T>>& tile) {
   using acc = acc_t<T>;
   const T* const first = from ? from + begin * tile.width : nullptr;
+  if constexpr (sizeof(T) == sizeof(acc)) {
+    if (first && tile.dense() && copy_quads(tile.values, first, count * tile.width)) return;
+  }
   over_rows(count, tile.width,
             [&](int i, int at) { tile.values[at] = first ? static_cast<acc>(first[i]) : acc(0); });
 }
@@ -91,6 +113,9 @@ __device__ void load_rows(const T* from, long long begin, int count,
 template <typename T>
 __device__ void store_rows(T* to, long long begin, int count, const RowTile<acc_t<T>>& tile) {
   T* const first = to + begin * tile.width;
+  if constexpr (sizeof(T) == sizeof(acc_t<T>)) {
+    if (tile.dense() && copy_quads(first, tile.values, count * tile.width)) return;
+  }
   over_rows(count, tile.width, [&](int i, int at) { first[i] = static_cast<T>(tile.values[at]); });
 }
 

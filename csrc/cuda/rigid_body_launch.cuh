@@ -18,8 +18,6 @@ using torch::stable::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 using Ints = std::vector<int64_t>;
 
-constexpr int64_t kBlocksPerMultiprocessor = 8;
-
 template <typename A>
 constexpr ScalarType kAccumulated = sizeof(A) == 8 ? ScalarType::Double : ScalarType::Float;
 
@@ -93,18 +91,21 @@ MotionBatch<T> motion_batch(const char* op, const Tensor& q, const OptionalTenso
   return batch;
 }
 
-// Blocks of as many frames as find room in shared memory beside `common` bytes.
+// As many frames to a block as find room in shared memory beside `common` bytes, and as many blocks
+// as run at once.
 struct FrameBlocks {
   int threads = kFrameThreads, blocks, shared_bytes;
 
-  FrameBlocks(const Tensor& like, int64_t common, int64_t frame) {
+  template <typename Kernel>
+  FrameBlocks(Kernel kernel, const Tensor& like, int64_t common, int64_t frame) {
     while (common + threads * frame > kSharedBytes && threads > 1) threads /= 2;
     shared_bytes = static_cast<int>(common + threads * frame);
-    int multiprocessors = 0;
+    int multiprocessors = 1, resident = 1;
     cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount,
                            like.get_device_index());
-    const int64_t resident = multiprocessors * kBlocksPerMultiprocessor;
-    blocks = static_cast<int>(std::min((like.size(0) + threads - 1) / threads, resident));
+    cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, threads, shared_bytes);
+    const int64_t tiles = (like.size(0) + threads - 1) / threads;
+    blocks = static_cast<int>(std::min(tiles, int64_t{multiprocessors} * std::max(resident, 1)));
   }
   int64_t total() const { return static_cast<int64_t>(blocks) * threads; }
 };
