@@ -54,6 +54,7 @@ from skelops.ops import (
     temporal_mean,
     temporal_shift,
     token_restore,
+    tree_solve,
 )
 from skelops.patching import PatchReport, patch, unpatch
 
@@ -113,6 +114,7 @@ __all__ = [
     "temporal_mean",
     "temporal_shift",
     "token_restore",
+    "tree_solve",
     "unpatch",
     "use_backend",
 ]

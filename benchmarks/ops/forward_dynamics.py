@@ -19,6 +19,10 @@ def _ours(q: Tensor, qd: Tensor, tau: Tensor) -> Tensor:
     return skelops.forward_dynamics(human(), q, qd, tau)
 
 
+def _by_cholesky(q: Tensor, qd: Tensor, tau: Tensor) -> Tensor:
+    return skelops.forward_dynamics(human(), q, qd, tau, method="cholesky")
+
+
 def _flops(B: int) -> dict[str, float]:
     return {FORWARD: B * FLOPS, TRAINING: 3 * B * FLOPS}
 
@@ -27,6 +31,10 @@ CASES = [
     body_case(
         "human", draw=_draw, ours=_ours, peer=dense_forward, flops=_flops, sizes={"B": 1024},
         targets={TRAINING: {"eager": 40}}, headline="forward dynamics, 51 dof",
+    ),
+    body_case(
+        "human, Cholesky", draw=_draw, ours=_by_cholesky, peer=dense_forward, flops=_flops,
+        sizes={"B": 1024}, targets={TRAINING: {"eager": 20}},
     ),
     body_case(
         "human, Pinocchio", draw=_draw, ours=_ours, peer=dense_forward, flops=_flops,

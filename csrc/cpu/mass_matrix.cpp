@@ -9,21 +9,6 @@ namespace {
 
 constexpr const char* kOp = "mass_matrix";
 
-// Rows and columns of the entries of the packed form.
-struct Pattern {
-  template <typename A>
-  explicit Pattern(const TreeView<A>& tree) : begin(tree.size + 1) {
-    for (int i = 0; i < tree.size; ++i) {
-      const int depth = tree.parent[i] < 0 ? 0 : begin[tree.parent[i] + 1] - begin[tree.parent[i]];
-      begin[i + 1] = begin[i] + depth + 1;
-      row.resize(begin[i + 1], i), column.resize(begin[i + 1]);
-      for (int j = i, at = begin[i + 1] - 1; j >= 0; j = tree.parent[j], --at) column[at] = j;
-    }
-  }
-  int64_t size() const { return static_cast<int64_t>(row.size()); }
-  std::vector<int> begin, row, column;
-};
-
 template <typename T>
 Tensor forward(const Tensor& q, const Tensor& inertia, const Tensor& offset, const Tensor& axis,
                const Ints& parent, const Ints& joint, bool packed) {
@@ -31,7 +16,7 @@ Tensor forward(const Tensor& q, const Tensor& inertia, const Tensor& offset, con
   constexpr int kLanes = Simd<A>::kLanes;
   const TreeTables<A> tables(kOp, inertia, offset, axis, parent, joint);
   const TreeView<A> tree = tables.view();
-  const Pattern pattern(tree);
+  const Pattern pattern(tree.parent, tree.size);
   const int64_t n = tree.size, frames = q.size(0), entries = pattern.size();
   const FrameRows<T> q_rows(kOp, q, frames, n);
   Tensor M = packed ? new_tensor<T>(q, {frames, entries}) : new_tensor<T>(q, {frames, n, n});
@@ -74,7 +59,7 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& q, const T
   const bool want_inertia = wants(needs, 1);
   const TreeTables<A> tables(kOp, inertia, offset, axis, parent, joint, want_inertia);
   const TreeView<A> tree = tables.view();
-  const Pattern pattern(tree);
+  const Pattern pattern(tree.parent, tree.size);
   const int64_t n = tree.size, frames = q.size(0), entries = pattern.size();
   const FrameRows<T> q_rows(kOp, q, frames, n);
   const Tensor dense = torch::stable::contiguous(grad);

@@ -48,6 +48,20 @@ class TreeTables {
   std::vector<A> offset_, axis_, inertia_;
 };
 
+// Rows and columns of the entries of a packed mass matrix.
+struct Pattern {
+  Pattern(const int* parent, int n) : begin(n + 1) {
+    for (int i = 0; i < n; ++i) {
+      const int depth = parent[i] < 0 ? 0 : begin[parent[i] + 1] - begin[parent[i]];
+      begin[i + 1] = begin[i] + depth + 1;
+      row.resize(begin[i + 1], i), column.resize(begin[i + 1]);
+      for (int j = i, at = begin[i + 1] - 1; j >= 0; j = parent[j], --at) column[at] = j;
+    }
+  }
+  int64_t size() const { return static_cast<int64_t>(row.size()); }
+  std::vector<int> begin, row, column;
+};
+
 template <typename A>
 using Lanes = typename Simd<A>::Vec;
 

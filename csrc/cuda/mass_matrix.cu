@@ -13,7 +13,7 @@ MassBatch<T> mass_batch(const char* op, const Tensor& q, const Tensor& inertia,
   MassBatch<T> batch = {};
   batch.tables = tree_tables<acc_t<T>>(op, q, inertia, offset, axis, parent, joint, every_inertia);
   batch.frames = q.size(0), batch.q = input<T>(q), batch.packed = packed;
-  batch.entries = packed_rows(batch.tables, nullptr);
+  batch.entries = batch.tables.entries();
   return batch;
 }
 

@@ -19,30 +19,9 @@ struct MassBatch {
   __host__ __device__ long long values() const {
     return packed ? entries : static_cast<long long>(tables.size) * tables.size;
   }
-  // In shared memory: the tree, then where the rows of the packed form begin.
-  __host__ __device__ int bytes() const {
-    return quad_bytes(tables.bytes() + (tables.size + 1) * sizeof(int));
-  }
+  // In shared memory: the tree, then the pattern of the packed form.
+  __host__ __device__ int bytes() const { return tables.bytes() + tables.pattern_bytes(); }
 };
-
-// The number of entries; `begin` (n + 1) receives where those of each row begin, if given.
-template <typename A>
-__host__ __device__ int packed_rows(const TreeTables<A>& tables, int* begin) {
-  int entries = 0;
-  for (int i = 0; i < tables.size; ++i) {
-    if (begin) begin[i] = entries;
-    for (int j = i; j >= 0; j = tables.parent[j]) ++entries;
-  }
-  if (begin) begin[tables.size] = entries;
-  return entries;
-}
-
-template <typename T>
-__device__ const int* stage_pattern(const MassBatch<T>& batch, unsigned char* shared) {
-  int* const begin = reinterpret_cast<int*>(shared + batch.tables.bytes());
-  if (threadIdx.x == 0) packed_rows(batch.tables, begin);
-  return begin;
-}
 
 // The dense form is zero where no entry is written.
 template <typename T>
@@ -51,7 +30,7 @@ __global__ void __launch_bounds__(kFrameThreads) mass_matrix_kernel(MassBatch<T>
   alignas(32) extern __shared__ unsigned char shared[];
   const int n = batch.tables.size;
   const TreeView<acc> tree = stage_tree(batch.tables, shared);
-  const int* const begins = stage_pattern(batch, shared);
+  const StagedPattern pattern = stage_pattern(batch.tables, shared + batch.tables.bytes());
   const RowTile<acc> q{reinterpret_cast<acc*>(shared + batch.bytes()), n};
   const auto memory = thread_memory(batch.scratch, composite::kSlots * n);
   over_frames(batch.frames, [&](long long begin, int count) {
@@ -59,7 +38,7 @@ __global__ void __launch_bounds__(kFrameThreads) mass_matrix_kernel(MassBatch<T>
     __syncthreads();
     if (threadIdx.x >= count) return;
     T* const to = M + (begin + threadIdx.x) * batch.values();
-    mass_matrix(tree, begins, q.row(), memory, [&](int at, int i, int j, const acc& value) {
+    mass_matrix(tree, pattern.begin, q.row(), memory, [&](int at, int i, int j, const acc& value) {
       if (batch.packed) {
         to[at] = static_cast<T>(value);
       } else {
@@ -76,7 +55,7 @@ __global__ void __launch_bounds__(kFrameThreads)
   alignas(32) extern __shared__ unsigned char shared[];
   const int n = batch.tables.size;
   const TreeView<acc> tree = stage_tree(batch.tables, shared);
-  const int* const begins = stage_pattern(batch, shared);
+  const StagedPattern pattern = stage_pattern(batch.tables, shared + batch.tables.bytes());
   const RowTile<acc> q{reinterpret_cast<acc*>(shared + batch.bytes()), n};
   const auto memory = thread_memory(batch.scratch, composite::kBackwardSlots * n);
   const auto dinertia = gradient_share(partial, kInertiaSize * n);
@@ -90,7 +69,7 @@ __global__ void __launch_bounds__(kFrameThreads)
         const acc below = static_cast<acc>(from[i * n + j]);
         return i == j ? below : below + static_cast<acc>(from[j * n + i]);
       };
-      mass_matrix_backward(tree, begins, weight, q.row(), memory, q.row(),
+      mass_matrix_backward(tree, pattern.begin, weight, q.row(), memory, q.row(),
                            partial ? &dinertia : nullptr);
     }
     __syncthreads();

@@ -17,15 +17,49 @@ constexpr int kFrameThreads = 64;
 // What is staged in shared memory ends where four values of any type may begin.
 __host__ __device__ constexpr int quad_bytes(int bytes) { return ceil_div(bytes, 32) * 32; }
 
-// The tables of a tree: parents and kinds in the kernel's parameters, values on the device.
-template <typename A>
-struct TreeTables {
+// Parents, as a kernel's parameter.
+struct TreePattern {
   int size;
+  signed char parent[kMaxBodies];
+
+  // Of a packed mass matrix: one per body and ancestor.
+  __host__ __device__ int entries() const {
+    int count = 0;
+    for (int i = 0; i < size; ++i) {
+      for (int j = i; j >= 0; j = parent[j]) ++count;
+    }
+    return count;
+  }
+  __host__ __device__ int pattern_bytes() const { return quad_bytes((2 * size + 1) * sizeof(int)); }
+};
+
+// In shared memory: parents, and where the rows of a packed mass matrix begin.
+struct StagedPattern {
+  const int *parent, *begin;
+};
+
+__device__ inline StagedPattern stage_pattern(const TreePattern& pattern, unsigned char* memory) {
+  const int n = pattern.size;
+  int *const parent = reinterpret_cast<int*>(memory), *const begin = parent + n;
+  for (int i = threadIdx.x; i < n; i += blockDim.x) parent[i] = pattern.parent[i];
+  if (threadIdx.x == 0) {
+    begin[0] = 0;
+    for (int i = 0; i < n; ++i) {
+      begin[i + 1] = begin[i] + 1;
+      for (int j = pattern.parent[i]; j >= 0; j = pattern.parent[j]) ++begin[i + 1];
+    }
+  }
+  return {parent, begin};
+}
+
+// The tables of a tree: joints in the kernel's parameters, values on the device.
+template <typename A>
+struct TreeTables : TreePattern {
   bool every_inertia;                // bodies without an inertia want its gradient as well
   const A *inertia, *offset, *axis;  // inertia: null for zeros
-  signed char parent[kMaxBodies];
   bool revolute[kMaxBodies];
 
+  // In shared memory.
   __host__ __device__ int bytes() const {
     return quad_bytes(size * (16 * sizeof(A) + 2 * sizeof(int)));
   }

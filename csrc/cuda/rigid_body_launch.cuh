@@ -53,24 +53,34 @@ struct Wanted {
   }
 };
 
+inline TreePattern tree_pattern(const char* op, const Tensor& frames, const Ints& parent) {
+  const int64_t n = static_cast<int64_t>(parent.size());
+  SKELOPS_CHECK(
+      frames.is_cuda() && frames.dim() == 2 && frames.is_contiguous() && frames.size(1) == n, op,
+      "frames (N, n) contiguous on a CUDA device");
+  SKELOPS_CHECK(n > 0 && n <= kMaxBodies, op, "1 to 128 bodies");
+  TreePattern pattern = {};
+  pattern.size = static_cast<int>(n);
+  for (int64_t i = 0; i < n; ++i) {
+    SKELOPS_CHECK(parent[i] >= -1 && parent[i] < i, op, "every parent before its body");
+    pattern.parent[i] = static_cast<signed char>(parent[i]);
+  }
+  return pattern;
+}
+
 template <typename A>
 TreeTables<A> tree_tables(const char* op, const Tensor& q, const OptionalTensor& inertia,
                           const Tensor& offset, const Tensor& axis, const Ints& parent,
                           const Ints& joint, bool every_inertia = false) {
-  const int64_t n = static_cast<int64_t>(parent.size());
-  SKELOPS_CHECK(q.is_cuda() && q.dim() == 2 && q.is_contiguous() && q.size(1) == n, op,
-                "q (N, n) contiguous on a CUDA device");
-  SKELOPS_CHECK(n > 0 && n <= kMaxBodies && joint.size() == parent.size(), op,
-                "1 to 128 bodies, as many parents as joints");
+  SKELOPS_CHECK(joint.size() == parent.size(), op, "as many parents as joints");
   TreeTables<A> tables = {};
-  tables.size = static_cast<int>(n), tables.every_inertia = every_inertia;
+  static_cast<TreePattern&>(tables) = tree_pattern(op, q, parent);
+  tables.every_inertia = every_inertia;
+  const int64_t n = tables.size;
   tables.inertia = values<A>(op, inertia, kAccumulated<A>, kInertiaSize * n, q);
   tables.offset = values<A>(op, offset, kAccumulated<A>, 3 * n, q);
   tables.axis = values<A>(op, axis, kAccumulated<A>, 3 * n, q);
-  for (int64_t i = 0; i < n; ++i) {
-    SKELOPS_CHECK(parent[i] >= -1 && parent[i] < i, op, "every parent before its body");
-    tables.parent[i] = static_cast<signed char>(parent[i]), tables.revolute[i] = joint[i] == 1;
-  }
+  for (int64_t i = 0; i < n; ++i) tables.revolute[i] = joint[i] == 1;
   return tables;
 }
 

@@ -27,6 +27,7 @@ from skelops.ops import (
     mass_matrix,
     point_dynamics,
     sym_packed_matvec,
+    tree_solve,
 )
 from skelops.ops._tree import Body, Tree
 
@@ -59,5 +60,6 @@ __all__ = [
     "rotation_coordinates",
     "sym_packed_matvec",
     "torques",
+    "tree_solve",
     "velocity",
 ]

@@ -49,6 +49,7 @@ from skelops.ops.sym_packed_matvec import sym_packed_matvec
 from skelops.ops.temporal_mean import temporal_mean
 from skelops.ops.temporal_shift import temporal_shift
 from skelops.ops.token_restore import token_restore
+from skelops.ops.tree_solve import tree_solve
 
 __all__ = [
     "Hallucinated",
@@ -105,4 +106,5 @@ __all__ = [
     "temporal_mean",
     "temporal_shift",
     "token_restore",
+    "tree_solve",
 ]

@@ -293,7 +293,8 @@ def packed_pattern(parent: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, .
 
 
 def frames(op: str, tree: Tree, **named: Tensor | None) -> tuple[torch.Size, list[Any]]:
-    """Check coordinates (..., n) and wrenches (..., n, 6) -> their batch, and (N, n, ...) of each.
+    """Check coordinates (..., n), wrenches (..., n, 6), packed matrices (..., nnz) -> their batch,
+    and (N, ...) of each.
 
     Missing batch axes are broadcast; all take the widest of their dtypes, under autocast too:
     half-precision coordinates would cost the digits that accelerations consist of.
@@ -306,13 +307,16 @@ def frames(op: str, tree: Tree, **named: Tensor | None) -> tuple[torch.Size, lis
             raise TypeError(f"{op}: expected {name} of a floating dtype, got {t.dtype}")
     n = len(tree)
     (first_name, first), *_ = given.items()
-    own = {name: (n, 6) if name == "wrench" else (n,) for name in given}
+    own: dict[str, tuple[int, ...]] = dict.fromkeys(given, (n,))
+    if "wrench" in given:
+        own["wrench"] = (n, 6)
+    if "packed" in given:
+        own["packed"] = (len(tree.pattern[0]),)
     for name, t in given.items():
         if t.shape[t.dim() - len(own[name]) :] != own[name] or t.dim() < len(own[name]):
-            wanted = "(..., n, 6)" if name == "wrench" else "(..., n)"
-            raise _check.fail(
-                op, f"{name} of shape {wanted} with n={n}", _check.shape_text(t.shape)
-            )
+            wanted = {"wrench": f"(..., n, 6) with n={n}", "packed": f"(..., {own[name][0]})"}
+            expected = wanted.get(name, f"(..., n) with n={n}")
+            raise _check.fail(op, f"{name} of shape {expected}", _check.shape_text(t.shape))
         if t.device != first.device:
             raise _check.fail(op, f"{name} on {first_name}'s device {first.device}", t.device)
     batches = {name: t.shape[: t.dim() - len(own[name])] for name, t in given.items()}

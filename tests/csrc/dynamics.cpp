@@ -5,6 +5,7 @@
 #include "cuda/lagrange_tau.cuh"
 #include "cuda/mass_matrix.cuh"
 #include "cuda/point_dynamics.cuh"
+#include "cuda/tree_solve.cuh"
 
 namespace skelops {
 
@@ -142,7 +143,7 @@ MassBatch<T> mass_batch(Call& call) {
   batch.q = call.next<const T>(), batch.tables = call.tables<acc_t<T>>();
   const int n = batch.tables.size;
   batch.frames = call.number[0], batch.packed = call.integer(2 * n);
-  batch.entries = packed_rows(batch.tables, nullptr);
+  batch.entries = batch.tables.entries();
   return batch;
 }
 
@@ -167,6 +168,36 @@ void run_mass_backward(Call call) {
   batch.scratch = memory.data();
   launch({call.blocks()}, call.threads(),
          [&] { mass_matrix_backward_kernel(batch, grad, dq, dinertia); });
+}
+
+template <typename T>
+SolveBatch<T> solve_batch(Call& call) {
+  SolveBatch<T> batch = {};
+  batch.packed = call.next<const T>(), batch.force = call.next<const T>();
+  batch.frames = call.number[0], batch.tree.size = call.number[3];
+  for (int i = 0; i < batch.tree.size; ++i) batch.tree.parent[i] = call.integer(i);
+  batch.entries = batch.tree.entries();
+  return batch;
+}
+
+template <typename T>
+void run_solve(Call call) {
+  SolveBatch<T> batch = solve_batch<T>(call);
+  T* const x = call.next<T>();
+  auto memory = call.memory<acc_t<T>>(batch.tree.size);
+  batch.scratch = memory.data();
+  launch({call.blocks()}, call.threads(), [&] { tree_solve_kernel(batch, x); });
+}
+
+template <typename T>
+void run_solve_backward(Call call) {
+  const T* const grad = call.next<const T>();
+  SolveBatch<T> batch = solve_batch<T>(call);
+  T *const dpacked = call.next<T>(), *const dforce = call.next<T>();
+  auto memory = call.memory<acc_t<T>>(batch.tree.size);
+  batch.scratch = memory.data();
+  launch({call.blocks()}, call.threads(),
+         [&] { tree_solve_backward_kernel(batch, grad, dpacked, dforce); });
 }
 
 template <typename T>
@@ -265,4 +296,6 @@ EXPORT(mass_matrix, run_mass)
 EXPORT(mass_matrix_backward, run_mass_backward)
 EXPORT(point_dynamics, run_points)
 EXPORT(point_dynamics_backward, run_points_backward)
+EXPORT(tree_solve, run_solve)
+EXPORT(tree_solve_backward, run_solve_backward)
 }

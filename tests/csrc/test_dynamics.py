@@ -96,7 +96,7 @@ def backward(kernels, name, arguments, grads, needs):
 
 NAMES = (
     "inverse_dynamics", "forward_dynamics", "mass_matrix", "forward_kinematics", "point_dynamics",
-    "lagrange_tau",
+    "lagrange_tau", "tree_solve",
 )  # fmt: skip
 OPS_AND_CASES = [(name, case) for name in NAMES for case in cases_for(name)]
 

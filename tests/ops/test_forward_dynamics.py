@@ -59,6 +59,25 @@ def test_solves_the_equations_of_motion():
     torch.testing.assert_close(qdd, expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16], ids=str)
+def test_methods_agree(dtype):
+    """Without mass matrix or by its factors; accelerations of half types take float32."""
+    tree = random_tree(20, 0)
+    wrench = torch.randn(7, len(tree), 6, dtype=torch.float64)
+    given = [t.to(dtype) for t in (*state(tree, 7), wrench)]
+    found = []
+    for method in ("articulated", "cholesky"):
+        q, qd, tau, w, inertia = (t.clone().requires_grad_() for t in (*given, tree.inertia))
+        heavy = tree.with_inertia(inertia)
+        qdd = forward_dynamics(heavy, q, qd, tau, wrench=w, method=method)
+        (qdd * torch.linspace(-1, 1, qdd.numel()).view_as(qdd).to(dtype)).sum().backward()
+        found.append([qdd, *(t.grad for t in (q, qd, tau, w, inertia))])
+    tolerance = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 4e-3}[dtype]
+    for one, other in zip(*found, strict=True):
+        assert one.dtype == other.dtype
+        torch.testing.assert_close(one, other, rtol=0, atol=tolerance * one.abs().max().item())
+
+
 def test_at_rest_without_gravity_it_is_the_inverse_mass_matrix():
     tree = random_tree(12, 1)
     q, _, _ = state(tree, 1)
@@ -243,6 +262,13 @@ def test_agrees_with_mujoco(seed):
     mujoco.mj_forward(model, data)
     bias = inverse_dynamics(tree, q, qd)[0].numpy()
     np.testing.assert_allclose(bias, data.qfrc_bias[order], rtol=0, atol=1e-9 * abs(bias).max())
+
+
+def test_unknown_method():
+    tree = random_tree(7, 0)
+    message = "method to be one of articulated, cholesky, got lu"
+    with pytest.raises(ValueError, match="^forward_dynamics: expected " + re.escape(message)):
+        forward_dynamics(tree, *state(tree, 1), method="lu")
 
 
 BAD = [

@@ -88,6 +88,22 @@ def _mass_public(q, inertia, offset, axis, parent, joint, packed):
     return ops.mass_matrix(Tree(parent, joint, axis, offset, inertia), q, packed=packed)
 
 
+def tree_solve(draw, N=2, n=5, layout="contiguous"):
+    parent = _tree(draw, n)[3]
+    rows, columns = (torch.tensor(i) for i in ops._tree.packed_pattern(parent))
+    packed = draw.normal(N, len(rows), scale=0.2)
+    packed = packed + 4 * (rows == columns).to(packed)  # positive definite
+    return *_arranged(layout, packed, draw.normal(N, n)), parent
+
+
+def _solve_public(packed, force, parent):
+    n = len(parent)
+    vectors = packed.new_zeros(n, 3)
+    return ops.tree_solve(
+        Tree(parent, (1,) * n, vectors, vectors, packed.new_zeros(n, 10)), packed, force
+    )
+
+
 def _kinematics_public(q, offset, axis, parent, joint):
     inertia = q.new_zeros(len(parent), 10)
     return ops.forward_kinematics(Tree(parent, joint, axis, offset, inertia), q)
@@ -123,6 +139,17 @@ register(
     _mass("hand", dims=dict(N=33, n=20)),
     _mass("transposed", dims=dict(N=7, n=20, layout="transposed")),
     _mass("sliced", dims=dict(N=8, n=20, packed=True, layout="sliced")),
+)
+
+_solve = partial(Case, build=tree_solve, public=_solve_public)
+register(
+    "tree_solve",
+    _solve("small", small=True),
+    _solve("one_joint", dims=dict(N=3, n=1)),
+    _solve("human", dims=dict(N=13, n=51)),
+    _solve("hand", dims=dict(N=33, n=20)),
+    _solve("transposed", dims=dict(N=7, n=20, layout="transposed")),
+    _solve("sliced", dims=dict(N=8, n=20, layout="sliced")),
 )
 
 _kinematics = partial(Case, build=forward_kinematics, public=_kinematics_public)

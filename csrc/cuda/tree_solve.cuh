@@ -1,0 +1,82 @@
+// Systems of mass matrices on the pattern of their tree, a thread per frame.
+#pragma once
+
+#include "cuda/rigid_body.cuh"
+#include "math/tree_solve.h"
+
+namespace skelops {
+
+template <typename T>
+struct SolveBatch {
+  TreePattern tree;
+  long long frames;
+  int entries;
+  const T *packed, *force;
+  acc_t<T>* scratch;
+};
+
+// The factors of a frame's matrix in a thread's memory.
+template <typename T>
+__device__ void factor_frame(const SolveBatch<T>& batch, const StagedPattern& tree, long long frame,
+                             const Memory<acc_t<T>, true>& factor) {
+  const T* const from = batch.packed + frame * batch.entries;
+  for (int e = 0; e < batch.entries; ++e) factor[e] = static_cast<acc_t<T>>(from[e]);
+  factor_tree<acc_t<T>>(tree.parent, tree.begin, batch.tree.size, factor);
+}
+
+template <typename T>
+__global__ void __launch_bounds__(kFrameThreads) tree_solve_kernel(SolveBatch<T> batch, T* x) {
+  using acc = acc_t<T>;
+  alignas(32) extern __shared__ unsigned char shared[];
+  const int n = batch.tree.size;
+  const StagedPattern tree = stage_pattern(batch.tree, shared);
+  const RowTile<acc> force{reinterpret_cast<acc*>(shared + batch.tree.pattern_bytes()), n};
+  const auto factor = thread_memory(batch.scratch, batch.entries);
+  over_frames(batch.frames, [&](long long begin, int count) {
+    load_rows(batch.force, begin, count, force);
+    __syncthreads();
+    if (threadIdx.x < count) {
+      factor_frame(batch, tree, begin + threadIdx.x, factor);
+      solve_tree(tree.parent, tree.begin, n, factor, force.row());
+    }
+    __syncthreads();
+    store_rows(x, begin, count, force);
+  });
+}
+
+// Null: not wanted.
+template <typename T>
+__global__ void __launch_bounds__(kFrameThreads)
+    tree_solve_backward_kernel(SolveBatch<T> batch, const T* grad, T* dpacked, T* dforce) {
+  using acc = acc_t<T>;
+  alignas(32) extern __shared__ unsigned char shared[];
+  const int n = batch.tree.size;
+  const StagedPattern tree = stage_pattern(batch.tree, shared);
+  const RowTile<acc> x{reinterpret_cast<acc*>(shared + batch.tree.pattern_bytes()), n};
+  const RowTile<acc> w = x.next(n);
+  const auto factor = thread_memory(batch.scratch, batch.entries);
+  over_frames(batch.frames, [&](long long begin, int count) {
+    load_rows(batch.force, begin, count, x);
+    load_rows(grad, begin, count, w);
+    __syncthreads();
+    if (threadIdx.x < count) {
+      const long long frame = begin + threadIdx.x;
+      factor_frame(batch, tree, frame, factor);
+      solve_tree(tree.parent, tree.begin, n, factor, w.row());
+      if (dpacked) {
+        solve_tree(tree.parent, tree.begin, n, factor, x.row());
+        T* const to = dpacked + frame * batch.entries;
+        for (int i = 0; i < n; ++i) {
+          int at = tree.begin[i + 1] - 1;
+          for (int j = i; j >= 0; j = tree.parent[j], --at) {
+            to[at] = static_cast<T>(entry_grad(w.row(), x.row(), i, j));
+          }
+        }
+      }
+    }
+    __syncthreads();
+    if (dforce) store_rows(dforce, begin, count, w);
+  });
+}
+
+}  // namespace skelops
