@@ -8,12 +8,18 @@ import pickle
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from skelops import _check
 from skelops.data import ClipDataset, Clips, read, synthetic
 
+if TYPE_CHECKING:
+    from skelops.viz import Look
+
+FPS = 30.0  # of clips that were recorded at an unknown rate
+GRAVITY = {"y": (0.0, -9.81, 0.0), "-y": (0.0, 9.81, 0.0), "z": (0.0, 0.0, -9.81)}
 SYNTHETIC = 384  # clips of the synthetic set on offer: each class of each subject once
 
 
@@ -45,11 +51,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--format", help="format of the source, where it is not recognised")
     add("--layout", help="draw the bones of this joint layout instead of the recorded one")
     add("--frames", type=int, default=8, help="skeletons in a picture (default: 8)")
-    add("--fps", type=float, help="speed of an animation (default: as recorded, or 30)")
+    add("--fps", type=float, help="frames per second (default: as recorded, or 30)")
     add("--persons", type=_numbers, metavar="P[,P...]", help="draw these, from 0 (default: all)")
     add("--transform", metavar="PRESET", help="draw the augmented clip beside the original")
     add("--seed", type=int, default=0, help="seed of the augmentation")
     add("--epoch", type=int, default=0, help="epoch of the augmentation")
+    add("--torques", action="store_true", help="draw the torques at a person's joints over time")
     add("--predict", metavar="CHECKPOINT", help="draw the five highest class scores")
     add("--elev", type=float, default=0.0, help="degrees above the horizontal (3-D)")
     add("--azim", type=float, default=0.0, help="degrees about the vertical (3-D)")
@@ -73,11 +80,19 @@ def draw(args: argparse.Namespace) -> Path:
         raise _check.fail("--out", f"a file name ending in one of {known}", repr(str(args.out)))
     clips = _open(args.source, args.format)
     index = find_clip(clips, args.clip)
+    args.out.parent.mkdir(parents=True, exist_ok=True)  # fails before the drawing, if at all
+    look = viz.Look(args.persons, clips.confidence, args.elev, args.azim, args.axis_up)
+    layout = args.layout or clips.layout
+    fps = (clips.fps or FPS) if args.fps is None else args.fps
+    if args.torques:
+        if suffix in moving:
+            raise _check.fail("--out", f"one of {', '.join(still)} with --torques", repr(suffix))
+        tau, names = _torques(clips[index], layout, fps, look)
+        return viz.save(viz.torques(tau, names, fps, heading=heading(clips, index)), args.out)
     shown, titles = [clips[index]], []
     if args.transform:
         shown.append(_transformed(clips, index, args.transform, args.seed, args.epoch))
         titles = ["original", f"{args.transform}, seed {args.seed}, epoch {args.epoch}"]
-    look = viz.Look(args.persons, clips.confidence, args.elev, args.azim, args.axis_up)
     options = {
         "heading": heading(clips, index),
         "titles": titles,
@@ -85,10 +100,7 @@ def draw(args: argparse.Namespace) -> Path:
         "truth": clips.classes[clips.label[index]],
         "look": look,
     }
-    layout = args.layout or clips.layout
-    args.out.parent.mkdir(parents=True, exist_ok=True)  # fails before the drawing, if at all
     if suffix in moving:
-        fps = (clips.fps or 30.0) if args.fps is None else args.fps
         return viz.save(viz.animate(shown, layout, fps=fps, **options), args.out)
     return viz.save(viz.strip(shown, layout, frames=args.frames, **options), args.out)
 
@@ -130,6 +142,19 @@ def heading(clips: Clips, index: int) -> str:
     if clips.fps:
         facts.append(f"{clips.fps:g} fps")
     return " · ".join(facts)
+
+
+def _torques(
+    clip: np.ndarray, layout: str, fps: float, look: Look
+) -> tuple[np.ndarray, Sequence[str]]:
+    """Torques (T, n) and their names, of the first person to be drawn."""
+    from skelops import dynamics, viz
+
+    up = viz.upward(clip, layout, look)
+    person = (look.persons or (0,))[0]
+    joints = clip[:, person, :, : clip.shape[-1] - look.confidence].copy()
+    found = dynamics.torques(joints, fps, layout, gravity=GRAVITY[up])
+    return found.tau.numpy(), found.model.names
 
 
 def _transformed(clips: Clips, index: int, preset: str, seed: int, epoch: int) -> np.ndarray:

@@ -42,6 +42,14 @@ _FRONT = {
 }
 
 
+# What a segment's joint is called, and how its coordinates are drawn.
+JOINTS = {
+    "chest": "waist", "head": "neck", "upper_arm": "shoulder", "forearm": "elbow", "hand": "wrist",
+    "thigh": "hip", "shank": "knee", "foot": "ankle",
+}  # fmt: skip
+DASHES = {"x": "-", "y": "--", "z": ":"}
+
+
 @dataclass(frozen=True)
 class Look:
     """How clips are seen.
@@ -97,7 +105,7 @@ class _Motion:
 
     def _project(self, xyz: np.ndarray, look: Look) -> None:
         axes = xyz.shape[-1]
-        up = self._up(xyz) if look.up == "auto" else look.up
+        self.up = up = self._up(xyz) if look.up == "auto" else look.up
         if up not in _FRONT or (up == "z" and axes == 2):
             wanted = f"up one of {', '.join(UP)} ('z' for 3-D clips only)"
             raise _check.fail("viz", wanted, repr(up))
@@ -295,6 +303,79 @@ def animate(
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # arranged once, not for every frame
     return FuncAnimation(figure, show, frames=length, interval=1000 / fps, cache_frame_data=False)
+
+
+def upward(clip: np.ndarray, layout: str | Layout, look: Look | None = None) -> str:
+    """The axis that points up in a clip (T, M, V, C): "y", "-y" or "z", see :class:`Look`.
+
+    Raises:
+        ValueError: as :func:`strip`.
+    """
+    return _Motion(clip, layout, look or Look()).up
+
+
+def torques(tau: np.ndarray, names: Sequence[str], fps: float, *, heading: str = "") -> Figure:
+    """Draw the torques at the joints over time, those of a left and right joint in one panel.
+
+    Args:
+        tau: (T, n) in N m, ``skelops.dynamics.torques(...).tau``.
+        names: of the n coordinates, ``.model.names``: segment, "about" or "along", axis. The root,
+            which slides along some, is left out: the world exerts its forces.
+        fps: frames per second.
+        heading: above the figure.
+
+    Returns:
+        The figure; see :func:`save`.
+
+    Raises:
+        ValueError: shapes do not fit, names of no such form, or fps not above zero.
+
+    Example:
+        >>> found = skelops.dynamics.torques(clip, fps=30, layout="nw_ucla20")
+        >>> save(torques(found.tau.numpy(), found.model.names, 30), "torques.svg")
+    """
+    if tau.ndim != 2 or tau.shape[1] != len(names):
+        raise _check.fail("torques", f"tau of shape (T, {len(names)})", tau.shape)
+    if not fps > 0:
+        raise _check.fail("torques", "fps above zero", fps)
+    parts = [re.fullmatch(r"((left|right)_)?(\w+)_(about|along)_([xyz])", name) for name in names]
+    if not all(parts):
+        strange = names[parts.index(None)]
+        raise _check.fail("torques", "names like left_shank_about_x", repr(strange))
+    found = [part.group(2, 3, 4, 5) for part in parts if part]
+    roots = {segment for _, segment, way, _ in found if way == "along"}
+    segments = list(dict.fromkeys(row[1] for row in found if row[1] not in roots))
+    rows = -(-len(segments) // 2)
+    figure, axes = _page((rows, 2), (3.6, 1.4), heading, (), None, None)
+    panels = dict(zip(segments, axes, strict=False))
+    colours = {"left": LEFT, "right": RIGHT, None: TRUNK}
+    seconds = np.arange(len(tau)) / fps
+    for values, (side, segment, _, axis) in zip(tau.T, found, strict=True):
+        if segment not in roots:
+            panels[segment].plot(seconds, values, DASHES[axis], color=colours[side], linewidth=1.2)
+    for panel in axes[len(segments) :]:
+        panel.axis("off")
+    for segment, panel in panels.items():
+        panel.set_title(JOINTS.get(segment, segment), loc="left", fontsize=9, color=INK)
+        panel.grid(color=RULE, linewidth=0.6)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.tick_params(colors=INK, labelsize=8)
+        panel.set_ylabel("N m", color=INK, fontsize=8)
+        panel.margins(x=0)
+        panel.tick_params(labelbottom=segment in segments[-2:])
+    for segment in segments[-2:]:
+        panels[segment].set_xlabel("s", color=INK, fontsize=8)
+    handles = [
+        Line2D([], [], color=colours[side], linewidth=3, label=side or "middle")
+        for side in dict.fromkeys(row[0] for row in found if row[1] not in roots)
+    ]
+    handles += [
+        Line2D([], [], color=INK, linestyle=DASHES[axis], label=f"about {axis}")
+        for axis in sorted({row[3] for row in found if row[1] not in roots})
+    ]
+    style = {"frameon": False, "fontsize": 8, "labelcolor": INK}
+    figure.legend(handles=handles, loc="outside lower left", ncols=len(handles), **style)
+    return figure
 
 
 def scores(

@@ -6,8 +6,10 @@ import pytest
 
 from skelops.__main__ import main
 from skelops.data import Clips, synthetic
+from skelops.dynamics import torques
 
 Image = pytest.importorskip("PIL.Image")
+viz = pytest.importorskip("skelops.viz")
 
 
 @pytest.fixture(scope="module")
@@ -227,3 +229,36 @@ def test_predict_errors(store, clips, checkpoint, tmp_path, capsys):
     other.save(tmp_path / "b.clips")
     said = refuse(capsys, tmp_path / "b.clips", "--predict", checkpoint[0])
     assert "expected num_classes 2, as the clip has it, got 16" in said
+
+
+@pytest.mark.parametrize("up", ["y", "z"])
+def test_torques_of_the_person_drawn(up, clips, tmp_path, monkeypatch):
+    """Of the person and at the speed asked for, the same whichever axis points up."""
+    pair = clips[14]
+    turned = pair if up == "y" else pair[..., [0, 2, 1]] * np.float32([1, -1, 1])
+    Clips(turned, [len(pair)], [0], ["a"], "ntu25").save(tmp_path / "a.clips")
+    drawn, draw = [], viz.torques
+    monkeypatch.setattr(viz, "torques", lambda *a, **k: drawn.append((a, k)) or draw(*a, **k))
+    out = tmp_path / "torques.svg"
+    view(tmp_path / "a.clips", "--torques", "--persons", 1, "--fps", 50, "--out", out)
+    (((tau, names, fps), options),) = drawn
+    expected = torques(pair[:, 1], 50, "ntu25")
+    assert (names, fps) == (expected.model.names, 50)
+    assert options["heading"].startswith("0 · a (class 0)")
+    joints = slice(names.index("chest_about_x"), None)  # the root's depend on the axes
+    wanted = expected.tau.numpy()[:, joints]
+    np.testing.assert_allclose(tau[:, joints], wanted, rtol=0, atol=1e-3 * np.abs(wanted).max())
+    assert "<svg" in out.read_text()
+
+
+def test_torques_are_no_animation(store, tmp_path, capsys):
+    said = refuse(capsys, store, "--torques", "--out", tmp_path / "a.gif")
+    assert "--out: expected one of .png, .svg, .pdf with --torques, got '.gif'" in said
+
+
+def test_torques_need_every_frame(clips, tmp_path, capsys):
+    gap = clips[14].copy()
+    gap[3] = 0
+    Clips(gap, [len(gap)], [0], ["a"], "ntu25").save(tmp_path / "a.clips")
+    said = refuse(capsys, tmp_path / "a.clips", "--torques", "--out", tmp_path / "a.png")
+    assert "expected a clip without missing frames (fill_frames), got frames [3]" in said

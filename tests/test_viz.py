@@ -8,6 +8,7 @@ from skelops.data import synthetic
 from skelops.graph import Layout, get_layout, list_layouts
 
 image = pytest.importorskip("matplotlib.image")
+to_rgb = pytest.importorskip("matplotlib.colors").to_rgb
 Image = pytest.importorskip("PIL.Image")
 
 
@@ -251,3 +252,48 @@ def test_training_curve(tmp_path):
     }
     path = viz.training_curve(history, tmp_path / "a.png")
     assert ink(path) > 0.01
+
+
+def coordinates(layout="ntu25"):
+    dynamics = pytest.importorskip("skelops.dynamics")
+    return dynamics.body_model(layout).names
+
+
+def test_torques_are_drawn_over_time_in_the_panel_of_their_joint():
+    names = coordinates()
+    tau = np.arange(5.0)[:, None] + 10 * np.arange(len(names))
+    figure = viz.torques(tau, names, 50, heading="a clip")
+    panels = {axes.get_title(loc="left"): axes for axes in figure.axes}
+    joints = ["waist", "neck", "shoulder", "elbow", "wrist", "hip", "knee", "ankle"]
+    assert list(panels) == joints and figure.get_suptitle() == "a clip"
+    drawn = {axis: line for axis, line in zip("xyz", panels["waist"].lines, strict=True)}
+    for axis, style in (("x", "-"), ("y", "--"), ("z", ":")):
+        line = drawn[axis]
+        np.testing.assert_allclose(line.get_xdata(), np.arange(5) / 50)
+        np.testing.assert_allclose(line.get_ydata(), tau[:, names.index(f"chest_about_{axis}")])
+        assert (line.get_linestyle(), line.get_color()) == (style, viz.TRUNK)
+    knee = [(line.get_color(), line.get_ydata()[0] / 10) for line in panels["knee"].lines]
+    sides = {"left": viz.LEFT, "right": viz.RIGHT}
+    assert knee == [(sides[s], names.index(f"{s}_shank_about_{a}")) for s in sides for a in "xy"]
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["middle", "left", "right", "about x", "about y", "about z"]
+    picture = pixels(figure)
+    assert all(len(like(picture, to_rgb(c))) > 20 for c in (viz.LEFT, viz.RIGHT, viz.TRUNK))
+
+
+@pytest.mark.parametrize("change, message", [
+    (dict(tau=np.zeros((5, 3))), r"torques: expected tau of shape \(T, 35\), got \(5, 3\)"),
+    (dict(fps=0), "torques: expected fps above zero, got 0"),
+    (dict(names=["knee"] * 35), "torques: expected names like left_shank_about_x, got 'knee'"),
+])  # fmt: skip
+def test_torques_refuse(change, message):
+    arguments = dict(tau=np.zeros((5, 35)), names=coordinates(), fps=30) | change
+    with pytest.raises(ValueError, match=message):
+        viz.torques(**arguments)
+
+
+@pytest.mark.parametrize("up, turn", [("y", (0, 1, 2)), ("z", (0, 2, 1))])
+def test_upward(up, turn):
+    pose = synthetic.generate(1, sensor=False)[0][:, :1][..., turn]
+    assert viz.upward(pose, "ntu25") == up
+    assert viz.upward(pose, "ntu25", viz.Look(up="-y")) == "-y"
