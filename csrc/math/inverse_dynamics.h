@@ -21,14 +21,6 @@ struct Motion {
   Vec3<S> w, al, a;  // angular velocity and acceleration, acceleration of the origin
 };
 
-// A pair of coordinates in axes that are turned.
-template <typename S>
-SKELOPS_HOST_DEVICE inline void turn(S& v1, S& v2, const S& s, const S& c) {
-  const S turned = v1 * c + v2 * s;
-  v2 = v2 * c - v1 * s;
-  v1 = turned;
-}
-
 // A joint turns about axis 0 of the cyclic axes (0, 1, 2).
 template <typename S>
 SKELOPS_HOST_DEVICE inline void turn_about(S& w0, S& w1, S& w2, S& al0, S& al1, S& al2, S& a1,
@@ -37,18 +29,6 @@ SKELOPS_HOST_DEVICE inline void turn_about(S& w0, S& w1, S& w2, S& al0, S& al1, 
   turn(w1, w2, s, c), turn(al1, al2, s, c), turn(a1, a2, s, c);
   al1 += w2 * qd, al2 -= w1 * qd;
   w0 += qd, al0 += qdd;
-}
-
-template <typename S, typename A>
-SKELOPS_HOST_DEVICE inline Vec3<S> every_lane(const Vec3<A>& v) {
-  return {S{} + v.x, S{} + v.y, S{} + v.z};
-}
-
-// A vector of the parent in the axes of a body turned about u; with -s, the other way.
-template <typename S>
-SKELOPS_HOST_DEVICE inline Vec3<S> turned(const Vec3<S>& u, const Vec3<S>& v, const S& s,
-                                          const S& c) {
-  return v * c - cross(u, v) * s + u * (dot(u, v) * (1.0f - c));
 }
 
 template <typename S, typename A>
@@ -72,40 +52,6 @@ SKELOPS_HOST_DEVICE inline void turn_into(const TreeView<A>& tree, int i, Motion
       w += u * qd;
     }
   }
-}
-
-// The force that a joint takes out of a wrench in the axes of its body; then the wrench in those of
-// the parent.
-template <typename S, typename A>
-SKELOPS_HOST_DEVICE inline S turn_out(const TreeView<A>& tree, int i, Vec3<S>& N, Vec3<S>& F,
-                                      const S& s, const S& c) {
-  const S back = -s;
-  const Vec3<S> at = tree.revolute(i) ? N : F;
-  const bool turns = tree.revolute(i);
-  switch (tree.along(i)) {
-    case 0:
-      if (turns) turn(N.y, N.z, back, c), turn(F.y, F.z, back, c);
-      return at.x;
-    case 1:
-      if (turns) turn(N.z, N.x, back, c), turn(F.z, F.x, back, c);
-      return at.y;
-    case 2:
-      if (turns) turn(N.x, N.y, back, c), turn(F.x, F.y, back, c);
-      return at.z;
-    default: {
-      const Vec3<S> u = every_lane<S>(tree.axis_of(i));
-      if (turns) N = turned(u, N, back, c), F = turned(u, F, back, c);
-      return dot(u, at);
-    }
-  }
-}
-
-// The origin of body i in the axes of its parent.
-template <typename S, typename A>
-SKELOPS_HOST_DEVICE inline Vec3<S> origin_of(const TreeView<A>& tree, int i, const S& q) {
-  Vec3<S> r = every_lane<S>(tree.offset_of(i));
-  if (!tree.revolute(i)) r += every_lane<S>(tree.axis_of(i)) * q;
-  return r;
 }
 
 // `world` is the acceleration of the root: minus gravity. `wrench`, if given: (n, 6), force and
@@ -171,7 +117,8 @@ SKELOPS_HOST_DEVICE void inverse_dynamics(const TreeView<A>& tree, const S* q, S
     const M body = memory.from(i * kSlots);
     if (wrench || tree.massive(i) || tree.branches(i)) N += body.vec(kN), F += body.vec(kF);
     const S s = qd[i], c = qdd[i];
-    tau[i] = turn_out(tree, i, N, F, s, c);
+    tau[i] = along_axis(tree, i, tree.revolute(i) ? N : F);
+    if (tree.revolute(i)) turn(tree, i, N, F, -s, c);
     if (tree.shifted(i)) N += cross(origin_of(tree, i, q[i]), F);
     if (l == i - 1) continue;
     if (l >= 0) {

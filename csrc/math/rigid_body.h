@@ -177,6 +177,72 @@ SKELOPS_HOST_DEVICE inline Mat3<S> rotate(const TreeView<A>& tree, int i, const 
   return rotate(tree, i, R, z, s, c);
 }
 
+// In the axes of the bodies.
+
+template <typename S, typename A>
+SKELOPS_HOST_DEVICE inline Vec3<S> every_lane(const Vec3<A>& v) {
+  return {S{} + v.x, S{} + v.y, S{} + v.z};
+}
+
+// The origin of body i in the axes of its parent.
+template <typename S, typename A>
+SKELOPS_HOST_DEVICE inline Vec3<S> origin_of(const TreeView<A>& tree, int i, const S& q) {
+  Vec3<S> r = every_lane<S>(tree.offset_of(i));
+  if (!tree.revolute(i)) r += every_lane<S>(tree.axis_of(i)) * q;
+  return r;
+}
+
+// Of a vector, what is along a joint.
+template <typename S, typename A>
+SKELOPS_HOST_DEVICE inline S along_axis(const TreeView<A>& tree, int i, const Vec3<S>& v) {
+  switch (tree.along(i)) {
+    case 0:
+      return v.x;
+    case 1:
+      return v.y;
+    case 2:
+      return v.z;
+    default:
+      return dot(every_lane<S>(tree.axis_of(i)), v);
+  }
+}
+
+// A pair of coordinates in axes that are turned.
+template <typename S>
+SKELOPS_HOST_DEVICE inline void turn(S& v1, S& v2, const S& s, const S& c) {
+  const S turned = v1 * c + v2 * s;
+  v2 = v2 * c - v1 * s;
+  v1 = turned;
+}
+
+// A vector of the parent in the axes of a body turned about u; with -s, the other way.
+template <typename S>
+SKELOPS_HOST_DEVICE inline Vec3<S> turned(const Vec3<S>& u, const Vec3<S>& v, const S& s,
+                                          const S& c) {
+  return v * c - cross(u, v) * s + u * (dot(u, v) * (1.0f - c));
+}
+
+// Two vectors of the parent in the axes of body i; with -s, the other way.
+template <typename S, typename A>
+SKELOPS_HOST_DEVICE inline void turn(const TreeView<A>& tree, int i, Vec3<S>& a, Vec3<S>& b,
+                                     const S& s, const S& c) {
+  switch (tree.along(i)) {
+    case 0:
+      turn(a.y, a.z, s, c), turn(b.y, b.z, s, c);
+      return;
+    case 1:
+      turn(a.z, a.x, s, c), turn(b.z, b.x, s, c);
+      return;
+    case 2:
+      turn(a.x, a.y, s, c), turn(b.x, b.y, s, c);
+      return;
+    default: {
+      const Vec3<S> u = every_lane<S>(tree.axis_of(i));
+      a = turned(u, a, s, c), b = turned(u, b, s, c);
+    }
+  }
+}
+
 // An inertia in world axes.
 template <typename S>
 struct Inertia {
