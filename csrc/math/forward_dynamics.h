@@ -63,7 +63,7 @@ SKELOPS_HOST_DEVICE inline void turn_back(const TreeView<A>& tree, int i, Articu
   Sym3<S>&I = b.I, &M = b.M;
   Mat3<S>& H = b.H;
   const S back = -s;
-  turn(tree, i, b.N, b.F, back, c);
+  turn(tree, i, back, c, b.N, b.F);
   switch (tree.along(i)) {
     case 0:
       turn_back(I.xy, I.xz, I.yy, I.yz, I.zz, s, c), turn_back(M.xy, M.xz, M.yy, M.yz, M.zz, s, c);
@@ -152,7 +152,7 @@ SKELOPS_HOST_DEVICE void forward_dynamics(const TreeView<A>& tree, const S* q, c
     if (tree.revolute(i)) {
       S s, c;
       sine_cosine(q[i], s, c);
-      turn(tree, i, w, a, s, c);
+      turn(tree, i, s, c, w, a);
       if (wrench) R = rotate(tree, i, R, world_axis(tree, i, R), s, c);
       al = cross(w, u) * qd[i];
       w += u * qd[i];
@@ -246,7 +246,7 @@ SKELOPS_HOST_DEVICE void forward_dynamics(const TreeView<A>& tree, const S* q, c
     if (tree.shifted(i)) a += cross(al, origin_of(tree, i, q[i]));
     if (tree.revolute(i)) {
       const S s = body[kSine], c = body[kCosine];
-      turn(tree, i, al, a, s, c);
+      turn(tree, i, s, c, al, a);
     }
     al += body.vec(kBiasAl), a += body.vec(kBiasA);
     qdd[i] = (body[kU] - dot(body.vec(kUn), al) - dot(body.vec(kUf), a)) * body[kD];

@@ -3,8 +3,7 @@
 //   tau = z . N (revolute) or z . F (prismatic), of the wrenches of everything beyond the joint.
 //
 // Backward: p . tau = sum_i F_i . v*_i + N_i . w*_i, with (w*, v*) the velocities of a motion with
-// joint rates p. One sweep down evaluates it, one sweep up carries its adjoints; the gradient to a
-// rotation of a body is a torque t, handed to the parent like the moments.
+// joint rates p. One sweep down evaluates it, one sweep up carries its adjoints.
 #pragma once
 
 #include "math/rigid_body.h"
@@ -118,7 +117,7 @@ SKELOPS_HOST_DEVICE void inverse_dynamics(const TreeView<A>& tree, const S* q, S
     if (wrench || tree.massive(i) || tree.branches(i)) N += body.vec(kN), F += body.vec(kF);
     const S s = qd[i], c = qdd[i];
     tau[i] = along_axis(tree, i, tree.revolute(i) ? N : F);
-    if (tree.revolute(i)) turn(tree, i, N, F, -s, c);
+    if (tree.revolute(i)) turn(tree, i, -s, c, N, F);
     if (tree.shifted(i)) N += cross(origin_of(tree, i, q[i]), F);
     if (l == i - 1) continue;
     if (l >= 0) {
@@ -129,140 +128,165 @@ SKELOPS_HOST_DEVICE void inverse_dynamics(const TreeView<A>& tree, const S* q, S
   }
 }
 
-// The backward pass is in world axes.
-template <typename S>
-struct WorldMotion {
-  Mat3<S> R;
-  Vec3<S> w, al, a;  // angular velocity and acceleration, acceleration of the origin
-};
-
 namespace inverse_backward {
-constexpr int kR = 0, kW = 9, kAl = 12, kA = 15;
-constexpr int kRates = 18;    // w*, v*
-constexpr int kAdjoint = 24;  // of w, al, a, w*, v*, and t
-constexpr int kSlots = 42;
+constexpr int kW = 0, kAl = 3, kA = 6, kWs = 9, kVs = 12;  // w*, v*
+constexpr int kForce = 15, kMoment = 18, kSine = 21, kCosine = 22;
+constexpr int kAdjoint = 23, kT = 38, kR = 41, kSlots = 50;
 }  // namespace inverse_backward
 
+// A motion and the one with joint rates p; or their adjoints.
+template <typename S>
+struct Motions {
+  Vec3<S> w, al, a, ws, vs;
+
+  SKELOPS_HOST_DEVICE void operator+=(const Motions& other) {
+    w += other.w, al += other.al, a += other.a, ws += other.ws, vs += other.vs;
+  }
+};
+
 template <typename S, typename M>
-SKELOPS_HOST_DEVICE inline WorldMotion<S> motion_of(const M& memory, int i, int slots,
-                                                    const Vec3<S>& world) {
-  const Vec3<S> zero{};
-  if (i < 0) return {identity<S>(), zero, zero, world};
-  const M body = memory.from(i * slots);
-  return {body.mat(inverse_backward::kR), body.vec(inverse_backward::kW),
-          body.vec(inverse_backward::kAl), body.vec(inverse_backward::kA)};
+SKELOPS_HOST_DEVICE inline Motions<S> motions_at(const M& memory, int slot) {
+  return {memory.vec(slot), memory.vec(slot + 3), memory.vec(slot + 6), memory.vec(slot + 9),
+          memory.vec(slot + 12)};
+}
+template <typename S, typename M>
+SKELOPS_HOST_DEVICE inline void put_motions(const M& memory, int slot, const Motions<S>& m) {
+  memory.put(slot, m.w), memory.put(slot + 3, m.al), memory.put(slot + 6, m.a);
+  memory.put(slot + 9, m.ws), memory.put(slot + 12, m.vs);
 }
 
-// The motion of body i from its parent's.
-template <typename S, typename A>
-SKELOPS_HOST_DEVICE inline WorldMotion<S> advance(const TreeView<A>& tree, int i,
-                                                  const WorldMotion<S>& from, const Joint<S>& joint,
-                                                  const S& q, const S& qd, const S& qdd) {
-  WorldMotion<S> to = from;
-  if (tree.shifted(i)) to.a += cross(from.al, joint.r) + cross(from.w, cross(from.w, joint.r));
-  if (tree.revolute(i)) {
-    to.R = rotate(tree, i, from.R, joint.z, q);
-    to.w += joint.z * qd;
-    to.al += cross(from.w, joint.z) * qd + joint.z * qdd;
-  } else {
-    to.a += cross(from.w, joint.z) * (qd * 2.0f) + joint.z * qdd;
+// The adjoints of a body's own F . v* + N . w*.
+template <typename S, typename A, typename M>
+SKELOPS_HOST_DEVICE inline Motions<S> own_adjoint(const TreeView<A>& tree, int i,
+                                                  const Motions<S>& m, const M* dinertia) {
+  const Vec3<S> h = every_lane<S>(tree.moment(i));
+  const A mass = tree.mass(i);
+  const Sym3<A> I = tree.rotational(i);
+  const Vec3<S> s = cross(m.w, h), ds = cross(m.vs, m.w);  // of w x (w x h)
+  const Vec3<S> spin = I * m.w, dspin = cross(m.ws, m.w);  // of w x (I w)
+  const Vec3<S> turn = I * m.al;
+  if (dinertia) {
+    const Sym3<S> twice = symmetric_outer(m.al, m.ws) + symmetric_outer(m.w, dspin);
+    add_inertia_grad(*dinertia, i, dot(m.a, m.vs),
+                     cross(m.vs, m.al) + cross(m.a, m.ws) + cross(ds, m.w), scaled(twice, 0.5f));
   }
-  return to;
+  return {cross(s, m.vs) + cross(h, ds) + cross(spin, m.ws) + I * dspin, cross(h, m.vs) + I * m.ws,
+          m.vs * mass + cross(m.ws, h), cross(h, m.a) + turn + cross(m.w, spin),
+          m.a * mass + cross(m.al, h) + cross(m.w, s)};
 }
 
 // Gradients of p . tau. `dinertia`, if given, is added to; all others are written, and may be what
 // they are gradients of.
+//
+// A vector that a joint turns has the gradient u . (dv x v) to the angle; so has what is left of a
+// given wrench, which is turned by all joints on the way from the root: t.
 template <typename S, typename A, typename M, typename W>
 SKELOPS_HOST_DEVICE void inverse_dynamics_backward(const TreeView<A>& tree, const S* p, const S* q,
                                                    const S* qd, const S* qdd, const W* wrench,
                                                    const Vec3<S>& world, const M& memory, S* dq,
                                                    S* dqd, S* dqdd, W* dwrench, const M* dinertia) {
   using namespace inverse_backward;
-  constexpr int kDw = kAdjoint, kDal = kDw + 3, kDa = kDw + 6, kDws = kDw + 9, kDvs = kDw + 12;
-  constexpr int kT = kDw + 15, kWs = kRates, kVs = kRates + 3, kStep = kSlots;
+  const Vec3<S> zero{};
+  Motions<S> m{};
+  Mat3<S> R{};
   for (int i = 0; i < tree.size; ++i) {
     const int l = tree.parent[i];
-    const WorldMotion<S> from = motion_of(memory, l, kStep, world);
-    const Joint<S> joint = joint_of(tree, i, from.R, q[i]);
-    const WorldMotion<S> m = advance(tree, i, from, joint, q[i], qd[i], qdd[i]);
-    Vec3<S> ws{}, vs{};
-    if (l >= 0) ws = memory.vec(l * kStep + kWs), vs = memory.vec(l * kStep + kVs);
-    if (tree.shifted(i)) vs += cross(ws, joint.r);
-    (tree.revolute(i) ? ws : vs) += joint.z * p[i];
-    const M body = memory.from(i * kStep);
-    body.put(kR, m.R), body.put(kW, m.w), body.put(kAl, m.al), body.put(kA, m.a);
-    body.put(kWs, ws), body.put(kVs, vs);
-
-    Vec3<S> dw{}, dal{}, da{}, dws{}, dvs{}, t{};
-    if (tree.massive(i)) {
-      const Inertia<S> inertia = world_inertia(tree, i, m.R);
-      const Vec3<S>& h = inertia.h;
-      const Vec3<S> s = cross(m.w, h), ds = cross(vs, m.w);          // of w x (w x h)
-      const Vec3<S> spin = inertia.I * m.w, dspin = cross(ws, m.w);  // of w x (I w)
-      const Vec3<S> turn = inertia.I * m.al, Iws = inertia.I * ws, Idspin = inertia.I * dspin;
-      dvs = m.a * inertia.m + cross(m.al, h) + cross(m.w, s);
-      dws = cross(h, m.a) + turn + cross(m.w, spin);
-      da = vs * inertia.m + cross(ws, h);
-      dal = cross(h, vs) + Iws;
-      dw = cross(s, vs) + cross(h, ds) + cross(spin, ws) + Idspin;
-      const Vec3<S> dh = cross(vs, m.al) + cross(m.a, ws) + cross(ds, m.w);
-      t = cross(h, dh) + cross(turn, ws) + cross(Iws, m.al) + cross(spin, dspin) +
-          cross(Idspin, m.w);
-      if (dinertia) {
-        const Sym3<S> twice = symmetric_outer(m.al, ws) + symmetric_outer(m.w, dspin);
-        add_inertia_grad(*dinertia, i, m.R, dot(m.a, vs), dh, scaled(twice, 0.5f));
-      }
+    const M body = memory.from(i * kSlots);
+    if (l < 0) {
+      m = Motions<S>{zero, zero, world, zero, zero};
+      if (wrench) R = identity<S>();
+    } else if (l != i - 1) {
+      m = motions_at<S>(memory, l * kSlots);
+      if (wrench) R = memory.mat(l * kSlots + kR);
     }
+    if (tree.shifted(i)) {
+      const Vec3<S> r = origin_of(tree, i, q[i]);
+      m.a += cross(m.al, r) + cross(m.w, cross(m.w, r));
+      m.vs += cross(m.ws, r);
+    }
+    const Vec3<S> u = every_lane<S>(tree.axis_of(i));
+    if (tree.revolute(i)) {
+      S s, c;
+      sine_cosine(q[i], s, c);
+      turn(tree, i, s, c, m.w, m.al, m.a, m.ws, m.vs);
+      if (wrench) R = rotate(tree, i, R, world_axis(tree, i, R), s, c);
+      m.al += cross(m.w, u) * qd[i] + u * qdd[i];
+      m.w += u * qd[i];
+      m.ws += u * p[i];
+      body[kSine] = s, body[kCosine] = c;
+    } else {
+      m.a += cross(m.w, u) * (qd[i] * 2.0f) + u * qdd[i];
+      m.vs += u * p[i];
+    }
+    put_motions(body, kW, m);
     if (wrench) {
-      dvs -= Vec3<S>{wrench[6 * i], wrench[6 * i + 1], wrench[6 * i + 2]};
-      dws -= Vec3<S>{wrench[6 * i + 3], wrench[6 * i + 4], wrench[6 * i + 5]};
-      // The wrench's force is applied at the origin, whose rotation moves neither.
+      const Vec3<S> F{wrench[6 * i], wrench[6 * i + 1], wrench[6 * i + 2]};
+      const Vec3<S> N{wrench[6 * i + 3], wrench[6 * i + 4], wrench[6 * i + 5]};
+      body.put(kForce, transposed(R, F)), body.put(kMoment, transposed(R, N));
       if (dwrench) {
+        const Vec3<S> vs = R * m.vs, ws = R * m.ws;
         dwrench[6 * i] = -vs.x, dwrench[6 * i + 1] = -vs.y, dwrench[6 * i + 2] = -vs.z;
         dwrench[6 * i + 3] = -ws.x, dwrench[6 * i + 4] = -ws.y, dwrench[6 * i + 5] = -ws.z;
       }
     }
-    body.put(kDw, dw), body.put(kDal, dal), body.put(kDa, da);
-    body.put(kDws, dws), body.put(kDvs, dvs), body.put(kT, t);
+    if (tree.branches(i)) {
+      put_motions(body, kAdjoint, Motions<S>{});
+      body.put(kT, zero);
+      if (wrench) body.put(kR, R);
+    }
   }
+  Motions<S> d{};
+  Vec3<S> t{};
   for (int i = tree.size - 1; i >= 0; --i) {
     const int l = tree.parent[i];
-    const WorldMotion<S> from = motion_of(memory, l, kStep, world);
-    const Joint<S> joint = joint_of(tree, i, from.R, q[i]);
-    const S rate = qd[i], acceleration = qdd[i];
-    const M body = memory.from(i * kStep);
-    Vec3<S> dw = body.vec(kDw), dal = body.vec(kDal), dws = body.vec(kDws), t = body.vec(kT);
-    const Vec3<S> da = body.vec(kDa), dvs = body.vec(kDvs);
-    Vec3<S> dz;
+    const M body = memory.from(i * kSlots);
+    const S rate = qd[i];
+    m = motions_at<S>(body, kW);
+    if (tree.massive(i)) d += own_adjoint(tree, i, m, dinertia);
+    if (wrench) {
+      const Vec3<S> F = body.vec(kForce), N = body.vec(kMoment);
+      d.vs -= F, d.ws -= N;
+      t += cross(F, m.vs) + cross(N, m.ws);
+    }
+    if (tree.branches(i)) d += motions_at<S>(body, kAdjoint), t += body.vec(kT);
+    const Vec3<S> u = every_lane<S>(tree.axis_of(i));
     if (tree.revolute(i)) {
-      dq[i] = dot(joint.z, t);
-      dqd[i] = dot(joint.z, dw + cross(dal, from.w));
-      dqdd[i] = dot(joint.z, dal);
-      dz = (dw + cross(dal, from.w)) * rate + dal * acceleration + dws * p[i];
-      dw += cross(joint.z, dal) * rate;
+      const Vec3<S> across = cross(m.w, u);
+      dqd[i] = along_axis(tree, i, d.w) + dot(across, d.al);
+      dqdd[i] = along_axis(tree, i, d.al);
+      d.w += cross(u, d.al) * rate;
+      dq[i] = along_axis(tree, i,
+                         t + cross(d.w, m.w) + cross(d.al, m.al - across * rate) + cross(d.a, m.a) +
+                             cross(d.ws, m.ws) + cross(d.vs, m.vs));
+      const S s = -body[kSine], c = body[kCosine];
+      turn(tree, i, s, c, d.w, d.al, d.a, d.ws, d.vs, t);
     } else {
-      const S twice = rate * 2.0f;
-      dqd[i] = dot(joint.z, cross(da, from.w)) * 2.0f;
-      dqdd[i] = dot(joint.z, da);
-      dz = cross(da, from.w) * twice + da * acceleration + dvs * p[i];
-      dw += cross(joint.z, da) * twice;
+      dqd[i] = along_axis(tree, i, cross(d.a, m.w)) * 2.0f;
+      dqdd[i] = along_axis(tree, i, d.a);
+      d.w += cross(u, d.a) * (rate * 2.0f);
     }
-    t += cross(joint.z, dz);
     if (tree.shifted(i)) {
-      Vec3<S> ws{};
-      if (l >= 0) ws = memory.vec(l * kStep + kWs);
-      const Vec3<S> ds = cross(da, from.w);
-      const Vec3<S> dr = cross(da, from.al) + cross(ds, from.w) + cross(dvs, ws);
-      if (!tree.revolute(i)) dq[i] = dot(joint.z, dr);
-      dw += cross(cross(from.w, joint.r), da) + cross(joint.r, ds);
-      dal += cross(joint.r, da);
-      dws += cross(joint.r, dvs);
-      t += cross(joint.r, dr);
+      Vec3<S> w{}, al{}, ws{};
+      if (l >= 0) {
+        const M from = memory.from(l * kSlots);
+        w = from.vec(kW), al = from.vec(kAl), ws = from.vec(kWs);
+      }
+      const Vec3<S> r = origin_of(tree, i, q[i]), ds = cross(d.a, w);
+      if (!tree.revolute(i)) {
+        dq[i] = along_axis(tree, i, cross(d.a, al) + cross(ds, w) + cross(d.vs, ws));
+      }
+      d.w += cross(cross(w, r), d.a) + cross(r, ds);
+      d.al += cross(r, d.a);
+      d.ws += cross(r, d.vs);
     }
-    if (l < 0) continue;
-    const M to = memory.from(l * kStep);
-    to.add(kDw, dw), to.add(kDal, dal), to.add(kDa, da);
-    to.add(kDws, dws), to.add(kDvs, dvs), to.add(kT, t);
+    if (l == i - 1) continue;
+    if (l >= 0) {
+      const M to = memory.from(l * kSlots);
+      to.add(kAdjoint, d.w), to.add(kAdjoint + 3, d.al), to.add(kAdjoint + 6, d.a);
+      to.add(kAdjoint + 9, d.ws), to.add(kAdjoint + 12, d.vs);
+      to.add(kT, t);
+    }
+    d = Motions<S>{}, t = zero;
   }
 }
 

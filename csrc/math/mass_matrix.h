@@ -172,7 +172,9 @@ SKELOPS_HOST_DEVICE void mass_matrix_backward(const TreeView<A>& tree, const int
       // The rotation's gradient of tr(G I): twice the axial vector of I G.
       const Vec3<S> x = own.I * column_x(g.I), y = own.I * column_y(g.I), z = own.I * column_z(g.I);
       body.add(kT, cross(own.h, g.h) + Vec3<S>{z.y - y.z, x.z - z.x, y.x - x.y} * 2.0f);
-      if (dinertia) add_inertia_grad(*dinertia, i, R, g.m, g.h, g.I);
+      if (dinertia) {
+        add_inertia_grad(*dinertia, i, g.m, transposed(R, g.h), rotated_back(R, g.I));
+      }
     }
   }
   for (int i = tree.size - 1; i >= 0; --i) {

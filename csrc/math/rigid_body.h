@@ -222,23 +222,23 @@ SKELOPS_HOST_DEVICE inline Vec3<S> turned(const Vec3<S>& u, const Vec3<S>& v, co
   return v * c - cross(u, v) * s + u * (dot(u, v) * (1.0f - c));
 }
 
-// Two vectors of the parent in the axes of body i; with -s, the other way.
-template <typename S, typename A>
-SKELOPS_HOST_DEVICE inline void turn(const TreeView<A>& tree, int i, Vec3<S>& a, Vec3<S>& b,
-                                     const S& s, const S& c) {
+// Vectors of the parent in the axes of body i; with -s, the other way.
+template <typename S, typename A, typename... Vectors>
+SKELOPS_HOST_DEVICE inline void turn(const TreeView<A>& tree, int i, const S& s, const S& c,
+                                     Vectors&... v) {
   switch (tree.along(i)) {
     case 0:
-      turn(a.y, a.z, s, c), turn(b.y, b.z, s, c);
+      (turn(v.y, v.z, s, c), ...);
       return;
     case 1:
-      turn(a.z, a.x, s, c), turn(b.z, b.x, s, c);
+      (turn(v.z, v.x, s, c), ...);
       return;
     case 2:
-      turn(a.x, a.y, s, c), turn(b.x, b.y, s, c);
+      (turn(v.x, v.y, s, c), ...);
       return;
     default: {
       const Vec3<S> u = every_lane<S>(tree.axis_of(i));
-      a = turned(u, a, s, c), b = turned(u, b, s, c);
+      ((v = turned(u, v, s, c)), ...);
     }
   }
 }
@@ -257,16 +257,15 @@ SKELOPS_HOST_DEVICE inline Inertia<S> world_inertia(const TreeView<A>& tree, int
   return {S{} + tree.mass(i), R * tree.moment(i), rotated(R, tree.rotational(i))};
 }
 
-// Adds a body's gradient (of m; of m c and I in world axes) to that of its inertia, where an
-// off-diagonal entry of I stands for two.
+// Adds a body's gradient of m, m c and I to that of its inertia, where an off-diagonal entry of I
+// stands for two.
 template <typename S, typename M>
-SKELOPS_HOST_DEVICE inline void add_inertia_grad(const M& grad, int i, const Mat3<S>& R, const S& m,
-                                                 const Vec3<S>& h, const Sym3<S>& I) {
+SKELOPS_HOST_DEVICE inline void add_inertia_grad(const M& grad, int i, const S& m, const Vec3<S>& h,
+                                                 const Sym3<S>& I) {
   const M to = grad.from(kInertiaSize * i);
   to[0] += m;
-  to.add(1, transposed(R, h));
-  const Sym3<S> body = rotated_back(R, I);
-  to.add(4, Sym3<S>{body.xx, body.xy * 2.0f, body.yy, body.xz * 2.0f, body.yz * 2.0f, body.zz});
+  to.add(1, h);
+  to.add(4, Sym3<S>{I.xx, I.xy * 2.0f, I.yy, I.xz * 2.0f, I.yz * 2.0f, I.zz});
 }
 
 // Rotations and origins of all frames: 12 values each, rotation by columns first.
