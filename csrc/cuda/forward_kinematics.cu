@@ -18,7 +18,8 @@ std::tuple<Tensor, Tensor> forward_kinematics_cuda(Tensor q, Tensor offset, Tens
     using acc = acc_t<T>;
     const auto tables = tree_tables<acc>(kOp, q, std::nullopt, offset, axis, parent, joint);
     if (frames == 0) return;
-    const FrameBlocks grid(forward_kinematics_kernel<T>, q, tables.bytes(), row_bytes<acc>({n}));
+    const FrameBlocks grid(forward_kinematics_kernel<T>, q, tables.bytes(),
+                           row_bytes<acc>({n, kPieceColumns}));
     const Tensor memory = working_memory<acc>(q, grid, kFrameSlots * n);
     forward_kinematics_kernel<<<grid.blocks, grid.threads, grid.shared_bytes, device.stream()>>>(
         tables, frames, input<T>(q), output<acc>(memory), output<T>(pos), output<T>(rot));
@@ -39,7 +40,7 @@ Tensor forward_kinematics_backward_cuda(Tensor grad_pos, Tensor grad_rot, Tensor
     const auto tables = tree_tables<acc>(kOp, q, std::nullopt, offset, axis, parent, joint);
     if (frames == 0) return;
     const FrameBlocks grid(forward_kinematics_backward_kernel<T>, q, tables.bytes(),
-                           row_bytes<acc>({n}));
+                           row_bytes<acc>({n, kPieceColumns}));
     const Tensor memory = working_memory<acc>(q, grid, 2 * kFrameSlots * n);
     forward_kinematics_backward_kernel<<<grid.blocks, grid.threads, grid.shared_bytes,
                                          device.stream()>>>(

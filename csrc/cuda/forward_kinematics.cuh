@@ -7,6 +7,13 @@ namespace skelops {
 
 constexpr int kRotationValues = 9;
 
+// Of value k of the rotations (n, 3, 3) and of the positions (n, 3), in a thread's memory.
+__device__ inline int rotation_slot(int k) {
+  const int entry = k % kRotationValues;
+  return k / kRotationValues * kFrameSlots + entry % 3 * 3 + entry / 3;
+}
+__device__ inline int position_slot(int k) { return k / 3 * kFrameSlots + kRotationValues + k % 3; }
+
 template <typename T>
 __global__ void __launch_bounds__(kFrameThreads)
     forward_kinematics_kernel(TreeTables<acc_t<T>> tables, long long frames, const T* q,
@@ -16,22 +23,15 @@ __global__ void __launch_bounds__(kFrameThreads)
   const int n = tables.size;
   const TreeView<acc> tree = stage_tree(tables, shared);
   const RowTile<acc> rows{reinterpret_cast<acc*>(shared + tables.bytes()), n};
+  acc* const piece = rows.next(kPieceColumns).values;
   const auto memory = thread_memory(scratch, kFrameSlots * n);
   over_frames(frames, [&](long long begin, int count) {
     load_rows(q, begin, count, rows);
     __syncthreads();
-    if (threadIdx.x >= count) return;
-    forward_kinematics(tree, rows.row(), memory);
-    T* p = pos + (begin + threadIdx.x) * 3 * n;
-    T* R = rot + (begin + threadIdx.x) * kRotationValues * n;
-    for (int i = 0; i < n; ++i, p += 3, R += kRotationValues) {
-      for (int c = 0; c < 3; ++c) {
-        p[c] = static_cast<T>(memory[i * kFrameSlots + kRotationValues + c]);
-        for (int r = 0; r < 3; ++r) {
-          R[3 * r + c] = static_cast<T>(memory[i * kFrameSlots + 3 * c + r]);
-        }
-      }
-    }
+    if (threadIdx.x < count) forward_kinematics(tree, rows.row(), memory);
+    store_pieces(pos, begin, count, 3 * n, piece, [&](int k) { return memory[position_slot(k)]; });
+    store_pieces(rot, begin, count, kRotationValues * n, piece,
+                 [&](int k) { return memory[rotation_slot(k)]; });
   });
 }
 
@@ -45,22 +45,16 @@ __global__ void __launch_bounds__(kFrameThreads)
   const int n = tables.size;
   const TreeView<acc> tree = stage_tree(tables, shared);
   const RowTile<acc> rows{reinterpret_cast<acc*>(shared + tables.bytes()), n};
+  acc* const piece = rows.next(kPieceColumns).values;
   const auto memory = thread_memory(scratch, 2 * kFrameSlots * n);
   const auto grad = memory.from(kFrameSlots * n);
   over_frames(frames, [&](long long begin, int count) {
     load_rows(q, begin, count, rows);
-    __syncthreads();
+    load_pieces(grad_pos, begin, count, 3 * n, piece,
+                [&](int k, const acc& value) { grad[position_slot(k)] = value; });
+    load_pieces(grad_rot, begin, count, kRotationValues * n, piece,
+                [&](int k, const acc& value) { grad[rotation_slot(k)] = value; });
     if (threadIdx.x < count) {
-      const T* p = grad_pos + (begin + threadIdx.x) * 3 * n;
-      const T* R = grad_rot + (begin + threadIdx.x) * kRotationValues * n;
-      for (int i = 0; i < n; ++i, p += 3, R += kRotationValues) {
-        for (int c = 0; c < 3; ++c) {
-          grad[i * kFrameSlots + kRotationValues + c] = static_cast<acc>(p[c]);
-          for (int r = 0; r < 3; ++r) {
-            grad[i * kFrameSlots + 3 * c + r] = static_cast<acc>(R[3 * r + c]);
-          }
-        }
-      }
       forward_kinematics(tree, rows.row(), memory);
       forward_kinematics_backward(tree, rows.row(), memory, grad, rows.row());
     }

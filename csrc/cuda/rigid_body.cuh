@@ -98,20 +98,20 @@ struct RowTile {
   int width;
 
   __device__ bool dense() const { return row_stride(width) == width; }
+  __device__ A& at(int row, int column) const { return values[row * row_stride(width) + column]; }
   __device__ A* row() const { return values + threadIdx.x * row_stride(width); }
   __device__ RowTile next(int columns) const {
     return {values + blockDim.x * row_stride(width), columns};
   }
 };
 
-// function(i, at) for every value of `count` rows: where it is in the tensor, and in the tile.
+// function(row, column) for every value of `count` rows.
 template <typename F>
 __device__ void over_rows(int count, int width, const F& function) {
-  const int stride = row_stride(width), step = blockDim.x;
+  const int rows = blockDim.x / width, columns = blockDim.x % width;
   int row = threadIdx.x / width, column = threadIdx.x % width;
-  const int rows = step / width, columns = step % width;
-  for (int i = threadIdx.x; i < count * width; i += step) {
-    function(i, row * stride + column);
+  while (row < count) {
+    function(row, column);
     row += rows, column += columns;
     if (column >= width) column -= width, ++row;
   }
@@ -126,8 +126,7 @@ __device__ bool copy_quads(A* to, const A* from, int count) {
   for (int i = threadIdx.x; i < count / 4; i += blockDim.x) {
     reinterpret_cast<Quad<A>*>(to)[i] = load_quad(from + 4 * i);
   }
-  const int rest = count / 4 * 4 + threadIdx.x;
-  if (rest < count) to[rest] = from[rest];
+  for (int i = count / 4 * 4 + threadIdx.x; i < count; i += blockDim.x) to[i] = from[i];
   return true;
 }
 
@@ -140,8 +139,9 @@ __device__ void load_rows(const T* from, long long begin, int count,
   if constexpr (sizeof(T) == sizeof(acc)) {
     if (first && tile.dense() && copy_quads(tile.values, first, count * tile.width)) return;
   }
-  over_rows(count, tile.width,
-            [&](int i, int at) { tile.values[at] = first ? static_cast<acc>(first[i]) : acc(0); });
+  over_rows(count, tile.width, [&](int row, int column) {
+    tile.at(row, column) = first ? static_cast<acc>(first[row * tile.width + column]) : acc(0);
+  });
 }
 
 template <typename T>
@@ -150,7 +150,41 @@ __device__ void store_rows(T* to, long long begin, int count, const RowTile<acc_
   if constexpr (sizeof(T) == sizeof(acc_t<T>)) {
     if (tile.dense() && copy_quads(first, tile.values, count * tile.width)) return;
   }
-  over_rows(count, tile.width, [&](int i, int at) { first[i] = static_cast<T>(tile.values[at]); });
+  over_rows(count, tile.width, [&](int row, int column) {
+    first[row * tile.width + column] = static_cast<T>(tile.at(row, column));
+  });
+}
+
+// Rows too long for shared memory go through it in pieces: value(k) of a thread's frame.
+constexpr int kPieceColumns = 45;
+
+template <typename T, typename F>
+__device__ void store_pieces(T* to, long long begin, int count, int width, acc_t<T>* shared,
+                             const F& value) {
+  for (int first = 0; first < width; first += kPieceColumns) {
+    const RowTile<acc_t<T>> piece{shared, least(kPieceColumns, width - first)};
+    __syncthreads();
+    for (int k = 0; threadIdx.x < count && k < piece.width; ++k) piece.row()[k] = value(first + k);
+    __syncthreads();
+    over_rows(count, piece.width, [&](int row, int column) {
+      to[(begin + row) * width + first + column] = static_cast<T>(piece.at(row, column));
+    });
+  }
+}
+
+// put(k, value) of a thread's frame.
+template <typename T, typename F>
+__device__ void load_pieces(const T* from, long long begin, int count, int width, acc_t<T>* shared,
+                            const F& put) {
+  for (int first = 0; first < width; first += kPieceColumns) {
+    const RowTile<acc_t<T>> piece{shared, least(kPieceColumns, width - first)};
+    __syncthreads();
+    over_rows(count, piece.width, [&](int row, int column) {
+      piece.at(row, column) = static_cast<acc_t<T>>(from[(begin + row) * width + first + column]);
+    });
+    __syncthreads();
+    for (int k = 0; threadIdx.x < count && k < piece.width; ++k) put(first + k, piece.row()[k]);
+  }
 }
 
 // function(begin, count) for the frames of every tile of this block.

@@ -26,7 +26,7 @@ Tensor tree_solve_cuda(Tensor packed, Tensor force, Ints parent) {
     SolveBatch<T> batch = solve_batch<T>(kOp, packed, force, parent);
     if (batch.frames == 0) return;
     const FrameBlocks grid(tree_solve_kernel<T>, force, batch.tree.pattern_bytes(),
-                           row_bytes<acc>({batch.tree.size}));
+                           row_bytes<acc>({batch.tree.size, kPieceColumns}));
     const Tensor memory = working_memory<acc>(force, grid, batch.entries);
     batch.scratch = output<acc>(memory);
     tree_solve_kernel<<<grid.blocks, grid.threads, grid.shared_bytes, device.stream()>>>(
@@ -49,7 +49,7 @@ std::tuple<Tensor, Tensor> tree_solve_backward_cuda(Tensor grad, Tensor packed, 
     SolveBatch<T> batch = solve_batch<T>(kOp, packed, force, parent);
     if (batch.frames == 0) return;
     const FrameBlocks grid(tree_solve_backward_kernel<T>, force, batch.tree.pattern_bytes(),
-                           row_bytes<acc>({n, n}));
+                           row_bytes<acc>({n, n, kPieceColumns}));
     const Tensor memory = working_memory<acc>(force, grid, batch.entries);
     batch.scratch = output<acc>(memory);
     tree_solve_backward_kernel<<<grid.blocks, grid.threads, grid.shared_bytes, device.stream()>>>(

@@ -15,15 +15,6 @@ struct SolveBatch {
   acc_t<T>* scratch;
 };
 
-// The factors of a frame's matrix in a thread's memory.
-template <typename T>
-__device__ void factor_frame(const SolveBatch<T>& batch, const StagedPattern& tree, long long frame,
-                             const Memory<acc_t<T>, true>& factor) {
-  const T* const from = batch.packed + frame * batch.entries;
-  for (int e = 0; e < batch.entries; ++e) factor[e] = static_cast<acc_t<T>>(from[e]);
-  factor_tree<acc_t<T>>(tree.parent, tree.begin, batch.tree.size, factor);
-}
-
 template <typename T>
 __global__ void __launch_bounds__(kFrameThreads) tree_solve_kernel(SolveBatch<T> batch, T* x) {
   using acc = acc_t<T>;
@@ -31,12 +22,14 @@ __global__ void __launch_bounds__(kFrameThreads) tree_solve_kernel(SolveBatch<T>
   const int n = batch.tree.size;
   const StagedPattern tree = stage_pattern(batch.tree, shared);
   const RowTile<acc> force{reinterpret_cast<acc*>(shared + batch.tree.pattern_bytes()), n};
+  acc* const piece = force.next(kPieceColumns).values;
   const auto factor = thread_memory(batch.scratch, batch.entries);
   over_frames(batch.frames, [&](long long begin, int count) {
     load_rows(batch.force, begin, count, force);
-    __syncthreads();
+    load_pieces(batch.packed, begin, count, batch.entries, piece,
+                [&](int e, const acc& value) { factor[e] = value; });
     if (threadIdx.x < count) {
-      factor_frame(batch, tree, begin + threadIdx.x, factor);
+      factor_tree<acc>(tree.parent, tree.begin, n, factor);
       solve_tree(tree.parent, tree.begin, n, factor, force.row());
     }
     __syncthreads();
@@ -54,25 +47,28 @@ __global__ void __launch_bounds__(kFrameThreads)
   const StagedPattern tree = stage_pattern(batch.tree, shared);
   const RowTile<acc> x{reinterpret_cast<acc*>(shared + batch.tree.pattern_bytes()), n};
   const RowTile<acc> w = x.next(n);
+  acc* const piece = w.next(kPieceColumns).values;
   const auto factor = thread_memory(batch.scratch, batch.entries);
   over_frames(batch.frames, [&](long long begin, int count) {
     load_rows(batch.force, begin, count, x);
     load_rows(grad, begin, count, w);
-    __syncthreads();
+    load_pieces(batch.packed, begin, count, batch.entries, piece,
+                [&](int e, const acc& value) { factor[e] = value; });
     if (threadIdx.x < count) {
-      const long long frame = begin + threadIdx.x;
-      factor_frame(batch, tree, frame, factor);
+      factor_tree<acc>(tree.parent, tree.begin, n, factor);
       solve_tree(tree.parent, tree.begin, n, factor, w.row());
       if (dpacked) {
         solve_tree(tree.parent, tree.begin, n, factor, x.row());
-        T* const to = dpacked + frame * batch.entries;
         for (int i = 0; i < n; ++i) {
           int at = tree.begin[i + 1] - 1;
           for (int j = i; j >= 0; j = tree.parent[j], --at) {
-            to[at] = static_cast<T>(entry_grad(w.row(), x.row(), i, j));
+            factor[at] = entry_grad(w.row(), x.row(), i, j);
           }
         }
       }
+    }
+    if (dpacked) {
+      store_pieces(dpacked, begin, count, batch.entries, piece, [&](int e) { return factor[e]; });
     }
     __syncthreads();
     if (dforce) store_rows(dforce, begin, count, w);

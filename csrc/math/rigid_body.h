@@ -1,11 +1,12 @@
-// A tree of rigid bodies, one joint of one degree of freedom each, seen from the world.
+// A tree of rigid bodies, one joint of one degree of freedom each.
 //
 // frame_i = frame_parent * Trans(offset_i) * Rot(axis_i, q_i)   (revolute)
 //                                          * Trans(axis_i q_i)  (prismatic)
 //
-// All vectors are in world axes, and those of body i refer to its origin p_i: nothing is rotated
-// from body to body, and a joint at the origin of its parent (one of the three of a ball joint)
-// shifts nothing. An inertia is (m, m c, I), I about the origin, in body axes.
+// Vectors of body i refer to its origin p_i, so that a joint at the origin of its parent (one of
+// the three of a ball joint) shifts nothing. They are in world axes where each is used by many
+// bodies, in the body's own where they go from body to body: inertias are constant there. An
+// inertia is (m, m c, I), I about the origin, in body axes.
 #pragma once
 
 #include <cstdint>
