@@ -159,15 +159,16 @@ def _reference(q, key, bank, scale, top):
     the most similar rows of the bank."""
     compute = torch.float64 if q.dtype == torch.float64 else torch.float32
     q, bank = q.to(compute), bank.to(compute)
-    logits = scale[:, None] * (q @ bank.T)
-    best = logits.topk(top, dim=-1).indices
-    if key is None:
-        loss, mean = logits.logsumexp(-1), logits.softmax(-1) @ bank
-    else:
-        key = key.to(compute)
-        logits = torch.cat([(scale * (q * key).sum(-1))[..., None], logits], -1)
-        p = logits.softmax(-1)
-        loss, mean = -logits.log_softmax(-1)[..., 0], p[..., :1] * key + p[..., 1:] @ bank
+    with torch.autocast(q.device.type, enabled=False):
+        logits = scale[:, None] * (q @ bank.T)
+        best = logits.topk(top, dim=-1).indices
+        if key is None:
+            loss, mean = logits.logsumexp(-1), logits.softmax(-1) @ bank
+        else:
+            key = key.to(compute)
+            logits = torch.cat([(scale * (q * key).sum(-1))[..., None], logits], -1)
+            p = logits.softmax(-1)
+            loss, mean = -logits.log_softmax(-1)[..., 0], p[..., :1] * key + p[..., 1:] @ bank
     return loss.contiguous(), mean.detach().contiguous(), best.contiguous()
 
 

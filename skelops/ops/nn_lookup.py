@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from skelops import _check
+from skelops._library import define
 
 
 def nn_lookup(z: Tensor, queue: Tensor, queue_id: Tensor, ids: Tensor) -> Tensor:
@@ -14,7 +15,9 @@ def nn_lookup(z: Tensor, queue: Tensor, queue_id: Tensor, ids: Tensor) -> Tensor
     .. math:: idx_n = \arg\max_k \begin{cases} -1 & id_k = ids_n \\ z_n \cdot Q_k & \text{else}
         \end{cases}
 
-    A function of PyTorch calls; of equal similarities the first wins, no gradient flows.
+    The queue is read once, in tiles: no similarity is written. Of equal similarities the first
+    wins; one that is not a number never does. Half types are multiplied as they are and summed in
+    float32, in an autocast region too. No gradient flows.
 
     Args:
         z: (N, D), rows of unit norm.
@@ -28,6 +31,8 @@ def nn_lookup(z: Tensor, queue: Tensor, queue_id: Tensor, ids: Tensor) -> Tensor
     Raises:
         ValueError: shapes do not fit, an empty queue, or tensors are on different devices.
         TypeError: tensors are not floating point or of different dtypes, ids not int64.
+
+    Backends: cpu, triton, reference.
 
     Example:
         >>> z, Q = (F.normalize(torch.randn(n, 256)) for n in (32, 32768))
@@ -43,9 +48,7 @@ def nn_lookup(z: Tensor, queue: Tensor, queue_id: Tensor, ids: Tensor) -> Tensor
     if queue.shape[0] == 0:
         raise _check.fail(name, "a queue of at least one entry", _check.shape_text(queue.shape))
     check_ids(name, z, queue_id=(queue_id, queue.shape[0]), ids=(ids, z.shape[0]))
-    with torch.no_grad():
-        similarity = z @ queue.T
-        return similarity.masked_fill_(queue_id == ids[:, None], -1).argmax(1)
+    return _op(z.detach(), queue.detach(), queue_id, ids)
 
 
 def check_ids(op: str, like: Tensor, **named: tuple[Tensor, int]) -> None:
@@ -58,3 +61,25 @@ def check_ids(op: str, like: Tensor, **named: tuple[Tensor, int]) -> None:
             raise _check.fail(op, f"{name} of shape ({size},)", _check.shape_text(ids.shape))
         if ids.device != like.device:
             raise _check.fail(op, f"{name} on device {like.device}", ids.device)
+
+
+def _reference(z, queue, queue_id, ids):
+    compute = torch.float64 if z.dtype == torch.float64 else torch.float32
+    with torch.autocast(z.device.type, enabled=False):
+        similarity = z.to(compute) @ queue.to(compute).T
+    similarity = similarity.masked_fill(queue_id == ids[:, None], -1)
+    return similarity.masked_fill(similarity.isnan(), -torch.inf).argmax(1)
+
+
+def _fake(z, queue, queue_id, ids):
+    return torch.empty_like(ids, memory_format=torch.contiguous_format)
+
+
+_op = define(
+    "nn_lookup",
+    "(Tensor z, Tensor queue, Tensor queue_id, Tensor ids) -> Tensor",
+    _reference,
+    fake=_fake,
+    grads=(),
+    gpu=("triton",),
+)

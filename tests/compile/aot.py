@@ -102,6 +102,16 @@ CASES = {
         "odd": dict(N=64, D=100, K=1029),
         "tiny": dict(N=1, D=1, K=1, key=False),
     },
+    "nn_lookup": {
+        "stars": dict(N=128, D=256, K=32768),
+        "odd": dict(N=100, D=100, K=1029),
+        "tiny": dict(N=1, D=1, K=1),
+    },
+    "nn_contrastive_loss": {
+        "stars": dict(N=128, P=384, D=256),
+        "odd": dict(N=100, P=29, D=100),
+        "tiny": dict(N=1, P=0, D=1),
+    },
     "deform_sample_3d": {
         "tokens": dict(N=8, T=16, H=14, W=14, G=4, C=128, Q=392, P=1, weight=False),
         "points": dict(N=8, T=8, H=14, W=14, G=8, C=32, Q=392, P=8, zeros=True, full_loc=True),

@@ -24,6 +24,7 @@ ON_DATA = (
     "farthest_point_sample",
     "knn",
     "motion_mask",
+    "nn_lookup",
     "random_uniform",
     "sample_clips",
 )
