@@ -26,12 +26,18 @@ def build_info() -> dict[str, Any]:
         return {"parts": {}}
 
 
-def _cpu_flags() -> set[str]:
+def _cpu_says(name: str) -> list[str]:
+    """The words after a name in what Linux tells of the first processor."""
     try:
         with open("/proc/cpuinfo") as lines:
-            return next((set(line.split()) for line in lines if line.startswith("flags")), set())
+            return next((line.split() for line in lines if line.startswith(name)), [])
     except OSError:
-        return set()
+        return []
+
+
+def cpu_vendor() -> str:
+    """Such as "GenuineIntel"; empty where it is not known."""
+    return next(reversed(_cpu_says("vendor_id")), "")
 
 
 @functools.cache
@@ -39,7 +45,7 @@ def supported_isas() -> list[str]:
     """Instruction sets of this machine, the most capable last (x86-64 psABI levels)."""
     supported = ["baseline"]
     if platform.machine() in ("x86_64", "AMD64"):
-        flags = _cpu_flags()
+        flags = set(_cpu_says("flags"))
         for isa, needed in _FLAGS.items():
             if not needed <= flags:
                 break

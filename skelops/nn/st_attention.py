@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from skelops import ops
+from skelops.nn.linear import Linear
 
 
 class STAttention(nn.Module):
@@ -45,8 +46,8 @@ class STAttention(nn.Module):
         if channels % heads:
             raise ValueError(f"STAttention: expected channels of {heads} heads, got {channels}")
         self.heads, self.joints, self.structure = heads, joints, structure
-        self.qkv = nn.Linear(channels, 3 * channels, bias=qkv_bias)
-        self.proj = nn.Linear(channels, channels)
+        self.qkv = Linear(channels, 3 * channels, bias=qkv_bias)
+        self.proj = Linear(channels, channels)
         bias = torch.zeros(heads, joints, joints) if joint_bias else None
         self.joint_bias = nn.Parameter(bias) if bias is not None else None
         lags = None if max_lag is None else torch.zeros(heads, 2 * max_lag + 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skelops.nn.linear import Linear
 from skelops.nn.st_attention import STAttention
 
 
@@ -34,7 +35,7 @@ class MLP(nn.Module):
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
-        self.fc1, self.fc2 = nn.Linear(channels, hidden), nn.Linear(hidden, channels)
+        self.fc1, self.fc2 = Linear(channels, hidden), Linear(hidden, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(F.gelu(self.fc1(x)))

@@ -22,6 +22,7 @@ from skelops.ops.knn import knn
 from skelops.ops.knn_classify import knn_classify
 from skelops.ops.knn_vote import knn_vote
 from skelops.ops.lagrange_tau import lagrange_tau
+from skelops.ops.linear import linear
 from skelops.ops.masked_cosine_loss import masked_cosine_loss
 from skelops.ops.masked_motion_loss import masked_motion_loss
 from skelops.ops.masked_patch_embed import masked_patch_embed
@@ -76,6 +77,7 @@ __all__ = [
     "knn_classify",
     "knn_vote",
     "lagrange_tau",
+    "linear",
     "masked_cosine_loss",
     "masked_motion_loss",
     "masked_patch_embed",

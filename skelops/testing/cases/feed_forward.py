@@ -36,3 +36,18 @@ register(
     _case("odd", dims=dict(N=131, C=33, H=201, layout="transposed")),
     _case("one_row", dims=dict(N=1, C=1, H=1)),
 )
+
+
+def linear(draw, N=5, C=3, D=4, bias=True, layout="contiguous"):
+    tensors = draw.normal(N, C), draw.normal(D, C, scale=C**-0.5), draw.normal(D) if bias else None
+    return tuple(t if t is None else relayout(t, layout) for t in tensors)
+
+
+_linear = partial(Case, build=linear, public=ops.linear)
+register(
+    "linear",
+    _linear("small", small=True),
+    _linear("mlp", dims=dict(N=301, C=256, D=1024)),
+    _linear("deep", dims=dict(N=53, C=777, D=33, bias=False)),
+    _linear("transposed", dims=dict(N=105, C=65, D=31, layout="transposed")),
+)
