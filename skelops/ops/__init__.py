@@ -29,6 +29,7 @@ from skelops.ops.masked_patch_embed import masked_patch_embed
 from skelops.ops.mass_matrix import mass_matrix
 from skelops.ops.mcu_scan import mcu_scan
 from skelops.ops.mixup_cross_entropy import mixup_cross_entropy
+from skelops.ops.mlp import mlp
 from skelops.ops.momentum_update import momentum_update_
 from skelops.ops.motion_mask import motion_mask
 from skelops.ops.motion_target import motion_target
@@ -84,6 +85,7 @@ __all__ = [
     "mass_matrix",
     "mcu_scan",
     "mixup_cross_entropy",
+    "mlp",
     "momentum_update_",
     "motion_mask",
     "motion_target",

@@ -11,7 +11,7 @@ from skelops.ops.narrow_ffn import LEVELS
 from skelops.testing.cases import Case, register, relayout
 
 
-def narrow_ffn(draw, N=5, C=3, H=7, dropped=0, layout="contiguous"):
+def mlp(draw, N=5, C=3, H=7, layout="contiguous"):
     tensors = (
         draw.normal(N, C),
         draw.normal(H, C, scale=C**-0.5),
@@ -19,8 +19,21 @@ def narrow_ffn(draw, N=5, C=3, H=7, dropped=0, layout="contiguous"):
         draw.normal(C, H, scale=H**-0.5),
         draw.normal(C, scale=0.1),
     )
+    return tuple(relayout(t, layout) for t in tensors)
+
+
+_mlp = partial(Case, build=mlp, public=ops.mlp)
+register(
+    "mlp",
+    _mlp("small", small=True),
+    _mlp("mamp", dims=dict(N=110, C=256, H=1024)),
+    _mlp("odd", dims=dict(N=53, C=33, H=301, layout="transposed")),
+)
+
+
+def narrow_ffn(draw, dropped=0, **dims):
     seed = torch.tensor([2**40 + 7], device=draw.device) if dropped else None
-    return *(relayout(t, layout) for t in tensors), seed, dropped
+    return *mlp(draw, **dims), seed, dropped
 
 
 def _public(x, w1, b1, w2, b2, seed, dropped):

@@ -1,0 +1,150 @@
+// Matrix products as BLAS libraries do them: one operand in panels that a kernel reads front to
+// back, blocks of the other's rows, both copied a first-level cache at a time.
+#pragma once
+
+#include <algorithm>
+
+#include "common/gemm.h"
+#include "common/parallel.h"
+#include "common/tensor.h"
+#include "common/transpose.h"
+
+namespace skelops {
+
+constexpr int64_t kBlockRows = 52 / kAccumulatorRows * kAccumulatorRows;
+
+// A matrix (depth, columns) in panels of two vectors of columns, cut along the depth.
+template <typename A>
+class Panels {
+ public:
+  static constexpr int64_t kColumns = 2 * Simd<A>::kLanes;
+  static constexpr int64_t kDepth = kPanelRows<A>;  // of a cut
+
+  Panels(int64_t depth, int64_t columns)
+      : depth_(depth), columns_(columns), values_(count() * depth * kColumns) {}
+
+  int64_t depth() const { return depth_; }
+  int64_t columns() const { return columns_; }
+  int64_t count() const { return (columns_ + kColumns - 1) / kColumns; }
+  int64_t cuts() const { return std::max<int64_t>((depth_ + kDepth - 1) / kDepth, 1); }
+  int64_t width(int64_t panel) const { return std::min(kColumns, columns_ - panel * kColumns); }
+  int64_t size(int64_t cut) const { return std::min(kDepth, depth_ - cut * kDepth); }
+  const A* get(int64_t panel, int64_t cut) const { return at(panel, cut * kDepth); }
+
+  // of a matrix (depth, columns)
+  template <typename T>
+  void copy(const T* from) {
+    parallel(cuts(), [&](int64_t cut) {
+      for (int64_t i = cut * kDepth; i < cut * kDepth + size(cut); ++i) {
+        for (int64_t p = 0; p < count(); ++p) {
+          convert(from + i * columns_ + p * kColumns, at(p, i), width(p));
+        }
+      }
+    });
+  }
+
+  // of a matrix (columns, depth)
+  template <typename T>
+  void copy_transposed(const T* from) {
+    parallel(count(), [&](int64_t p) {
+      const Scratch<A> rows(width(p) * depth_);
+      convert(from + p * kColumns * depth_, rows.get(), width(p) * depth_);
+      transpose(rows.get(), width(p), depth_, depth_, at(p, 0), kColumns);
+    });
+  }
+
+ private:
+  A* at(int64_t panel, int64_t row) const {
+    return values_.get() + (panel * depth_ + row) * kColumns;
+  }
+
+  int64_t depth_, columns_;
+  Scratch<A> values_;
+};
+
+// to (rows, columns of `right`) = bias + left right for a block of rows, in the type of `to`.
+// load(row, rows, first column, columns, stride, to) copies a part of the left matrix; where it is
+// read across, to columns.
+template <bool kAcross = false, typename A, typename T, typename F>
+void block_product(int64_t row, int64_t rows, const Panels<A>& right, const A* bias, T* to,
+                   int64_t to_row, const F& load) {
+  constexpr int64_t kStride = (kAcross ? kBlockRows : Panels<A>::kDepth) + Simd<A>::kLanes;
+  constexpr bool kInPlace = std::is_same_v<T, A>;
+  const Scratch<A> left(kStride * (kAcross ? Panels<A>::kDepth : kBlockRows));
+  const Scratch<A> sums(kInPlace ? 0 : rows * right.columns());
+  A* c = sums.get();
+  if constexpr (kInPlace) c = to;
+  const int64_t c_row = kInPlace ? to_row : right.columns();
+  for (int64_t cut = 0; cut < right.cuts(); ++cut) {
+    load(row, rows, cut * Panels<A>::kDepth, right.size(cut), kStride, left.get());
+    for (int64_t p = 0; p < right.count(); ++p) {
+      const int64_t column = p * Panels<A>::kColumns;
+      multiply<A>({.m = rows,
+                   .n = right.width(p),
+                   .k = right.size(cut),
+                   .a = left.get(),
+                   .a_row = kAcross ? 1 : kStride,
+                   .a_col = kAcross ? kStride : 1,
+                   .b = right.get(p, cut),
+                   .b_row = Panels<A>::kColumns,
+                   .c = c + column,
+                   .c_row = c_row,
+                   .accumulate = cut > 0,
+                   .init = bias ? bias + column : nullptr});
+    }
+  }
+  for (int64_t i = 0; !kInPlace && i < rows; ++i) {
+    convert(c + i * c_row, to + i * to_row, right.columns());
+  }
+}
+
+// function(first row, rows) for the blocks, in parallel.
+template <typename F>
+void for_each_block(int64_t rows, const F& function) {
+  parallel((rows + kBlockRows - 1) / kBlockRows, [&](int64_t block) {
+    const int64_t row = block * kBlockRows;
+    function(row, std::min(kBlockRows, rows - row));
+  });
+}
+
+// The same for all rows.
+template <bool kAcross = false, typename A, typename T, typename F>
+void product(int64_t rows, const Panels<A>& right, const A* bias, T* to, const F& load) {
+  const int64_t columns = right.columns();
+  for_each_block(rows, [&](int64_t row, int64_t count) {
+    block_product<kAcross>(row, count, right, bias, to + row * columns, columns, load);
+  });
+}
+
+// Loads of a matrix (rows, width), and of its columns across.
+template <typename A, typename T>
+auto rows_of(const T* matrix, int64_t width) {
+  return [=](int64_t row, int64_t rows, int64_t column, int64_t columns, int64_t stride, A* to) {
+    for (int64_t i = 0; i < rows; ++i) {
+      convert(matrix + (row + i) * width + column, to + i * stride, columns);
+    }
+  };
+}
+
+template <typename A, typename T>
+auto columns_of(const T* matrix, int64_t width) {
+  return [=](int64_t row, int64_t rows, int64_t column, int64_t columns, int64_t stride, A* to) {
+    rows_of<A>(matrix, width)(column, columns, row, rows, stride, to);
+  };
+}
+
+// The sum of the rows of a matrix (rows, width).
+template <typename A, typename T>
+std::vector<A> row_sum(const T* matrix, int64_t rows, int64_t width) {
+  const Slices slices(rows);
+  Partials<A> sums(slices, width);
+  parallel(slices.count, [&](int64_t slice) {
+    A* sum = sums.slice(slice);
+    for (int64_t i = slices.begin(slice); i < slices.end(slice); ++i) {
+      for (int64_t j = 0; j < width; ++j) sum[j] += static_cast<A>(matrix[i * width + j]);
+    }
+  });
+  return sums.total();
+}
+
+}  // namespace skelops
