@@ -14,6 +14,7 @@ from skelops.nn.deform_attention import CrossAttention, DeformAttention3d, Token
 from skelops.nn.gin_conv import GINConv
 from skelops.nn.graph_conv import GraphConv
 from skelops.nn.hypergraph_conv import HypergraphConv
+from skelops.nn.linear import Linear
 from skelops.nn.norm import bn_act_add
 from skelops.nn.packed import Packed, Part, kaiming_, published_parts
 from skelops.nn.pose_heatmap import HeatmapNet, PoseHeatmap
@@ -39,6 +40,7 @@ __all__ = [
     "GraphUnit",
     "HeatmapNet",
     "HypergraphConv",
+    "Linear",
     "MultiScaleTemporalConv",
     "Packed",
     "PackedAttention",

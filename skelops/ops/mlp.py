@@ -1,4 +1,4 @@
-"""Feed-forward of a vision transformer whose hidden units are not kept: y = W2 gelu(W1 x + b1) + b2."""
+"""Feed-forward that does not keep its hidden units: y = W2 gelu(W1 x + b1) + b2."""
 
 from __future__ import annotations
 
