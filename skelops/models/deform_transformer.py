@@ -11,6 +11,7 @@ from skelops import _check
 from skelops.graph import get_layout
 from skelops.models.m_mixer import check_modalities
 from skelops.nn.deform_attention import CrossAttention, DeformAttention3d
+from skelops.nn.linear import Linear
 from skelops.nn.st_attention import STAttention
 from skelops.nn.video_resnet import VideoResNet
 
@@ -104,7 +105,7 @@ class _Block(nn.Module):
         self.tsa = CrossAttention(dim, heads)
         for name in ("da", "ljs", "tsa", "ffn"):
             self.add_module(f"ln_{name}", nn.LayerNorm(dim))
-        self.ffn = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+        self.ffn = nn.Sequential(Linear(dim, 4 * dim), nn.GELU(), Linear(4 * dim, dim))
 
     def _drop(self, *parts: Tensor) -> list[Tensor]:
         """Leave a sample's residual parts out at random, all or none."""

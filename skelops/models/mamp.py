@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from skelops import _check, ops
 from skelops.graph import Layout, get_layout
 from skelops.models._pretext import Pretext, register_pretext
-from skelops.nn import TransformerBlock
+from skelops.nn import Linear, TransformerBlock
 from skelops.nn.transformer import init_transformer
 
 EMBED_STD = 0.02
@@ -160,7 +160,7 @@ class MAMP(Pretext):
         self.mask_ratio, self.tau = mask_ratio, tau
         self.target = {"segment": segment, "stride": stride, "normalise": normalise}
         V, segments = self.encoder.layout.num_joints, num_frames // segment
-        self.decoder_embed = nn.Linear(width, decoder_width)
+        self.decoder_embed = Linear(width, decoder_width)
         self.mask_token = _table(1, 1, decoder_width)
         self.decoder_temp_embed = _table(1, segments, 1, decoder_width)
         self.decoder_pos_embed = _table(1, 1, V, decoder_width)
@@ -170,7 +170,7 @@ class MAMP(Pretext):
             TransformerBlock(decoder_width, heads, **options) for _ in range(decoder_depth)
         )
         self.decoder_norm = nn.LayerNorm(decoder_width)
-        self.decoder_pred = nn.Linear(decoder_width, segment * in_channels)
+        self.decoder_pred = Linear(decoder_width, segment * in_channels)
         for part in (self.decoder_embed, self.decoder_blocks, self.decoder_pred):
             part.apply(init_transformer)
 

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skelops import _check, ops
+from skelops.nn.linear import Linear
 
 
 class TokenSearch3d(nn.Module):
@@ -83,8 +84,8 @@ class CrossAttention(nn.Module):
         if channels % heads:
             raise _check.fail("CrossAttention", f"channels of {heads} heads", channels)
         self.heads = heads
-        self.q, self.k = nn.Linear(channels, channels), nn.Linear(channels, channels)
-        self.v, self.proj = nn.Linear(channels, channels), nn.Linear(channels, channels)
+        self.q, self.k = Linear(channels, channels), Linear(channels, channels)
+        self.v, self.proj = Linear(channels, channels), Linear(channels, channels)
 
     def forward(self, x: Tensor, tokens: Tensor, kept: Tensor | None = None) -> Tensor:
         q, k, v = (

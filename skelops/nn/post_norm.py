@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skelops import _check, ops
+from skelops.nn.linear import Linear
 
 NARROW = 64  # channels up to which hidden units are not worth writing to memory
 
@@ -37,7 +38,7 @@ class PackedAttention(nn.Module):
         self.heads = heads
         self.in_proj_weight = nn.Parameter(torch.empty(3 * channels, channels))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * channels))
-        self.out_proj = nn.Linear(channels, channels)
+        self.out_proj = Linear(channels, channels)
         self.dropout = nn.Dropout(dropout)
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
@@ -46,14 +47,14 @@ class PackedAttention(nn.Module):
         self, query: Tensor, key: Tensor | None = None, value: Tensor | None = None
     ) -> Tensor:
         if key is None:
-            qkv = F.linear(query, self.in_proj_weight, self.in_proj_bias)
+            qkv = ops.linear(query, self.in_proj_weight, self.in_proj_bias)
         else:
             if key.shape != query.shape:
                 expected = f"keys of the shape of the queries {_check.shape_text(query.shape)}"
                 raise _check.fail("PackedAttention", expected, _check.shape_text(key.shape))
             sources = (query, key, key if value is None else value)
             weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
-            qkv = torch.cat([*map(F.linear, sources, weights, biases)], -1)
+            qkv = torch.cat([*map(ops.linear, sources, weights, biases)], -1)
         return self.out_proj(self._attend(qkv))
 
     def _attend(self, qkv: Tensor) -> Tensor:
@@ -97,8 +98,8 @@ class PostNormBlock(nn.Module):
         super().__init__()
         attention_dropout = dropout if attention_dropout is None else attention_dropout
         self.self_attn = PackedAttention(channels, heads, attention_dropout)
-        self.linear1 = nn.Linear(channels, hidden)
-        self.linear2 = nn.Linear(hidden, channels)
+        self.linear1 = Linear(channels, hidden)
+        self.linear2 = Linear(hidden, channels)
         self.norm1 = nn.LayerNorm(channels)
         self.norm2 = nn.LayerNorm(channels)
         self.dropout = nn.Dropout(dropout)
