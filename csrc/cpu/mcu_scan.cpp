@@ -21,7 +21,7 @@ enum Gate { kReset, kUpdate, kCandidate, kGates };
 
 struct McuTensors {
   const Tensor &pre, &weight;
-  const OptionalTensor &ln_weight, &ln_bias, &h0;
+  const OptionalTensor &ln_weight, &ln_bias, &h0, &reset_bias;
   bool reset_after;
 };
 
@@ -42,6 +42,9 @@ struct McuShape {
                   "ln_weight and ln_bias or neither");
     SKELOPS_CHECK(!t.h0.has_value() || t.h0->numel() == units * batch * width, op,
                   "h0 of shape (S, N, D)");
+    SKELOPS_CHECK(
+        !t.reset_bias.has_value() || (t.reset_after && t.reset_bias->numel() == units * width), op,
+        "reset_bias of shape (S, D), with reset_after");
   }
 
   int64_t kept() const { return kGates + (reset_after ? 1 : 0); }
@@ -160,6 +163,7 @@ Results forward(const McuTensors& t) {
   const int64_t D = s.width, kept = s.kept();
   const Tensor input = torch::stable::contiguous(t.pre);
   const Parameter<A> weights(t.weight), ln_weight(t.ln_weight), ln_bias(t.ln_bias), start(t.h0);
+  const Parameter<A> reset_bias(t.reset_bias);
   Tensor out = new_tensor<T>(t.pre, {s.units, s.batch, s.frames, D});
   Tensor notes = new_tensor<A>(t.pre, {s.units, s.batch, s.frames, kept, D});
   Tensor rstd = new_tensor<A>(t.pre, {s.units, s.batch, s.frames, kGates});
@@ -209,7 +213,10 @@ Results forward(const McuTensors& t) {
             store_some(of_row + i, s.reset_after ? state : r * state, lanes);
           });
         }
-        candidate.times(rows, side.get(), D, 1, third.get(), D, false);
+        for (int64_t row = 0; reset_bias.present() && row < rows; ++row) {
+          std::copy_n(reset_bias.data() + unit * D, D, third.get() + row * D);
+        }
+        candidate.times(rows, side.get(), D, 1, third.get(), D, reset_bias.present());
         for (int64_t row = 0; row < rows; ++row) {
           const T* raw = data<T>(input) + at(row) * kGates * D + kCandidate * D;
           A* x = data<A>(notes) + at(row) * kept * D;
@@ -237,8 +244,8 @@ Results forward(const McuTensors& t) {
   return {out, notes, rstd};
 }
 
-enum Gradient { kPre, kWeight, kLnWeight, kLnBias, kStart };
-using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
+enum Gradient { kPre, kWeight, kLnWeight, kLnBias, kStart, kResetBias };
+using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 // Back through activation and normalisation of a row: dy becomes da. Adds to the gradients of the
 // normalisation's parameters.
@@ -284,6 +291,7 @@ Gradients backward(const Tensor& grad, const McuTensors& t, const Tensor& states
   const int64_t slices = s.slices(), tasks = s.units * slices, table = kGates * D;
   const bool want_weight = want(kWeight);
   std::vector<A> dweight(want_weight ? tasks * table * D : 0), dnorm(tasks * 2 * table);
+  std::vector<A> dbias(want(kResetBias) ? tasks * D : 0);
 
   std::vector<Panels<A>> panels;
   for (int64_t unit = 0; unit < s.units; ++unit) {
@@ -369,6 +377,9 @@ Gradients backward(const Tensor& grad, const McuTensors& t, const Tensor& states
         }
       }
       if (want(kStart)) std::copy_n(dh.get(), rows * D, dstart.data() + first * D);
+      for (int64_t row = 0; want(kResetBias) && row < rows * s.frames; ++row) {
+        for (int64_t i = 0; i < D; ++i) dbias[task * D + i] += dm[row * D + i];
+      }
       if (want_weight && s.frames > 0) {
         A* to = dweight.data() + task * table * D;
         Panels<A> operand(rows * s.frames, D);
@@ -390,24 +401,26 @@ Gradients backward(const Tensor& grad, const McuTensors& t, const Tensor& states
     return sum;
   };
   Tensor dU = no_gradient(t.pre), dh0 = no_gradient(t.pre);
-  Tensor dlw = no_gradient(t.pre), dlb = no_gradient(t.pre);
+  Tensor dlw = no_gradient(t.pre), dlb = no_gradient(t.pre), drb = no_gradient(t.pre);
   if (want_weight) dU = gradient_of(t.weight, total(dweight, 0, table * D));
   if (want(kLnWeight)) dlw = gradient_of(*t.ln_weight, total(dnorm, 0, table));
   if (want(kLnBias)) dlb = gradient_of(*t.ln_bias, total(dnorm, table, table));
   if (want(kStart)) dh0 = gradient_of(*t.h0, dstart);
-  return {dpre, dU, dlw, dlb, dh0};
+  if (want(kResetBias)) drb = gradient_of(*t.reset_bias, total(dbias, 0, D));
+  return {dpre, dU, dlw, dlb, dh0, drb};
 }
 
 Results mcu_scan(Tensor pre, Tensor weight, OptionalTensor ln_weight, OptionalTensor ln_bias,
-                 OptionalTensor h0, bool reset_after) {
-  const McuTensors t{pre, weight, ln_weight, ln_bias, h0, reset_after};
+                 OptionalTensor h0, OptionalTensor reset_bias, bool reset_after) {
+  const McuTensors t{pre, weight, ln_weight, ln_bias, h0, reset_bias, reset_after};
   return dispatch(pre, "mcu_scan", [&](auto type) { return forward<decltype(type)>(t); });
 }
 
 Gradients mcu_scan_backward(Tensor grad, Tensor pre, Tensor weight, OptionalTensor ln_weight,
-                            OptionalTensor ln_bias, OptionalTensor h0, bool reset_after,
-                            Tensor states, Tensor notes, Tensor rstd, int64_t needs) {
-  const McuTensors t{pre, weight, ln_weight, ln_bias, h0, reset_after};
+                            OptionalTensor ln_bias, OptionalTensor h0, OptionalTensor reset_bias,
+                            bool reset_after, Tensor states, Tensor notes, Tensor rstd,
+                            int64_t needs) {
+  const McuTensors t{pre, weight, ln_weight, ln_bias, h0, reset_bias, reset_after};
   return dispatch(pre, "mcu_scan_backward", [&](auto type) {
     return backward<decltype(type)>(grad, t, states, notes, rstd, needs);
   });

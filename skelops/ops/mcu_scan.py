@@ -23,6 +23,7 @@ def mcu_scan(
     h0: Tensor | None = None,
     *,
     reset_after: bool = False,
+    reset_bias: Tensor | None = None,
 ) -> Tensor:
     r"""States of S recurrent units, each over the frames of its own modality.
 
@@ -42,14 +43,15 @@ def mcu_scan(
             None for no normalisation.
         ln_bias: (S, 3, D) shifts, with ``ln_weight`` only.
         h0: (S, N, D) states before the first frame; None for zeros.
-        reset_after: reset the product instead, :math:`r_t (U_n h_{t-1})`.
+        reset_after: reset the product instead, :math:`r_t (U_n h_{t-1} + c)`, as GRUs do.
+        reset_bias: (S, D), c, with ``reset_after`` only; None for zeros.
 
     Returns:
         (S, N, T, D) states h, pre's dtype, computed in float32 for half types.
 
     Raises:
-        ValueError: shapes do not fit, only one of ``ln_weight`` and ``ln_bias``, or tensors are on
-            different devices.
+        ValueError: shapes do not fit, only one of ``ln_weight`` and ``ln_bias``, ``reset_bias``
+            without ``reset_after``, or tensors are on different devices.
         TypeError: a tensor is not floating point, or dtypes differ outside autocast.
 
     Backends: cpu, triton, reference.
@@ -63,8 +65,8 @@ def mcu_scan(
     Source: Lee et al., Modality Mixer for Multi-modal Action Recognition, WACV 2023, section 3.2.
     """
     op = "mcu_scan"
-    pre, weight, h0 = _check.autocast(pre, weight, h0)
-    _check.tensors(op, pre=pre, weight=weight, h0=h0)
+    pre, weight, h0, reset_bias = _check.autocast(pre, weight, h0, reset_bias)
+    _check.tensors(op, pre=pre, weight=weight, h0=h0, reset_bias=reset_bias)
     _check.norm_tensors(op, pre, ln_weight=ln_weight, ln_bias=ln_bias)
     _check.shape(op, "pre", pre, "S N T 3*D")
     S, N, _, width = pre.shape
@@ -80,12 +82,16 @@ def mcu_scan(
             _check.shape(op, name, t, "S 3 D", S=S, D=D, **{"3": 3})
     if h0 is not None:
         _check.shape(op, "h0", h0, "S N D", S=S, N=N, D=D)
-    return _op(pre, weight, ln_weight, ln_bias, h0, reset_after)[0]
+    if reset_bias is not None:
+        _check.shape(op, "reset_bias", reset_bias, "S D", S=S, D=D)
+        if not reset_after:
+            raise _check.fail(op, "reset_bias with reset_after only", "it alone")
+    return _op(pre, weight, ln_weight, ln_bias, h0, reset_bias, reset_after)[0]
 
 
 def _reference(
     pre: Tensor, weight: Tensor, ln_weight: Tensor | None, ln_bias: Tensor | None,
-    h0: Tensor | None, reset_after: bool,
+    h0: Tensor | None, reset_bias: Tensor | None, reset_after: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """States, and for the backward: the normalised arguments of the gates (and, where it is what
     is reset, the product of the state), and the factors of the normalisations."""
@@ -115,6 +121,8 @@ def _reference(
         x_z, rstd_z, z = normalised(1, p[:, :, t, 1] + product(1, h))
         r, z = r.sigmoid(), z.sigmoid()
         m = product(2, h if reset_after else r * h)
+        if reset_bias is not None:
+            m = m + reset_bias[:, None].to(full)
         x_n, rstd_n, n = normalised(2, p[:, :, t, 2] + (r * m if reset_after else m))
         h = (1 - z) * h + z * n.tanh()
         states.append(h)
@@ -135,7 +143,7 @@ def _results(pre: Tensor, full: torch.dtype, reset_after: bool) -> tuple:
     return ((S, N, T, D), pre.dtype), (notes, full), ((S, N, T, 3), full)
 
 
-def _fake(pre, weight, ln_weight, ln_bias, h0, reset_after):
+def _fake(pre, weight, ln_weight, ln_bias, h0, reset_bias, reset_after):
     full = torch.promote_types(pre.dtype, torch.float32)
     return tuple(pre.new_empty(shape, dtype=t) for shape, t in _results(pre, full, reset_after))
 
@@ -143,10 +151,10 @@ def _fake(pre, weight, ln_weight, ln_bias, h0, reset_after):
 _op = define(
     "mcu_scan",
     "(Tensor pre, Tensor weight, Tensor? ln_weight, Tensor? ln_bias, Tensor? h0, "
-    "bool reset_after) -> (Tensor out, Tensor notes, Tensor rstd)",
+    "Tensor? reset_bias, bool reset_after) -> (Tensor out, Tensor notes, Tensor rstd)",
     _reference,
     fake=_fake,
-    grads=("pre", "weight", "ln_weight", "ln_bias", "h0"),
+    grads=("pre", "weight", "ln_weight", "ln_bias", "h0", "reset_bias"),
     saved=("out", "notes", "rstd"),
     gpu=("triton",),
 )

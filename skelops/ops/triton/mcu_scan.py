@@ -16,7 +16,7 @@ from torch import Tensor
 from skelops.ops.triton import _tiles
 from skelops.ops.triton._launch import kernel
 
-GRADS = ("pre", "weight", "ln_weight", "ln_bias", "h0")
+GRADS = ("pre", "weight", "ln_weight", "ln_bias", "h0", "reset_bias")
 VARYING = ("N", "T", "N_BLOCKS")
 MAX_WIDTH = 512  # beyond, rows of three gates no longer fit into registers
 MAX_CLIP = 2**25  # T * D; rows of a program are addressed by int32 from an int64 origin
@@ -102,7 +102,7 @@ def _gate(notes, stride, gate: tl.constexpr, ln_weight_ptr, ln_bias_ptr, d, D, k
 
 @kernel(VARYING)
 def _mcu_scan_fwd_kernel(
-    pre_ptr, weight_ptr, ln_weight_ptr, ln_bias_ptr, h0_ptr, out_ptr, notes_ptr, rstd_ptr,
+    pre_ptr, weight_ptr, ln_weight_ptr, ln_bias_ptr, h0_ptr, bias_ptr, out_ptr, notes_ptr, rstd_ptr,
     scratch_ptr, N, T, N_BLOCKS, D,
     AFTER: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
@@ -146,6 +146,8 @@ def _mcu_scan_fwd_kernel(
         candidate = weight_ptr + 2 * D * D
         if AFTER:
             a = tl.zeros((BLOCK_N, BLOCK_D), dtype=tl.float32)
+            if bias_ptr is not None:
+                a += tl.load(bias_ptr + s * D + d, mask=d < D, other=0.0).to(tl.float32)[None, :]
             a = _product(scratch_ptr, 2 * D, candidate, 1, D, rows, D, D, a, BLOCK_K, BLOCK_D)
             _store(notes + 3 * D, kept, d, known, a)
             a *= _gate(notes, kept, 0, ln_weight_ptr, ln_bias_ptr, d, D, known)
@@ -281,7 +283,7 @@ def _mcu_scan_bwd_kernel(
         _store(dh0_ptr + first * D, D, d, known, dh)
 
 
-def supports(pre, weight, ln_weight, ln_bias, h0, reset_after) -> str | None:
+def supports(pre, weight, ln_weight, ln_bias, h0, reset_bias, reset_after) -> str | None:
     if pre.dtype not in _tiles.DTYPES[1:]:
         return f"no {str(pre.dtype).removeprefix('torch.')} kernel"
     if weight.shape[2] > MAX_WIDTH:
@@ -298,8 +300,9 @@ def _blocks(D: int) -> dict[str, int]:
 
 
 @_tiles.on_device
-def forward(pre, weight, ln_weight, ln_bias, h0, reset_after):
-    pre, weight, ln_weight, ln_bias, h0 = _tiles.contiguous(pre, weight, ln_weight, ln_bias, h0)
+def forward(pre, weight, ln_weight, ln_bias, h0, reset_bias, reset_after):
+    pre, weight, ln_weight, ln_bias = _tiles.contiguous(pre, weight, ln_weight, ln_bias)
+    h0, reset_bias = _tiles.contiguous(h0, reset_bias)
     (S, N, T, _), D = pre.shape, weight.shape[2]
     out = pre.new_empty(S, N, T, D)
     notes = pre.new_empty(S, N, T, 3 + reset_after, D, dtype=torch.float32)
@@ -308,15 +311,15 @@ def forward(pre, weight, ln_weight, ln_bias, h0, reset_after):
         N_BLOCKS = _tiles.cdiv(N, BLOCK_N.value)
         scratch = pre.new_empty(S, N, 2 * D, dtype=torch.float32)
         _mcu_scan_fwd_kernel[S * N_BLOCKS,](
-            pre, weight, ln_weight, ln_bias, h0, out, notes, rstd, scratch, N, T, N_BLOCKS, D,
-            AFTER=reset_after, **_blocks(D),
+            pre, weight, ln_weight, ln_bias, h0, reset_bias, out, notes, rstd, scratch, N, T,
+            N_BLOCKS, D, AFTER=reset_after, **_blocks(D),
         )  # fmt: skip
     return out, notes, rstd
 
 
 @_tiles.on_device
 def backward(
-    grad, pre, weight, ln_weight, ln_bias, h0, reset_after, states, notes, rstd, needs
+    grad, pre, weight, ln_weight, ln_bias, h0, reset_bias, reset_after, states, notes, rstd, needs
 ):  # fmt: skip
     grad, weight, ln_weight, ln_bias, h0 = _tiles.contiguous(grad, weight, ln_weight, ln_bias, h0)
     (S, N, T, _), D = pre.shape, weight.shape[2]
@@ -340,6 +343,8 @@ def backward(
         found["ln_weight"] = scales.sum(1).to(ln_weight.dtype)
     if wants("ln_bias"):
         found["ln_bias"] = shifts.sum(1).to(ln_bias.dtype)
+    if wants("reset_bias"):
+        found["reset_bias"] = side.sum((1, 2), dtype=torch.float32).to(reset_bias.dtype)
     return tuple(found[name] if wants(name) else grad.new_empty(0) for name in GRADS)
 
 

@@ -41,20 +41,21 @@ register(
 
 
 def mcu_scan(
-    draw, S=2, N=2, T=3, D=4, norm=True, start=True, reset_after=False, layout="contiguous"
-):
+    draw, S=2, N=2, T=3, D=4, norm=True, start=True, reset_after=False, bias=False,
+    layout="contiguous",
+):  # fmt: skip
     pre, weight = draw.normal(S, N, T, 3 * D), draw.normal(S, 3 * D, D, scale=D**-0.5)
     norms = [None, None]
     if norm:
         norms = [draw.norm(S * 3 * D, mean).view(S, 3, D) for mean in (1.0, 0.0)]
     h0 = draw.normal(S, N, D, scale=0.5) if start else None
-    tensors = (pre, weight, *norms, h0)
+    tensors = (pre, weight, *norms, h0, draw.normal(S, D) if bias else None)
     return *(t if t is None else relayout(t, layout) for t in tensors), reset_after
 
 
 def _mcu_scan_public(*args):
-    *tensors, reset_after = args
-    return ops.mcu_scan(*tensors, reset_after=reset_after)
+    *tensors, reset_bias, reset_after = args
+    return ops.mcu_scan(*tensors, reset_after=reset_after, reset_bias=reset_bias)
 
 
 _mcu = partial(Case, build=mcu_scan, public=_mcu_scan_public)
@@ -62,6 +63,7 @@ register(
     "mcu_scan",
     _mcu("normalised", small=True),
     _mcu("reset_after", dims=dict(norm=False, start=False, reset_after=True, T=2), small=True),
+    _mcu("gru", dims=dict(S=1, N=3, T=2, norm=False, reset_after=True, bias=True), small=True),
     _mcu("odd", dims=dict(S=1, N=19, T=5, D=37)),
-    _mcu("both", dims=dict(S=3, N=5, T=2, D=20, reset_after=True, layout="sliced")),
+    _mcu("both", dims=dict(S=3, N=5, T=2, D=20, reset_after=True, bias=True, layout="sliced")),
 )
