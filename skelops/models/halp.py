@@ -15,6 +15,7 @@ from skelops.models._pretext import Pretext, register_pretext
 from skelops.models._published import KeyPairs
 from skelops.nn.momentum import Features, MomentumContrast
 
+UNITS = ("", "_reverse")  # of nn.GRU's keys
 # Of the three streams of the multi-modality model.
 SUFFIXES = {"joint": "", "motion": "_motion", "bone": "_bone"}
 
@@ -40,16 +41,14 @@ class ForwardBiGRU(nn.Module):
         self.gru = nn.GRU(input_size, hidden_size, num_layers, batch_first=True, bidirectional=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        start = x.new_zeros(1, len(x), self.gru.hidden_size)
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         for layer in range(self.gru.num_layers):
-            found = []
-            for direction in ("", "_reverse"):
-                weights = [getattr(self.gru, f"{n}_l{layer}{direction}") for n in names]
-                y, last = torch.gru(x, start, weights, True, 1, 0.0, self.training, False, True)
-                found.append((y, last[0]))
-            x = torch.cat([y for y, _ in found], 2)
-        return torch.cat([last for _, last in found], 1)
+            weights = (
+                torch.stack([getattr(self.gru, f"{name}_l{layer}{unit}") for unit in UNITS])
+                for name in names
+            )
+            x = ops.gru(x, *weights)
+        return x[:, -1]
 
 
 class BiGRU(nn.Module):

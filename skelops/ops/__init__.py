@@ -12,6 +12,7 @@ from skelops.ops.farthest_point_sample import farthest_point_sample
 from skelops.ops.forward_dynamics import forward_dynamics
 from skelops.ops.forward_kinematics import forward_kinematics
 from skelops.ops.graph_conv import graph_conv
+from skelops.ops.gru import gru
 from skelops.ops.hallucinate_positives import Hallucinated, hallucinate_positives
 from skelops.ops.hyper_adjacency import hyper_adjacency
 from skelops.ops.hypergraph_conv import hypergraph_conv
@@ -67,6 +68,7 @@ __all__ = [
     "forward_dynamics",
     "forward_kinematics",
     "graph_conv",
+    "gru",
     "hallucinate_positives",
     "hyper_adjacency",
     "hypergraph_conv",
