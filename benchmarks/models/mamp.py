@@ -49,23 +49,50 @@ class Block(nn.Module):
         return x + self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x))))
 
 
-class EagerMAMP(nn.Module):
-    """(N, 3, T, 25, M) -> loss of pre-training; parameters under their published names."""
+class EagerEncoder(nn.Module):
+    """Parameters under their published names."""
 
     def __init__(self, sizes: Mapping[str, int]) -> None:
         super().__init__()
-        segments = sizes["T"] // SEGMENT
         self.joints_embed = nn.ModuleDict(
             {"proj": nn.Conv2d(3, WIDTH, (SEGMENT, 1), stride=(SEGMENT, 1))}
         )
-        for side in ("", "decoder_"):
-            for name, shape in (("temp", (1, segments, 1, WIDTH)), ("pos", (1, 1, V, WIDTH))):
-                table = nn.Parameter(0.02 * torch.randn(shape))
-                self.register_parameter(f"{side}{name}_embed", table)
-        self.mask_token = nn.Parameter(0.02 * torch.randn(1, 1, WIDTH))
+        self.add_places("", sizes)
         self.blocks = nn.ModuleList(Block() for _ in range(DEPTH))
+        self.norm = nn.LayerNorm(WIDTH)
+
+    def add_places(self, side: str, sizes: Mapping[str, int]) -> None:
+        segments = sizes["T"] // SEGMENT
+        for name, shape in (("temp", (1, segments, 1, WIDTH)), ("pos", (1, 1, V, WIDTH))):
+            table = nn.Parameter(0.02 * torch.randn(shape))
+            self.register_parameter(f"{side}{name}_embed", table)
+
+    @staticmethod
+    def fold(x: Tensor) -> Tensor:
+        """Clips (N, 3, T, 25, M) -> skeletons (N M, T, 25, 3)."""
+        N, C, T, _, M = x.shape
+        return x.permute(0, 4, 2, 3, 1).contiguous().view(N * M, T, V, C)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Skeletons -> all their tokens."""
+        z = self.joints_embed["proj"](x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return (z + self.pos_embed + self.temp_embed).flatten(1, 2)
+
+    def encode(self, z: Tensor) -> Tensor:
+        for block in self.blocks:
+            z = block(z)
+        return self.norm(z)
+
+
+class EagerMAMP(EagerEncoder):
+    """(N, 3, T, 25, M) -> loss of pre-training."""
+
+    def __init__(self, sizes: Mapping[str, int]) -> None:
+        super().__init__(sizes)
+        self.add_places("decoder_", sizes)
+        self.mask_token = nn.Parameter(0.02 * torch.randn(1, 1, WIDTH))
         self.decoder_blocks = nn.ModuleList(Block() for _ in range(DECODER_DEPTH))
-        self.norm, self.decoder_norm = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+        self.decoder_norm = nn.LayerNorm(WIDTH)
         self.decoder_embed = nn.Linear(WIDTH, WIDTH)
         self.decoder_pred = nn.Linear(WIDTH, PATCH)
         self.register_buffer("noise", _noise(sizes), persistent=False)
@@ -100,18 +127,13 @@ class EagerMAMP(nn.Module):
         return (error * removed).sum() / removed.sum()
 
     def forward(self, x: Tensor) -> Tensor:
-        N, C, T, _, M = x.shape
-        x = x.permute(0, 4, 2, 3, 1).contiguous().view(N * M, T, V, C)
-        z = self.joints_embed["proj"](x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        z = (z + self.pos_embed + self.temp_embed).flatten(1, 2)
+        x = self.fold(x)
         keep, removed, restore = self._mask(x)
-        z = z.gather(1, keep[..., None].expand(-1, -1, WIDTH))
-        for block in self.blocks:
-            z = block(z)
-        z = self.decoder_embed(self.norm(z))
+        z = self.embed(x).gather(1, keep[..., None].expand(-1, -1, WIDTH))
+        z = self.decoder_embed(self.encode(z))
         B, L = restore.shape
         z = torch.cat([z, self.mask_token.repeat(B, L - z.shape[1], 1)], dim=1)
-        z = z.gather(1, restore[..., None].expand(-1, -1, WIDTH)).view(B, T // SEGMENT, V, WIDTH)
+        z = z.gather(1, restore[..., None].expand(-1, -1, WIDTH)).view(B, -1, V, WIDTH)
         z = (z + self.decoder_pos_embed + self.decoder_temp_embed).flatten(1, 2)
         for block in self.decoder_blocks:
             z = block(z)

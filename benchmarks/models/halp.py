@@ -37,7 +37,8 @@ def _flops(B: int, T: int, C: int, H: int) -> dict[str, float]:
 
 CASES = [
     Case(
-        f"C={C} H={H}", {"B": 16, "T": 64, "C": C, "H": H}, _draw, skelops.gru, _stock, _flops,
+        f"recurrent layer, C={C} H={H}", {"B": 16, "T": 64, "C": C, "H": H}, _draw, skelops.gru,
+        _stock, _flops,
         targets={TRAINING: {"eager": 1.3}}, gpu={"B": 64}, quick={"B": 2, "T": 16},
         headline="recurrent layer of HaLP, 2 x 512 units" if C == 1024 else "",
     )
