@@ -1,4 +1,4 @@
-"""A tuning step of STARS as published, a pass for each of two equal views, against ``skelops.models``."""
+"""A tuning step of STARS as published, a pass for each of two equal views, against ours."""
 
 from __future__ import annotations
 
