@@ -209,6 +209,16 @@ class UnitCase(NetworkCase):
 
 
 @dataclass(frozen=True)
+class LayerCase(UnitCase):
+    """A unit whose parameters have the published names."""
+
+    def equal(self, published: nn.Module, device: str) -> nn.Module:
+        ours = self.ours(self.sizes).to(device)
+        ours.load_state_dict(published.state_dict())
+        return ours
+
+
+@dataclass(frozen=True)
 class PatchedCase(NetworkCase):
     """A whole network of somebody else, as it is and patched; ``ours`` is not called."""
 
