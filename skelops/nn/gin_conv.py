@@ -40,8 +40,9 @@ class GINConv(nn.Module):
         self.act2 = None if plain else nn.PReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        A = self.A + (1 + self.eps) * torch.eye(len(self.A), device=self.A.device)
-        y = ops.graph_conv(x, A[None].to(x), self.linear1.weight[None], self.linear1.bias)
+        own = torch.eye(len(self.A), dtype=x.dtype, device=x.device)
+        A = self.A.to(x) + (1 + self.eps.to(x)) * own
+        y = ops.graph_conv(x, A[None], self.linear1.weight[None], self.linear1.bias)
         y = self.act1(self.norm1(y))
-        y = nn.functional.conv2d(y, self.linear2.weight[:, :, None, None], self.linear2.bias)
+        y = ops.graph_conv(y, own[None], self.linear2.weight[None], self.linear2.bias)
         return y if self.norm2 is None else self.act2(self.norm2(y))
