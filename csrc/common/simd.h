@@ -131,6 +131,15 @@ struct Simd {
 #endif
 };
 
+// function(index, lanes) over the vectors of a row.
+template <typename A, typename F>
+void vectors(int64_t count, const F& function) {
+  constexpr int64_t kLanes = Simd<A>::kLanes;
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) function(i, static_cast<int>(kLanes));
+  if (i < count) function(i, static_cast<int>(count - i));
+}
+
 // A row of values that lanes are picked from by index: out of registers where it fits into four of
 // them, which takes a quarter of the time of a gather.
 template <typename T>

@@ -4,10 +4,7 @@
 #include <cmath>
 #include <tuple>
 
-#include "common/gemm.h"
-#include "common/parallel.h"
-#include "common/tensor.h"
-#include "common/transpose.h"
+#include "cpu/panels.h"
 #include "math/logistic.h"
 #include "math/moments.h"
 #include "math/tanh.h"
@@ -54,64 +51,6 @@ struct McuShape {
   int64_t units, batch, frames, width;
   bool reset_after;
 };
-
-// b (k, n) in panels of two vectors of columns, padded with zeros.
-template <typename A>
-class Panels {
- public:
-  static constexpr int64_t kWidth = 2 * Simd<A>::kLanes;
-
-  Panels(int64_t k, int64_t n)
-      : k_(k), n_(n), data_((n + kWidth - 1) / kWidth * kWidth * std::max<int64_t>(k, 1)) {}
-
-  // b as rows of n.
-  void fill(const A* b) {
-    for_panels([=](int64_t j, int64_t count, A* to) {
-      for (int64_t k = 0; k < k_; ++k) std::copy_n(b + k * n_ + j, count, to + k * kWidth);
-    });
-  }
-
-  // b as columns: n rows of k.
-  void fill_transposed(const A* b) {
-    for_panels(
-        [=](int64_t j, int64_t count, A* to) { transpose(b + j * k_, count, k_, k_, to, kWidth); });
-  }
-
-  // c (m, n) (+)= a (m, k) b.
-  void times(int64_t m, const A* a, int64_t a_row, int64_t a_col, A* c, int64_t c_row,
-             bool accumulate) const {
-    Product<A> p{};
-    p.m = m, p.k = k_, p.a = a, p.a_row = a_row, p.a_col = a_col;
-    p.b_row = kWidth, p.c_row = c_row, p.accumulate = accumulate;
-    for (int64_t j = 0; j < n_; j += kWidth) {
-      p.n = std::min(kWidth, n_ - j), p.b = data_.get() + j * k_, p.c = c + j;
-      multiply(p);
-    }
-  }
-
- private:
-  template <typename F>
-  void for_panels(const F& function) {
-    for (int64_t j = 0; j < n_; j += kWidth) {
-      const int64_t count = std::min(kWidth, n_ - j);
-      A* to = data_.get() + j * k_;
-      if (count < kWidth) std::fill_n(to, k_ * kWidth, A(0));
-      function(j, count, to);
-    }
-  }
-
-  int64_t k_, n_;
-  Scratch<A> data_;
-};
-
-// function(index, lanes) over the vectors of a row.
-template <typename A, typename F>
-void vectors(int64_t count, const F& function) {
-  constexpr int64_t kLanes = Simd<A>::kLanes;
-  int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) function(i, static_cast<int>(kLanes));
-  if (i < count) function(i, static_cast<int>(count - i));
-}
 
 template <typename A>
 void store_some(A* p, typename Simd<A>::Vec v, int lanes) {
@@ -174,7 +113,7 @@ Results forward(const McuTensors& t) {
   }
   parallel(2 * s.units, [&](int64_t i) {
     const int64_t gate = i % 2 == 0 ? kReset : kCandidate;
-    panels[i].fill_transposed(weights.data() + (i / 2 * kGates + gate) * D * D);
+    panels[i].copy_transposed(weights.data() + (i / 2 * kGates + gate) * D * D);
   });
 
   const int64_t slices = s.slices();
@@ -299,7 +238,7 @@ Gradients backward(const Tensor& grad, const McuTensors& t, const Tensor& states
   }
   parallel(2 * s.units, [&](int64_t i) {
     const int64_t gate = i % 2 == 0 ? kReset : kCandidate;
-    panels[i].fill(weights.data() + (i / 2 * kGates + gate) * D * D);
+    panels[i].copy(weights.data() + (i / 2 * kGates + gate) * D * D);
   });
 
   parallel(tasks, [&](int64_t task) {
@@ -383,9 +322,9 @@ Gradients backward(const Tensor& grad, const McuTensors& t, const Tensor& states
       if (want_weight && s.frames > 0) {
         A* to = dweight.data() + task * table * D;
         Panels<A> operand(rows * s.frames, D);
-        operand.fill(before.get());
+        operand.copy(before.get());
         operand.times(2 * D, da.get(), 1, table, to, D, true);
-        operand.fill(reset.get());
+        operand.copy(reset.get());
         operand.times(D, dm.get(), 1, D, to + 2 * D * D, D, true);
       }
     }

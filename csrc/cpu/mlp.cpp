@@ -27,13 +27,6 @@ Sizes checked(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor&
   return {x.size(0), x.size(1), w1.size(0)};
 }
 
-// function(lanes, position) for the vectors of a row.
-template <typename A, typename F>
-void for_each_vector(int64_t count, const F& function) {
-  constexpr int64_t kLanes = Simd<A>::kLanes;
-  for (int64_t j = 0; j < count; j += kLanes) function(std::min(kLanes, count - j), j);
-}
-
 template <typename T>
 Tensor forward(const Sizes& s, const Tensor& x_, const Tensor& w1, const Tensor& b1_,
                const Tensor& w2, const Tensor& b2_) {
@@ -49,7 +42,7 @@ Tensor forward(const Sizes& s, const Tensor& x_, const Tensor& w1, const Tensor&
     const Scratch<A> h(rows * s.hidden);
     block_product(row, rows, first, b1.data(), h.get(), s.hidden,
                   rows_of<A>(data<T>(x), s.channels));
-    for_each_vector<A>(rows * s.hidden, [&](int lanes, int64_t j) {
+    vectors<A>(rows * s.hidden, [&](int64_t j, int lanes) {
       const auto z = S::load(h.get() + j, lanes);
       S::store(h.get() + j, z * normal(z).below, lanes);
     });
@@ -82,7 +75,7 @@ Gradients backward(const Sizes& s, const Tensor& grad_, const Tensor& x_, const 
     A *units = h.get() + row * s.hidden, *slopes = dz.get() + row * s.hidden;
     block_product(row, rows, first, b1.data(), units, s.hidden, rows_of<A>(in, s.channels));
     block_product(row, rows, second, null, slopes, s.hidden, rows_of<A>(out, s.channels));
-    for_each_vector<A>(rows * s.hidden, [&](int lanes, int64_t j) {
+    vectors<A>(rows * s.hidden, [&](int64_t j, int lanes) {
       const auto z = S::load(units + j, lanes);
       const auto [below, density] = normal(z);
       S::store(units + j, z * below, lanes);

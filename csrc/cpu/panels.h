@@ -23,13 +23,11 @@ class Panels {
   Panels(int64_t depth, int64_t columns)
       : depth_(depth), columns_(columns), values_(count() * depth * kColumns) {}
 
-  int64_t depth() const { return depth_; }
   int64_t columns() const { return columns_; }
   int64_t count() const { return (columns_ + kColumns - 1) / kColumns; }
   int64_t cuts() const { return std::max<int64_t>((depth_ + kDepth - 1) / kDepth, 1); }
   int64_t width(int64_t panel) const { return std::min(kColumns, columns_ - panel * kColumns); }
   int64_t size(int64_t cut) const { return std::min(kDepth, depth_ - cut * kDepth); }
-  const A* get(int64_t panel, int64_t cut) const { return at(panel, cut * kDepth); }
 
   // of a matrix (depth, columns)
   template <typename T>
@@ -51,6 +49,33 @@ class Panels {
       convert(from + p * kColumns * depth_, rows.get(), width(p) * depth_);
       transpose(rows.get(), width(p), depth_, depth_, at(p, 0), kColumns);
     });
+  }
+
+  // c (m, columns) = the product of a (m, count) and `count` rows from `begin` on; of p, what says
+  // where a and c are and what is added counts.
+  void multiply_rows(int64_t begin, int64_t count, Product<A> p) const {
+    A* const c = p.c;
+    const A* const init = p.init;
+    p.k = count, p.b_row = kColumns;
+    for (int64_t panel = 0; panel < this->count(); ++panel) {
+      const int64_t column = panel * kColumns;
+      p.n = width(panel), p.b = at(panel, begin), p.c = c + column;
+      p.init = init ? init + column : nullptr;
+      multiply(p);
+    }
+  }
+
+  // c (m, columns) (+)= a (m, depth) times the matrix.
+  void times(int64_t m, const A* a, int64_t a_row, int64_t a_col, A* c, int64_t c_row,
+             bool accumulate) const {
+    multiply_rows(0, depth_,
+                  {.m = m,
+                   .a = a,
+                   .a_row = a_row,
+                   .a_col = a_col,
+                   .c = c,
+                   .c_row = c_row,
+                   .accumulate = accumulate});
   }
 
  private:
@@ -77,21 +102,15 @@ void block_product(int64_t row, int64_t rows, const Panels<A>& right, const A* b
   const int64_t c_row = kInPlace ? to_row : right.columns();
   for (int64_t cut = 0; cut < right.cuts(); ++cut) {
     load(row, rows, cut * Panels<A>::kDepth, right.size(cut), kStride, left.get());
-    for (int64_t p = 0; p < right.count(); ++p) {
-      const int64_t column = p * Panels<A>::kColumns;
-      multiply<A>({.m = rows,
-                   .n = right.width(p),
-                   .k = right.size(cut),
-                   .a = left.get(),
-                   .a_row = kAcross ? 1 : kStride,
-                   .a_col = kAcross ? kStride : 1,
-                   .b = right.get(p, cut),
-                   .b_row = Panels<A>::kColumns,
-                   .c = c + column,
-                   .c_row = c_row,
-                   .accumulate = cut > 0,
-                   .init = bias ? bias + column : nullptr});
-    }
+    right.multiply_rows(cut * Panels<A>::kDepth, right.size(cut),
+                        {.m = rows,
+                         .a = left.get(),
+                         .a_row = kAcross ? 1 : kStride,
+                         .a_col = kAcross ? kStride : 1,
+                         .c = c,
+                         .c_row = c_row,
+                         .accumulate = cut > 0,
+                         .init = bias});
   }
   for (int64_t i = 0; !kInPlace && i < rows; ++i) {
     convert(c + i * c_row, to + i * to_row, right.columns());
