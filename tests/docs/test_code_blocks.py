@@ -5,6 +5,7 @@ Commands that need several processes, minutes or a toolchain are only given to t
 
 import argparse
 import json
+import pickle
 import re
 import shutil
 import subprocess
@@ -46,6 +47,7 @@ def test_every_block_is_of_a_language_that_is_tested():
 @pytest.mark.parametrize("document", documents("python"))
 def test_python(document, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    make_recordings()
     names: dict[str, object] = {}
     for block in blocks(document, "python"):
         exec(compile(block, document, "exec"), names)
@@ -196,6 +198,41 @@ def make_files():
         for t in range(12):
             people = {"7": rng.normal(size=(joints, 3)).tolist()}
             lines.write(json.dumps({"time": t / 30, "people": people}) + "\n")
+    make_recordings()
+
+
+def make_recordings(clips=12, frames=10):
+    """Videos, depth maps and a PYSKL pickle of the key-points in them."""
+    rng = np.random.default_rng(0)
+    for folder in ("nturgb+d_rgb", "nturgb+d_depth_masked"):
+        Path(folder).mkdir()
+    names = [f"S001C001P001R001A{1 + i:03}" for i in range(clips)]
+    annotations = []
+    for label, name in enumerate(names):
+        write_video(
+            Path(f"nturgb+d_rgb/{name}.mkv"), np.full((frames, 48, 64, 3), 20 * label, np.uint8)
+        )
+        depth = np.full((frames, 48, 64), 1500, np.uint16)
+        np.savez(f"nturgb+d_depth_masked/{name}.npz", depth=depth)
+        annotations.append({
+            "frame_dir": name, "label": 59 - label, "total_frames": frames,
+            "img_shape": (48, 64), "original_shape": (48, 64),
+            "keypoint": rng.uniform(8, 40, (1, frames, 17, 2)).astype(np.float32),
+            "keypoint_score": np.ones((1, frames, 17), np.float32),
+        })  # fmt: skip
+    split = {"xsub_train": names[:8], "xsub_val": names[8:]}
+    Path("ntu60_hrnet.pkl").write_bytes(pickle.dumps({"split": split, "annotations": annotations}))
+
+
+def write_video(path, frames):
+    """(F, H, W, 3) uint8."""
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "bgr0"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
 
 
 def skeleton_file(xyz):
