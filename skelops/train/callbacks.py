@@ -109,7 +109,7 @@ class ConfusionMatrix(Callback):
     """Writes ``confusion.csv`` and ``confusion.png`` after a test: rows are the true classes."""
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        scores = pl_module.scores.compute()
+        scores = pl_module.scores.by_clip()
         if not trainer.is_global_zero:
             return
         from skelops import viz
@@ -137,7 +137,7 @@ class WritePredictions(Callback):
     """
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        scores = {name: score.cpu().numpy() for name, score in pl_module.scores.compute().items()}
+        scores = {name: score.cpu().numpy() for name, score in pl_module.scores.by_clip().items()}
         if not trainer.is_global_zero:
             return
         data, folder = trainer.datamodule, _folder(trainer)

@@ -46,9 +46,16 @@ class ClipScores(Metric):
         self.label.append(label)
         self.logits.append(logits.detach().float())
 
-    def compute(self) -> dict[str, Tensor]:
+    def by_clip(self) -> dict[str, Tensor]:
         """``clip`` and ``label`` (N,) int64; ``logits`` and ``softmax`` (N, classes) float32, means
         over the views of a clip; in the order of the clips."""
+        # Of a single clip, a Metric makes scalars of what has one element.
+        rows, scores = (-1,), (-1, self.logits[0].shape[1])
+        shapes = {"clip": rows, "label": rows, "logits": scores, "softmax": scores}
+        return {name: found.view(shapes[name]) for name, found in self.compute().items()}
+
+    def compute(self) -> dict[str, Tensor]:
+        """As :meth:`by_clip` has it, but for single elements."""
         clip, row = torch.unique(dim_zero_cat(self.clip), return_inverse=True)
         label = torch.empty_like(clip).scatter_(0, row, dim_zero_cat(self.label))
         logits = dim_zero_cat(self.logits)

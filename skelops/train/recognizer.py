@@ -244,7 +244,7 @@ class Recognizer(Optimized):
         return logits, mixup_cross_entropy(logits, batch[1])
 
     def _report(self, stage: str) -> None:
-        scores = self.scores.compute()
+        scores = self.scores.by_clip()
         found = accuracies(scores["softmax"], scores["label"], self.hparams["class_counts"])
         for name, value in found.items():
             self.log(f"{stage}_{name}", value, prog_bar=name == "top1", sync_dist=True)

@@ -3,12 +3,15 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 import torch
 
+from skelops.data import save_split, synthetic
 from skelops.models import LinearProbe
 from skelops.train import Pretrainer, SkeletonDataModule, cli, load_encoder
 from skelops.train import transfer as transfers
+from skelops.train.ensemble import load_predictions
 from skelops.train.pretrain import load_encoder_, run_folder
 
 DATA = ["--data.num_clips", "48", "--data.train_groups", "[1, 2]", "--data.window", "8"]
@@ -143,3 +146,27 @@ def test_what_is_refused(run, tmp_path):
         Pretrainer(optimizer="adam")
     with pytest.raises(ValueError, match=r"expected fraction in \(0, 1\], got 0"):
         _ = SkeletonDataModule(fraction=0, num_clips=48, train_groups=[1, 2]).index
+
+
+@pytest.fixture
+def one_test_clip(tmp_path):
+    """A split of the 48 clips: 32 to train on, one to test on."""
+    path = tmp_path / "split.npz"
+    save_split(path, np.arange(32), np.array([40]), synthetic.generate(48, seed=0))
+    return path
+
+
+def test_one_test_clip(run, one_test_clip, tmp_path):
+    few = ["--data.split_file", str(one_test_clip)]
+    model = json.dumps(TINY | {"decoder_width": 16, "decoder_depth": 1})
+    fitted = tmp_path / "mamp"
+    cli.main(["fit", "--config", "synthetic", "--config", "mamp_small", *DATA, *QUICK, *few,
+              "--model.model_kwargs", model, "--trainer.default_root_dir", str(fitted)])  # fmt: skip
+    assert last(fitted, "val_nn1") == 0  # there is no other one
+    for command in ("probe", "finetune"):
+        folder = tmp_path / command
+        cli.main([command, str(run), *QUICK, *few, "--trainer.default_root_dir", str(folder)])
+        assert last(folder, "val_top1") in (0, 1)
+        assert load_predictions(folder / "predictions.npz").logits.shape == (1, 16)
+    found = transfers.main([str(run), "--k", "[1]", "--device", "cpu", *few])
+    assert found["k=1"] in (0, 1)

@@ -11,6 +11,7 @@ import yaml
 from torch import nn
 from torch.nn import functional as F
 
+from skelops.data import save_split, synthetic
 from skelops.models import list_pretexts
 from skelops.train import Recognizer, SkeletonDataModule, ensemble
 from skelops.train import cli as commands
@@ -64,6 +65,31 @@ def test_two_steps(tmp_path):
     assert not torch.equal(module.model.fc.weight, before)
     result = run.test(module, source, verbose=False)[0]
     assert 0 <= result["test_top1"] <= 1 and np.isfinite(result["test_loss"])
+
+
+@pytest.mark.parametrize("count", [1, 17])
+def test_one_test_clip_and_a_last_batch_of_one(count, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["skelops"])
+    clips = synthetic.generate(48, seed=0)
+    split = tmp_path / "split.npz"
+    save_split(split, np.arange(31), np.arange(31, 31 + count), clips)
+    given = ["--config", "synthetic", "--config", "ctr_gcn_small", "--data.num_clips", "48"]
+    given += ["--data.split_file", str(split), "--data.window", "8", "--data.batch_size", "16"]
+    given += ["--model.model_kwargs", "{stages: [[8, 1]]}", "--trainer.accelerator", "cpu"]
+    given += ["--trainer.default_root_dir", str(tmp_path), "--trainer.enable_progress_bar", "false"]
+    fitted = commands.main(["fit", *given, "--trainer.max_epochs", "1"])
+    scores = fitted.model.scores.by_clip()
+    right = scores["softmax"].argmax(1) == scores["label"]
+    assert right.shape == (count,)
+    assert fitted.trainer.callback_metrics["val_top1"] == pytest.approx(right.float().mean())
+    for command in ("validate", "test", "predict"):
+        commands.main([command, *given, "--ckpt_path", "last"])
+    with (tmp_path / "confusion.csv").open() as file:
+        rows = list(csv.reader(file))[1:]
+    assert sum(int(cell) for row in rows for cell in row[1:]) == count
+    found = ensemble.load_predictions(tmp_path / "predictions.npz")
+    assert found.logits.shape == (count, 16) and found.label.shape == found.name.shape == (count,)
+    assert 0 <= found.accuracies()["top1"] <= 1
 
 
 def test_a_further_term_of_the_loss(tmp_path):
