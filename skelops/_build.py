@@ -35,6 +35,7 @@ def _cpu_says(name: str) -> list[str]:
         return []
 
 
+@functools.cache
 def cpu_vendor() -> str:
     """Such as "GenuineIntel"; empty where it is not known."""
     return next(reversed(_cpu_says("vendor_id")), "")

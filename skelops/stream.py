@@ -64,6 +64,8 @@ class Recognizer:
         window: frames a prediction is made from; fewer as long as fewer were seen.
         stride: frames between predictions.
         transform, streams: as in training, see :class:`skelops.data.ClipDataset`; its test form.
+        target, persons: layout and number of people that the network takes. Default: its own
+            ``layout`` and ``num_persons``, or the layout of the joints and one person.
 
     Raises:
         ValueError: window or stride below 1, or a layout that cannot be converted.
@@ -85,6 +87,8 @@ class Recognizer:
         *,
         transform: ClipTransform | str = "ctr_gcn",
         streams: Sequence[str] | str = "joint",
+        target: str | Layout | None = None,
+        persons: int | None = None,
     ) -> None:
         for name, value in (("window", window), ("stride", stride)):
             if value < 1:
@@ -92,8 +96,8 @@ class Recognizer:
         self.model, self.layout = model.eval(), get_layout(layout)
         self.window, self.stride = window, stride
         self.transform, self.streams = get_transform(transform), streams
-        self.target = getattr(model, "layout", self.layout).name
-        self.slots = getattr(model, "num_persons", 1)
+        self.target = get_layout(target or getattr(model, "layout", self.layout)).name
+        self.slots = persons or getattr(model, "num_persons", 1)
         self.reset()
 
     def reset(self) -> None:
@@ -537,23 +541,27 @@ def read_frames(lines: Iterable[str]) -> Iterator[tuple[dict[str, np.ndarray], f
 def main(argv: Sequence[str]) -> None:
     """Entry point of ``skelops stream``."""
     parser = argparse.ArgumentParser(prog="skelops stream", description=__doc__.split("\n")[0])
-    parser.add_argument("checkpoint", help="of skelops fit")
+    parser.add_argument("run", help="folder or checkpoint of skelops fit or finetune")
     parser.add_argument("--input", default="-", help="JSON lines, - for standard input (default)")
-    parser.add_argument("--layout", help="of the joints; default: the network's")
-    parser.add_argument("--window", type=int, default=64)
-    parser.add_argument("--stride", type=int, default=4)
-    parser.add_argument("--transform", default="ctr_gcn")
-    parser.add_argument("--streams", nargs="+", default=["joint"])
+    parser.add_argument("--layout", help="of the joints; default: that of the training")
+    parser.add_argument("--window", type=int, default=64, help="frames to look at (default: 64)")
+    parser.add_argument("--stride", type=int, default=4, help="frames between (default: 4)")
+    parser.add_argument("--transform", help="default: that of the training")
+    parser.add_argument("--streams", nargs="+", help="default: those of the training")
     parser.add_argument("--classes", nargs="+", help="names of the classes")
     args = parser.parse_args(argv)
 
-    from skelops.train import Recognizer as Trained
+    from skelops.train import SkeletonDataModule, load_recognizer
+    from skelops.train.pretrain import data_settings
 
-    model = Trained.load_from_checkpoint(args.checkpoint, map_location="cpu").model
     try:
+        trained = load_recognizer(args.run)
+        data = SkeletonDataModule(**data_settings(args.run))
         recognizer = Recognizer(
-            model, args.layout or model.layout, args.window, args.stride,
-            transform=args.transform, streams=args.streams,
+            trained.model, args.layout or trained.hparams["layout"], args.window, args.stride,
+            transform=args.transform or data.transform,
+            streams=args.streams or data.hparams["streams"],
+            target=trained.hparams["layout"], persons=trained.hparams["num_persons"],
         )  # fmt: skip
         with nullcontext(sys.stdin) if args.input == "-" else open(args.input) as lines:
             for people, time in read_frames(lines):

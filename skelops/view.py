@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import pickle
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -168,15 +167,11 @@ def _predicted(checkpoint: str, clips: Clips, index: int) -> Mapping[str, float]
     """Probability by class name, of the clip as the test of that training saw it."""
     import torch
 
-    from skelops.train import Recognizer, SkeletonDataModule
+    from skelops.train import SkeletonDataModule, load_recognizer
+    from skelops.train.pretrain import data_settings
 
-    where = {"map_location": "cpu", "weights_only": True}
-    try:
-        settings = torch.load(checkpoint, **where).get("datamodule_hyper_parameters", {})
-        network = Recognizer.load_from_checkpoint(checkpoint, **where).eval()
-    except (EOFError, KeyError, RuntimeError, TypeError, pickle.UnpicklingError) as error:
-        raise _check.fail(checkpoint, "a checkpoint of skelops fit", error) from error
-    data = SkeletonDataModule(**{k: v for k, v in settings.items() if not k.startswith("_")})
+    network = load_recognizer(checkpoint)
+    data = SkeletonDataModule(**data_settings(checkpoint))
     data.clips, data.index = clips.select([index]), (np.array([0]), np.array([0]))
     for fact in ("num_classes", "layout", "num_persons"):
         theirs, ours = network.hparams[fact], getattr(data, fact)

@@ -84,7 +84,7 @@ def load_published(
         >>> model = create_model("ctr_gcn", num_classes=60)
         >>> load_published(model, "ntu60_xsub_joint.pt")
     """
-    state = _renamed(_read(source), getattr(model, "published_aliases", ()))
+    state = _renamed(read_state(source), getattr(model, "published_aliases", ()))
     parts = published_keys(model)
     _check_layout(model, parts, state)
     skipped = []
@@ -118,7 +118,8 @@ def published_state(model: nn.Module) -> dict[str, Tensor]:
     return {key: part.of(own[part.source]).clone() for key, part in published_keys(model).items()}
 
 
-def _read(source: Mapping | str | os.PathLike) -> dict[str, Tensor]:
+def read_state(source: Mapping | str | os.PathLike) -> dict[str, Tensor]:
+    """The state_dict of a checkpoint, without what it is wrapped in."""
     if not isinstance(source, Mapping):
         source = torch.load(source, map_location="cpu", weights_only=True)
     for wrapper in ("state_dict", "model_state_dict", "model"):

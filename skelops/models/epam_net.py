@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 
 from skelops import _check, ops
 from skelops.graph import Layout, get_layout
-from skelops.models._published import KeyPairs
+from skelops.models._published import KeyPairs, load_published, published_keys, read_state
 from skelops.models._registry import register_model
 from skelops.models.m_mixer import check_modalities
 from skelops.nn import ConvNorm3d, HeatmapNet
@@ -415,6 +416,33 @@ class EPAMNetVideo(nn.Module):
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1, 1), persistent=False)
         self.published_keys = ((r"^net\.", ""), *self.net.published_keys)
+
+    def load_stream(self, modality: str, state: Mapping[str, Tensor]) -> None:
+        """Fill a stream of both with one that was trained alone; it may have other classes, of
+        which the head is left as it is.
+
+        Args:
+            modality: "rgb" or "keypoints".
+            state: state_dict of an ``EPAMNetVideo`` of that modality, an ``EPAMNetPose`` or an
+                ``XShiftNet``, or a published one.
+
+        Raises:
+            ValueError: another modality, a network of one stream, or a state_dict that lacks a
+                part of the stream or has one of another shape.
+        """
+        name = {"rgb": "rgb", "keypoints": "pose"}.get(modality)
+        if name is None or not isinstance(self.net, EPAMNet):
+            expected = "a stream, rgb or keypoints, of both"
+            raise _check.fail("EPAMNetVideo", expected, f"{modality} of {self.modalities}")
+        stream = self.net.get_submodule(name)
+        published = {part.source: key for key, part in published_keys(stream).items()}
+        # Of ours in a wrapper, of both of ours, or of both of the published ones.
+        alone = rf"^(net\.)?({name}[._])?"
+        own = {re.sub(alone, "", key): value for key, value in read_state(state).items()}
+        given = {published.get(key, key): value for key, value in own.items()}
+        missing = load_published(stream, given, strict=False).missing
+        if missing:
+            raise _check.fail("EPAMNetVideo", f"a state_dict with {missing[0]}", "none")
 
     def forward(self, x: Mapping[str, Tensor]) -> Tensor | tuple[Tensor, Tensor]:
         check_modalities("EPAMNetVideo", x, self.modalities)

@@ -31,7 +31,7 @@ def check_modalities(op: str, x: Mapping[str, Tensor], wanted: Sequence[str]) ->
             raise _check.fail(op, f"{name} of shape (N, C, T, H, W) or (N, C, T, V, M)", shape)
     for what, axis in (("clips", 0), ("frames", 2)):
         counts = [x[name].shape[axis] for name in wanted]
-        if len(set(counts)) > 1:
+        if any(count != counts[0] for count in counts):
             raise _check.fail(op, f"as many {what} of {', '.join(wanted)}", counts)
 
 

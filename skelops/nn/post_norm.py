@@ -40,19 +40,34 @@ class PackedAttention(nn.Module):
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * channels))
         self.out_proj = Linear(channels, channels)
         self.dropout = nn.Dropout(dropout)
+        self.projections: nn.ModuleList | None = None
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
+
+    def unpack(self) -> None:
+        """From here on q, k and v have a layer each, in place of the packed parameters."""
+        parts = zip(self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3), strict=True)
+        self.projections = nn.ModuleList()
+        for weight, bias in parts:
+            layer = Linear(*weight.shape[::-1])
+            layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
+            self.projections.append(layer)
+        del self.in_proj_weight, self.in_proj_bias
 
     def forward(
         self, query: Tensor, key: Tensor | None = None, value: Tensor | None = None
     ) -> Tensor:
-        if key is None:
+        if key is not None and key.shape != query.shape:
+            expected = f"keys of the shape of the queries {_check.shape_text(query.shape)}"
+            raise _check.fail("PackedAttention", expected, _check.shape_text(key.shape))
+        key = query if key is None else key
+        sources = (query, key, key if value is None else value)
+        if self.projections is not None:
+            parts = [layer(x) for layer, x in zip(self.projections, sources, strict=True)]
+            qkv = torch.cat(parts, -1)
+        elif key is query is sources[2]:
             qkv = ops.linear(query, self.in_proj_weight, self.in_proj_bias)
         else:
-            if key.shape != query.shape:
-                expected = f"keys of the shape of the queries {_check.shape_text(query.shape)}"
-                raise _check.fail("PackedAttention", expected, _check.shape_text(key.shape))
-            sources = (query, key, key if value is None else value)
             weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
             qkv = torch.cat([*map(ops.linear, sources, weights, biases)], -1)
         return self.out_proj(self._attend(qkv))
@@ -109,7 +124,8 @@ class PostNormBlock(nn.Module):
         return self.norm2(a + self.dropout(self.feed_forward(a)))
 
     def feed_forward(self, x: Tensor) -> Tensor:
-        if x.shape[-1] > NARROW:
+        packed = isinstance(self.linear1, nn.Linear) and isinstance(self.linear2, nn.Linear)
+        if x.shape[-1] > NARROW or not packed:  # quantised, or with an adapter
             return self.linear2(self.dropout(F.relu(self.linear1(x))))
         first, second = self.linear1, self.linear2
         p = self.dropout.p if self.training else 0.0

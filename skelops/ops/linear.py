@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -52,12 +50,14 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         _check.shape("linear", "bias", bias, "D", D=weight.shape[0])
     rows = x.reshape(-1, x.shape[-1])
     half = x.dtype in (torch.float16, torch.bfloat16)
-    if x.device.type != "cpu" or half or rows.shape[0] < MIN_ROWS or not faster_here():
+    # A traced program takes any number of rows.
+    few = not torch.compiler.is_compiling() and rows.shape[0] < MIN_ROWS
+    if x.device.type != "cpu" or half or few or not faster_here():
         return F.linear(x, weight, bias)
     return _op(rows, weight, bias).view(*x.shape[:-1], weight.shape[0])
 
 
-@functools.cache
+@torch.compiler.assume_constant_result
 def faster_here() -> bool:
     """Whether the op beats the BLAS library that PyTorch calls on this processor."""
     return (

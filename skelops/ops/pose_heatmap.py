@@ -150,10 +150,7 @@ def _reference(
     p, s = torch.where(usable[..., None], p, 0), torch.where(usable, s, 0)
     column = torch.arange(width, device=device).expand(N, 1, 1, 1, 1, width)
     row = torch.arange(height, device=device)[:, None]
-    table = torch.tensor(pairs, device=device).view(1, K, 2).expand(N, K, 2)
     if flip is not None:
-        other = torch.tensor(flipped, device=device).view(1, K, 2)
-        table = torch.where(flip[:, None, None], other, table)
         turned = flip[:, None, None, None]
         if mirror_pixels:
             column = torch.where(turned[..., None, None], width - 1 - column, column)
@@ -161,13 +158,18 @@ def _reference(
             x, y = p.unbind(-1)
             p = torch.stack([torch.where(turned & (x != 0), width - x, x), y], dim=-1)
 
-    sample = torch.arange(N, device=device)[:, None]
-
     def end(i: int) -> tuple[Tensor, ...]:
         """x, y, score and whether to draw, each (N, K, M, T)."""
-        at = (sample, table[..., i])
-        x, y = p.movedim(3, 1)[at].unbind(-1)
-        return x, y, s.movedim(3, 1)[at], usable.movedim(3, 1)[at]
+
+        def of(z: Tensor) -> Tensor:
+            # Without tables of joints: an exported program can hold no constant of an op.
+            shown = torch.stack([z.select(3, v) for v in pairs[i::2]], 1)
+            if flip is None:
+                return shown
+            other = torch.stack([z.select(3, v) for v in flipped[i::2]], 1)
+            return torch.where(turned, other, shown)
+
+        return of(p[..., 0]), of(p[..., 1]), of(s), of(usable)
 
     (ax, ay, sa, drawn_a), (bx, by, sb, drawn_b) = end(0), end(1)
     length = (ax - bx) ** 2 + (ay - by) ** 2

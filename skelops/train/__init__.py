@@ -9,7 +9,7 @@ from skelops.train.allocator import tune_allocator
 from skelops.train.data import SkeletonDataModule
 from skelops.train.pretrain import Pretrainer, load_encoder
 from skelops.train.recognizer import Recognizer
-from skelops.train.transfer import FineTuner, Probe
+from skelops.train.transfer import FineTuner, Probe, load_recognizer
 
 __all__ = [
     "FineTuner",
@@ -18,5 +18,6 @@ __all__ = [
     "Recognizer",
     "SkeletonDataModule",
     "load_encoder",
+    "load_recognizer",
     "tune_allocator",
 ]

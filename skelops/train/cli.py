@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import Namespace
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
@@ -49,6 +50,12 @@ class _CLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         if self.subcommand and self.config[self.subcommand].weights_only is None:
             self.config[self.subcommand].weights_only = True
+
+    def instantiate_classes(self) -> None:
+        super().instantiate_classes()
+        network = self._get(self.config, "model").get("model")
+        if isinstance(network, Namespace):  # a class and its arguments, which a checkpoint names
+            self.model.save_hyperparameters({"model": network.as_dict()})
 
     def instantiate_trainer(self, **kwargs: Any):
         given = self._get(self.config_init, "trainer")

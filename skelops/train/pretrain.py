@@ -125,11 +125,16 @@ def _build(h: Mapping[str, Any]) -> Pretext:
 
 def read_run(run: str | Path) -> dict[str, Any]:
     """The checkpoint of a run, by its folder or its file; nothing in it is executed."""
+    return torch.load(checkpoint_of(run), map_location="cpu", weights_only=True)
+
+
+def checkpoint_of(run: str | Path) -> Path:
+    """The last checkpoint of a run, from its folder, or that file."""
     path = Path(run)
     path = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
     if not path.is_file():
         raise ValueError(f"skelops: expected the folder or a checkpoint of a run, got {run}")
-    return torch.load(path, map_location="cpu", weights_only=True)
+    return path
 
 
 def run_folder(run: str | Path) -> Path:

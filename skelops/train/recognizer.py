@@ -21,6 +21,7 @@ from skelops.models import create_model
 from skelops.train.cuda_graph import CudaGraphed
 from skelops.train.metrics import ClipScores, accuracies
 from skelops.train.optimizing import Optimized
+from skelops.train.pretrain import read_run
 
 
 class Recognizer(Optimized):
@@ -73,6 +74,9 @@ class Recognizer(Optimized):
             Default: no.
         action_aware: weigh the classes in training, by these arguments of
             :func:`skelops.data.action_aware_weights`. Default: no.
+        start: runs (folders or checkpoints), or published checkpoints, from which parts of the
+            network start, by the name of the part: the streams "rgb" and "keypoints" of
+            :class:`skelops.models.EPAMNetVideo`.
         ema: decay of a moving average of weights and statistics, by which validation, checkpoints
             and the finished network then go. Default: none.
         compile: compile the network with ``torch.compile``.
@@ -83,8 +87,9 @@ class Recognizer(Optimized):
         ValueError: unknown schedule, optimiser or model; a ``reference_batch`` without
             ``batch_size``; ``cuda_graph`` without a GPU or with several processes; ``mix_up`` or
             ``action_aware`` without ``class_counts`` or with a class that has none; ``mix_up`` or
-            ``cuda_graph`` with a network that takes labels; on resuming, a checkpoint of other
-            classes or another skeleton.
+            ``cuda_graph`` with a network that takes labels; a ``start`` that is no checkpoint of
+            that part, or of a network without parts; on resuming, a checkpoint of other classes or
+            another skeleton.
     """
 
     FACTS = ("num_classes", "layout", "num_persons", "in_channels", "class_counts")  # of the data
@@ -114,6 +119,7 @@ class Recognizer(Optimized):
         class_counts: Sequence[int] | None = None,
         mix_up: dict[str, Any] | None = None,
         action_aware: dict[str, Any] | None = None,
+        start: dict[str, str] | None = None,
         ema: float | None = None,
         compile: bool = False,
         cuda_graph: bool = False,
@@ -134,6 +140,8 @@ class Recognizer(Optimized):
                 **(model_kwargs or {}),
             )
         self.model = model
+        for part, source in (start or {}).items():
+            self._start(part, source)
         self.takes_labels = getattr(model, "takes_labels", False)
         for option, value in (("mix_up", mix_up), ("cuda_graph", cuda_graph or None)):
             if self.takes_labels and value is not None:
@@ -150,6 +158,22 @@ class Recognizer(Optimized):
             metric.persistent(True)  # an epoch that resumes reports all of itself
         self.scores = ClipScores()
         self._weights_of = 0  # the epoch that class_weight holds
+
+    def _start(self, part: str, source: str) -> None:
+        if not hasattr(self.model, "load_stream"):
+            name = type(self.model).__name__
+            raise ValueError(f"Recognizer: expected no start of {part}, {name} has no parts, got "
+                             f"{source}")  # fmt: skip
+        checkpoint = read_run(source)
+        if "hyper_parameters" in checkpoint:
+            weights = checkpoint["state_dict"].items()
+            checkpoint = {key.removeprefix("model."): value for key, value in weights}
+        try:
+            self.model.load_stream(part, checkpoint)
+        except ValueError as error:
+            raise ValueError(
+                f"Recognizer: expected a start of {part}, got {source} ({error})"
+            ) from None
 
     def configure_callbacks(self) -> list[lightning.Callback]:
         decay = self.hparams["ema"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
@@ -15,7 +17,13 @@ from skelops import ops
 from skelops.data import ClipDataset, ClipLoader
 from skelops.models import LinearProbe, build_classifier
 from skelops.train.data import SkeletonDataModule
-from skelops.train.pretrain import data_settings, load_encoder, run_folder
+from skelops.train.pretrain import (
+    checkpoint_of,
+    data_settings,
+    load_encoder,
+    read_run,
+    run_folder,
+)
 from skelops.train.recognizer import Recognizer
 
 
@@ -97,6 +105,29 @@ class FineTuner(Recognizer):
             label_smoothing=label_smoothing,
             **settings,
         )
+
+
+def load_recognizer(run: str | Path) -> Recognizer:
+    """A finished run of ``fit``, ``probe`` or ``finetune``, on the CPU and in evaluation mode.
+
+    Args:
+        run: its folder or its checkpoint; nothing in it is executed.
+
+    Raises:
+        ValueError: no such run, not a checkpoint of one, or one that trained without labels.
+    """
+    path = checkpoint_of(run)
+    try:
+        settings = read_run(path)["hyper_parameters"]
+        kind: type[Recognizer] = Recognizer
+        if "encoder" in settings:
+            kind = FineTuner if "classifier" in settings else Probe
+        if "frames" in settings:
+            raise ValueError("one that trained without labels, which skelops finetune completes")
+        found = kind.load_from_checkpoint(path, map_location="cpu", weights_only=True, start=None)
+    except (EOFError, KeyError, RuntimeError, TypeError, ValueError, UnpicklingError) as error:
+        raise ValueError(f"{run}: expected a checkpoint of skelops fit, got {error}") from error
+    return found.eval()
 
 
 def encode(

@@ -41,7 +41,7 @@ def test_where_it_pays(monkeypatch, vendor, isa, mkl, pays):
     monkeypatch.setattr("skelops._build.cpu_vendor", lambda: vendor)
     monkeypatch.setattr("skelops._build.cpu_isa", lambda: isa)
     monkeypatch.setattr("torch.backends.mkl.is_available", lambda: mkl)
-    assert module.faster_here.__wrapped__() == pays
+    assert module.faster_here() == pays
 
 
 @pytest.mark.parametrize("shape", [(40, 16), (2, 3, 50, 16), (0, 16)])

@@ -160,8 +160,9 @@ def test_one_test_clip(run, one_test_clip, tmp_path):
     few = ["--data.split_file", str(one_test_clip)]
     model = json.dumps(TINY | {"decoder_width": 16, "decoder_depth": 1})
     fitted = tmp_path / "mamp"
-    cli.main(["fit", "--config", "synthetic", "--config", "mamp_small", *DATA, *QUICK, *few,
-              "--model.model_kwargs", model, "--trainer.default_root_dir", str(fitted)])  # fmt: skip
+    recipes = ["--config", "synthetic", "--config", "mamp_small", *DATA, *QUICK, *few]
+    cli.main(["fit", *recipes, "--model.model_kwargs", model,
+              "--trainer.default_root_dir", str(fitted)])  # fmt: skip
     assert last(fitted, "val_nn1") == 0  # there is no other one
     for command in ("probe", "finetune"):
         folder = tmp_path / command
