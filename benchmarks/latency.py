@@ -16,29 +16,29 @@ from time import perf_counter
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.ao.quantization import quantize_dynamic
 
 from benchmarks.models.ctr_gcn import EagerCTRGCN
 from benchmarks.models.hyper_gcn import NETWORK as HYPER_GCN
 from benchmarks.models.patch import CASES as PATCHED
 from benchmarks.records import device_name
 from benchmarks.report import markdown
-from skelops.models import build_classifier, create_model, create_pretext
+from skelops.models import build_classifier, create_model, create_pretext, list_models
+from skelops.quantize import quantize
 from skelops.stream import Continual
 
 PAGE = Path(__file__).parent.parent / "docs" / "latency.md"
 SIZES = {"N": 1, "M": 2}
 TRANSFORMER = "mamp"
-MODELS = (
-    "st_gcn",
-    "st_gcn_pp",
-    "aagcn",
-    "ctr_gcn",
-    "dg_stgcn",
-    "hyper_gcn",
-    "psumnet",
-    TRANSFORMER,
-)
+# (C, V, M) of a clip, and frames where a network fixes them.
+JOINTS = (3, 25, 2)
+OTHERS: dict[str, tuple[int, int, int]] = {
+    "cascade_former": (3, 25, 1),
+    "epam_net_pose": (2, 17, 2),
+    "finetec": (2, 17, 1),
+    "posec3d": (2, 17, 2),
+    "ssl_strl": (2, 17, 2),
+}
+MODELS = [name for name in list_models() if not name.startswith("psumnet_")] + [TRANSFORMER]
 PRECISIONS = ("float32", "bfloat16", "int8")
 Form = Callable[[Tensor], Tensor]
 
@@ -47,25 +47,23 @@ def build(name: str, frames: int) -> nn.Module:
     if name == TRANSFORMER:
         encoder = create_pretext(name, num_frames=frames).encoder
         return build_classifier(encoder, num_classes=60).eval()
-    return create_model(name, num_classes=60).eval()
+    fixed = {"finetec": {"frames": frames}, "ssl_strl": {"num_frames": frames}}
+    return create_model(name, num_classes=60, **fixed.get(name, {})).eval()
 
 
 def forms(model: nn.Module) -> dict[str, Form]:
-    """The network by precision: as it is, under autocast, and with linear layers in int8.
-
-    int8 is PyTorch's dynamic quantisation (deprecated for that of torchao, a further package):
-    weights once, activations at every call. The packed weights of graph convolutions have no such
-    form, so that a network that is mostly of them has none.
-    """
+    """The network by precision: as it is, under autocast, and with linear layers in int8, if these
+    are most of it."""
 
     def bfloat16(x: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
             return model(x).float()
 
     found: dict[str, Form] = {"float32": model, "bfloat16": bfloat16}
-    linear = [m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear)]
-    if 2 * sum(linear) > sum(p.numel() for p in model.parameters()):
-        found["int8"] = quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+    rounded = quantize(model)
+    left, whole = (sum(p.numel() for p in m.parameters()) for m in (rounded, model))
+    if 2 * left < whole:
+        found["int8"] = rounded
     return found
 
 
@@ -95,32 +93,33 @@ def times(runs: Sequence[Callable[[], object]], seconds: float) -> list[np.ndarr
 
 def clip_row(name: str, threads: int, frames: int, seconds: float) -> list[str]:
     torch.set_num_threads(threads)
-    x = torch.randn(1, 3, frames, 25, SIZES["M"])
+    C, V, M = OTHERS.get(name, JOINTS)
+    x = torch.randn(1, C, frames, V, M)
     runs, theirs = forms(build(name, frames)), published(name)
     if theirs is not None:
         runs["published"] = theirs.eval()
     with torch.inference_mode():
         measured = times([lambda run=run: run(x) for run in runs.values()], seconds)
     found = dict(zip(runs, measured, strict=True))
-    p50, p99 = np.percentile(found["float32"], [50, 99])
-    rates = [f"{1e3 / np.median(found[p]):.1f}" if p in found else "-" for p in PRECISIONS]
+    cells = [_rate(found[p]) if p in found else "-" for p in PRECISIONS]
     gain = "-"
     if theirs is not None:
         gain = f"{np.median(found['published'] / found['float32']):.1f}x"
-    return [name, f"{threads}", rates[0], f"{p50:.0f}", f"{p99:.0f}", gain, *rates[1:]]
+    return [name, f"{threads}", *cells, gain]
+
+
+def _rate(measured: np.ndarray) -> str:
+    p50, p99 = np.percentile(measured, [50, 99])
+    return f"{1e3 / p50:.1f}, {p50:.0f} / {p99:.0f}"
 
 
 def trained_row(run: str, seconds: float) -> list[str]:
     """Size, and by precision top-1 of the run's test clips and clips per second, one at a time."""
-    from skelops.train import FineTuner, Recognizer, SkeletonDataModule
-    from skelops.train.pretrain import data_settings, read_run, run_folder
+    from skelops.train import SkeletonDataModule, load_recognizer
+    from skelops.train.pretrain import data_settings, run_folder
 
     torch.set_num_threads(1)
-    tuned = "encoder" in read_run(run)["hyper_parameters"]
-    module = (FineTuner if tuned else Recognizer).load_from_checkpoint(
-        run_folder(run) / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=True
-    )
-    model = module.model.eval()
+    model = load_recognizer(run).model
     data = SkeletonDataModule(**data_settings(run))
     batches = list(data.test_dataloader())
     found = forms(model)
@@ -186,15 +185,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name in args.streams
         for row in stream_rows(name, 1, args.frames, args.stride, args.seconds)
     ]
-    header = ["model", "threads", "clips/s", "p50 ms", "p99 ms", "published"]
+    header = ["model", "threads", *PRECISIONS, "published"]
     page = f"""# Latency on a CPU
 
-{device_name("cpu")}, torch {torch.__version__}, float32 unless said; clips of {args.frames} frames,
-25 joints and 2 persons, one at a time. "Published" is the time of the published network in plain
-PyTorch over ours, taken in turns. bfloat16 is autocast; int8 is PyTorch's dynamic quantisation of
-linear layers, and so exists for transformers only. `python -m benchmarks.latency` repeats it.
+{device_name("cpu")}, torch {torch.__version__}; clips of {args.frames} frames, 25 joints and 2
+persons, one at a time: clips per second, then the median and the 99th percentile of a clip's time
+in ms. CascadeFormer sees one person; PoseC3D, the pose stream of EPAM-Net, STRL and FineTec see 17
+joints in a picture, FineTec of one person. "Published" is the time of the published network in
+plain PyTorch over ours in float32, taken in turns. bfloat16 is autocast. int8 is
+`skelops.quantize.quantize`, of networks that are mostly linear layers.
+`python -m benchmarks.latency` repeats it.
 
-{markdown([*header, "clips/s, bfloat16", "clips/s, int8"], clips)}
+{markdown(header, clips)}
 ## Accuracy by precision
 
 {_accuracy(trained)}

@@ -2,18 +2,23 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import latency
 
 pytest.importorskip("lightning")
-pytestmark = pytest.mark.filterwarnings("ignore")  # of the quantisation, which is deprecated
 
 
-def test_precisions_agree():
-    model = latency.build("mamp", frames=8)
-    x = torch.randn(2, 3, 8, 25, 2)
+@pytest.mark.parametrize("name", latency.MODELS)
+def test_every_network_runs(name):
+    """In every precision it has; transformers have int8, networks of convolutions do not."""
+    torch.manual_seed(0)
+    model = latency.build(name, frames=8)
+    C, V, M = latency.OTHERS.get(name, latency.JOINTS)
+    x = torch.randn(2, C, 8, V, M)
     found = latency.forms(model)
-    assert list(found) == ["float32", "bfloat16", "int8"]
+    assert list(found)[:2] == ["float32", "bfloat16"]
+    assert ("int8" in found) == (name in ("cascade_former", "mamp"))
     with torch.inference_mode():
         expected = found.pop("float32")(x)
         for form in found.values():
@@ -22,8 +27,34 @@ def test_precisions_agree():
             assert (score - expected).norm() < 0.1 * expected.norm()
 
 
-def test_graph_networks_have_no_int8():
-    assert "int8" not in latency.forms(latency.build("st_gcn_pp", frames=8))
+class Products(TorchDispatchMode):
+    """Dtypes of what is multiplied, by op."""
+
+    KINDS = ("mm", "addmm", "bmm", "baddbmm", "convolution", "_scaled_dot")
+    DRAWN = ("pose_heatmap", "skeleton_streams")  # inputs of the network, from joints as they are
+
+    def __init__(self):
+        super().__init__()
+        self.seen = {}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function._schema.name
+        multiplied = name.startswith(tuple(f"aten::{kind}" for kind in self.KINDS))
+        if multiplied or (name.startswith("skelops::") and not name.endswith(self.DRAWN)):
+            self.seen.setdefault(name, set()).add(args[0].dtype)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", latency.MODELS)
+def test_bfloat16_reaches_every_product(name):
+    model = latency.build(name, frames=8)
+    C, V, M = latency.OTHERS.get(name, latency.JOINTS)
+    form = latency.forms(model)["bfloat16"]
+    with torch.no_grad(), Products() as products:
+        form(torch.randn(1, C, 8, V, M))
+    assert products.seen and all(d == {torch.bfloat16} for d in products.seen.values()), (
+        products.seen
+    )
 
 
 def test_page(tmp_path, monkeypatch, capsys):
