@@ -29,6 +29,7 @@ class Int8Linear(nn.Module):
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
+        self.in_features, self.out_features = layer.in_features, layer.out_features
         weight = layer.weight.detach().float().cpu()
         scale = weight.abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny) / 127
         zero = torch.zeros_like(scale, dtype=torch.int64)
@@ -36,15 +37,8 @@ class Int8Linear(nn.Module):
         bias = None if layer.bias is None else layer.bias.detach().float().cpu()
         self.packed = torch.ops.quantized.linear_prepack(rounded, bias)
 
-    @property
-    def weight(self) -> Tensor:
-        """The rounded weights (D, C) in float32, for a network that multiplies with them itself."""
-        return torch.ops.quantized.linear_unpack(self.packed)[0].dequantize()
-
-    @property
-    def bias(self) -> Tensor | None:
-        """(D,) float32 or None."""
-        return torch.ops.quantized.linear_unpack(self.packed)[1]
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}"
 
     def forward(self, x: Tensor) -> Tensor:
         # Seven bits of an input, as PyTorch has it: products of eight overflow on older processors.
@@ -55,9 +49,9 @@ def quantize(model: nn.Module) -> nn.Module:
     """A copy of a network, in evaluation mode, whose linear layers are ``Int8Linear``.
 
     These are the layers of transformers: projections of every attention, feed-forward, embeddings
-    and heads. Where a network multiplies with the weights of a layer itself, they are rounded, and
-    the product is in float32. Convolutions and recurrent weights stay as they are: the fused
-    convolutions of graphs gain nothing, see the guide to deployment.
+    and heads. Convolutions and recurrent weights stay in float32, and so do layers whose weights a
+    module multiplies with in a way of its own and names in ``reads``: the fused convolutions of
+    graphs gain nothing, see the guide to deployment.
 
     Args:
         model: on a CPU.
@@ -75,7 +69,7 @@ def quantize(model: nn.Module) -> nn.Module:
     found = 0
     for module in list(model.modules()):
         for name, layer in list(module.named_children()):
-            if isinstance(layer, nn.Linear):
+            if isinstance(layer, nn.Linear) and name not in getattr(module, "reads", ()):
                 setattr(module, name, Int8Linear(layer))
                 found += 1
     if not found:

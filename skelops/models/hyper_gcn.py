@@ -52,6 +52,8 @@ class HyperGCN(SkeletonNet):
     2.3 M (large), 64 frames.
     """
 
+    reads = ("to_joint_embedding",)  # whose weight is taken, not called
+
     def __init__(
         self,
         num_classes: int = 60,

@@ -128,7 +128,7 @@ class MCU(nn.Module):
         norm: layer normalisation in front of every activation; else biases.
     """
 
-    GATES = ("r", "z", "h")
+    GATES = reads = ("r", "z", "h")  # whose weights are taken, not called
 
     def __init__(self, features: int, content: int, dim: int, norm: bool = True) -> None:
         super().__init__()

@@ -27,6 +27,8 @@ class GINConv(nn.Module):
     Source: Xu et al., GIN, ICLR 2019, eq. 4.1; Hou et al., GraphMAE, KDD 2022.
     """
 
+    reads = ("linear1", "linear2")  # whose weights are taken, not called
+
     def __init__(
         self, in_channels: int, hidden: int, out_channels: int, A: Tensor, plain: bool = False
     ) -> None:
