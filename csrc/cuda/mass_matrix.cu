@@ -25,8 +25,9 @@ Tensor mass_matrix_cuda(Tensor q, Tensor inertia, Tensor offset, Tensor axis, In
   dispatch_device_type(kOp, q, [&](auto zero) {
     using T = decltype(zero);
     const auto batch = mass_batch<T>(kOp, q, inertia, offset, axis, parent, joint, packed);
-    M = packed ? torch::stable::new_empty(q, {frames, batch.entries})
-               : torch::stable::new_zeros(q, {frames, n, n});
+    const std::vector<int64_t> shape =
+        packed ? std::vector<int64_t>{frames, batch.entries} : std::vector<int64_t>{frames, n, n};
+    M = packed ? torch::stable::new_empty(q, shape) : torch::stable::new_zeros(q, shape);
     const FrameLaunch run(mass_matrix_kernel<T>, q, batch.bytes(), {n}, composite::kSlots * n);
     run(batch, output<T>(M));
   });
