@@ -1,4 +1,4 @@
-"""Render the results: a page and plots per device, the tables of the README.
+"""Render the results: a page and plots per device, the tables of README and docs.
 
 python -m benchmarks.report          write them
 python -m benchmarks.report --check  fail if they are not what the results say
@@ -193,8 +193,32 @@ def page(name: str, found: Sequence[Record], plot: bool = True) -> str:
     return PAGE.format(name=name, slug=slug, plot=picture, sections="\n".join(sections))
 
 
+# The rows of the README; docs/benchmarks.md has all headlines.
+FRONT = (
+    "CTR-GC unit, C=64, T=64",
+    "hyper-graph unit, C=128, T=64",
+    "multi-scale temporal module, C=64, T=64",
+    "attention of 750 tokens, 8 heads of 32",
+    "MAMP step without its transformer",
+    "InfoNCE against a queue, N=256, K=32768",
+    "inverse dynamics, 51 dof",
+    "heat-maps of joints (forward)",
+    "deformable tokens, 16 x 14 x 14",
+    "contextualisation unit, 32 frames",
+    "batch of crops, resized and rotated, 4 streams (forward)",
+    "CTR-GCN, training step",
+    "Hyper-GCN, training step",
+    "PSUMNet, training step of the body",
+    "MAMP, pre-training step",
+    "STARS, tuning step",
+    "EPAM-Net, inference of one clip",
+    "patched CTR-GCN, training step",
+    "patched ST-GCN++, training step",
+)
+
+
 def _headlines() -> list[tuple[str, str, str, str]]:
-    """(label, work, case, direction) of the rows of the README."""
+    """(label, work, case, direction) of what the summaries show."""
     return [
         (case.headline, work, case.name, case.directions[-1])
         for work, cases in {**op_cases(), **model_cases()}.items()
@@ -216,26 +240,22 @@ def _newest(found: Mapping[str, Sequence[Record]], device: str) -> str | None:
     return max(dates, key=dates.__getitem__, default=None)
 
 
-def summary(found: Mapping[str, Sequence[Record]]) -> str:
-    """The table of the README: speed-up over eager and compiled PyTorch per device and dtype."""
-    columns: list[tuple[str, list[Record], bool]] = []
-    for device, dtype, replayed in (
-        ("cpu", "float32", False),
-        ("cuda", "float32", False),
-        ("cuda", "bfloat16", False),
-        ("cuda", "bfloat16", True),
-    ):
-        name = _newest(found, device)
-        group = [
-            r
-            for r in found.get(name or "", [])
-            if r["dtype"] == dtype
-            and r["threads"] in (1, None)
-            and r["allocator"] in ("tuned", None)
-        ]
-        kind = "CPU" if device == "cpu" else "GPU"
-        title = f"{kind}, {dtype}" + ", CUDA graph" * replayed
-        columns.append((title + (f" ({name})" if group else ""), group, replayed))
+def _gpu_records(found: Sequence[Record]) -> list[Record]:
+    """In half precision, as networks train, and in single precision where nothing else is."""
+    return sorted(found, key=lambda r: r["dtype"] != "bfloat16")
+
+
+def summary(found: Mapping[str, Sequence[Record]], labels: Sequence[str]) -> str:
+    """Speed-up of the headlines ``labels`` over eager and compiled PyTorch per device."""
+    names = {device: _newest(found, device) for device in ("cpu", "cuda")}
+    groups = {device: found.get(name or "", []) for device, name in names.items()}
+    on_cpu = [r for r in groups["cpu"] if (r["threads"], r["allocator"]) == (1, "tuned")]
+    on_gpu = _gpu_records(groups["cuda"])
+    columns: list[tuple[str, Sequence[Record], bool]] = [
+        (names["cpu"] or "CPU", on_cpu, False),
+        (names["cuda"] or "GPU", on_gpu, False),
+        (f"{names['cuda'] or 'GPU'}, CUDA graph", on_gpu, True),
+    ]
 
     def factor(record: Record, peer: str, replayed: bool) -> float | None:
         if not replayed:
@@ -252,15 +272,14 @@ def summary(found: Mapping[str, Sequence[Record]]) -> str:
     rows = [
         [label, *(cell(_find(group, *key), replayed) for _, group, replayed in columns)]
         for label, *key in _headlines()
+        if label in labels
     ]
-    pages = [f"[{name}](docs/benchmarks_{records.slug(name)}.md)" for name in sorted(found)]
     note = (
         "How many times faster than PyTorch eager / `torch.compile`, forward and backward unless "
-        "said; on a CPU with one thread and an allocator tuned for both sides; on a GPU as called "
-        "from Python and, where it says so, as a CUDA graph on both sides, which is the kernels "
-        "without their launches. "
+        "said: on a CPU in float32 with one thread and an allocator tuned for both sides; on a GPU "
+        "in bfloat16, dynamics in float32, as called from Python and as a CUDA graph on both "
+        "sides, which is the kernels without their launches."
     )
-    note += f"All numbers: {', '.join(pages)}." if pages else "No results yet."
     return f"{note}\n\n" + markdown(["", *(title for title, *_ in columns)], rows)
 
 
@@ -324,8 +343,9 @@ def render(results: Path, readme: Path, docs: Path) -> tuple[Files, list[str]]:
     files = {docs / f"benchmarks_{records.slug(n)}.md": page(n, g) for n, g in found.items()}
     missing = []
     parts = (
-        (readme, "benchmarks", summary(found)),
-        (readme, "backends", backends()),
+        (readme, "benchmarks", summary(found, FRONT)),
+        (docs / "benchmarks.md", "summary", summary(found, [label for label, *_ in _headlines()])),
+        (docs / "performance.md", "backends", backends()),
         (docs / "scale.md", "capacity", capacity(found)),
     )
     for path, name, body in parts:

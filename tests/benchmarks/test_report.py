@@ -91,26 +91,35 @@ def test_page_says_when_the_machine_was_busy():
     assert "busy" in report.page("x", [busy])
 
 
+LABELS = ["CTR-GC unit, C=64, T=64", "CTR-GCN, training step"]
+
+
 def test_summary_says_what_was_not_measured(results):
-    lines = report.summary(report.load_all(results)).splitlines()
-    row = next(line for line in lines if line.startswith("| CTR-GC unit, C=64"))
-    assert row == "| CTR-GC unit, C=64, T=64 | 4.0x / 2.0x" + " | not measured" * 3 + " |"
-    row = next(line for line in lines if line.startswith("| CTR-GCN, training step"))
-    assert row.count("not measured") == 4
-    assert "not measured" in report.summary({})
+    lines = report.summary(report.load_all(results), LABELS).splitlines()
+    assert lines[-2] == f"| {LABELS[0]} | 4.0x / 2.0x | not measured | not measured |"
+    assert lines[-1] == f"| {LABELS[1]} | not measured | not measured | not measured |"
 
 
 def test_summary_takes_the_gpu(results):
     gpu = record(device="cuda", dtype="bfloat16", threads=None, allocator=None)
     gpu["environment"]["device_name"] = "NVIDIA X"
-    text = report.summary(report.load_all(results) | {"NVIDIA X": [gpu]})
-    assert "GPU, bfloat16 (NVIDIA X)" in text
-    line = "| CTR-GC unit, C=64, T=64 | 4.0x / 2.0x | not measured | 4.0x / 2.0x | not measured |"
-    assert line in text
+    single = gpu | {"dtype": "float32", "speedup": {"eager": 9.0}}
+    found = report.load_all(results) | {"NVIDIA X": [single, gpu]}
+    lines = report.summary(found, LABELS).splitlines()
+    assert lines[2] == "|  | Example CPU @ 2.50GHz | NVIDIA X | NVIDIA X, CUDA graph |"
+    line = f"| {LABELS[0]} | 4.0x / 2.0x | 4.0x / 2.0x | not measured |"
+    assert lines[-2] == line
     for name, ms in (("ours", 1.0), ("eager", 3.0)):
         gpu["variants"][name]["graph_ms"] = {"median": ms}
-    text = report.summary(report.load_all(results) | {"NVIDIA X": [gpu]})
-    assert line.removesuffix("not measured |") + "3.0x / - |" in text
+    lines = report.summary(found, LABELS).splitlines()
+    assert lines[-2] == line.removesuffix("not measured |") + "3.0x / - |"
+    found["NVIDIA X"] = [single]
+    assert report.summary(found, LABELS).splitlines()[-2].split(" | ")[2] == "9.0x / -"
+
+
+def test_rows_of_the_readme_exist():
+    labels = [label for label, *_ in report._headlines()]
+    assert [label for label in report.FRONT if label not in labels] == []
 
 
 def test_capacity():
@@ -119,28 +128,38 @@ def test_capacity():
     assert row == "| `ctr_gcn`, training step | X, float32 | 8 | 10 | 800 | 0 | 50 s | 79 s |"
 
 
+MARKED = {
+    "README.md": "benchmarks",
+    "docs/benchmarks.md": "summary",
+    "docs/performance.md": "backends",
+    "docs/scale.md": "capacity",
+}
+
+
+def write_marked(root):
+    (root / "docs").mkdir()
+    for name, mark in MARKED.items():
+        (root / name).write_text(f"before\n<!-- {mark}:begin -->old<!-- {mark}:end -->\nafter\n")
+
+
 def test_markers(results, tmp_path):
-    readme = tmp_path / "README.md"
-    _, missing = report.render(results, readme, tmp_path)
-    assert len(missing) == 3
-    blocks = [f"<!-- {n}:begin -->old<!-- {n}:end -->" for n in ("benchmarks", "backends")]
-    scale = tmp_path / "scale.md"
-    scale.write_text("<!-- capacity:begin --><!-- capacity:end -->")
-    readme.write_text("before\n" + "\nbetween\n".join(blocks) + "\nafter\n")
-    files, missing = report.render(results, readme, tmp_path)
-    assert not missing and "old" not in files[readme]
-    assert files[readme].startswith("before\n") and files[readme].endswith("\nafter\n")
-    assert "| `graph_conv` | yes |" in files[readme]
-    readme.write_text(files[readme])
-    assert report.render(results, readme, tmp_path)[0] == files
+    readme, docs = tmp_path / "README.md", tmp_path / "docs"
+    _, missing = report.render(results, readme, docs)
+    assert len(missing) == len(MARKED)
+    write_marked(tmp_path)
+    files, missing = report.render(results, readme, docs)
+    assert not missing
+    for name in MARKED:
+        text = files[tmp_path / name]
+        assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
+    assert "| `graph_conv` | yes |" in files[docs / "performance.md"]
+    for path, text in files.items():
+        path.write_text(text)
+    assert report.render(results, readme, docs)[0] == files
 
 
 def test_check_notices_stale_files(results, tmp_path, monkeypatch, capsys):
-    docs = tmp_path / "docs"
-    docs.mkdir()
-    blocks = [f"<!-- {n}:begin --><!-- {n}:end -->" for n in ("benchmarks", "backends")]
-    (tmp_path / "README.md").write_text("\n".join(blocks))
-    (docs / "scale.md").write_text("<!-- capacity:begin --><!-- capacity:end -->")
+    write_marked(tmp_path)
     monkeypatch.setattr(records, "RESULTS", results)
     monkeypatch.setattr(report, "ROOT", tmp_path)
     for picture in ("plot", "roofline"):
@@ -149,7 +168,7 @@ def test_check_notices_stale_files(results, tmp_path, monkeypatch, capsys):
     assert report.main(["--check"]) == 1
     assert report.main([]) == 0
     assert report.main(["--check"]) == 0
-    page = docs / "benchmarks_example-2.50ghz.md"
+    page = tmp_path / "docs" / "benchmarks_example-2.50ghz.md"
     page.write_text(page.read_text().replace("40.0", "30.0"))
     capsys.readouterr()
     assert report.main(["--check"]) == 1
