@@ -188,25 +188,28 @@ void prefetch(const T* p, int64_t count) {
 // by `stream_end`.
 template <typename T>
 void stream(const T* from, T* to, int64_t count) {
-#if defined(__AVX512F__)
   const auto* source = reinterpret_cast<const char*>(from);
   auto* target = reinterpret_cast<char*>(to);
   int64_t left = count * static_cast<int64_t>(sizeof(T));
+#if defined(__AVX__)
   const int64_t unaligned = -reinterpret_cast<intptr_t>(to) & (kVectorBytes - 1);
   const int64_t head = unaligned < left ? unaligned : left;
   std::memcpy(target, source, head);
   for (source += head, target += head, left -= head; left >= kVectorBytes;
        source += kVectorBytes, target += kVectorBytes, left -= kVectorBytes) {
+#if defined(__AVX512F__)
     _mm512_stream_si512(reinterpret_cast<__m512i*>(target), _mm512_loadu_si512(source));
-  }
-  std::memcpy(target, source, left);
 #else
-  std::memcpy(to, from, count * sizeof(T));
+    const auto* values = reinterpret_cast<const __m256i*>(source);
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(target), _mm256_loadu_si256(values));
 #endif
+  }
+#endif
+  std::memcpy(target, source, left);
 }
 
 inline void stream_end() {
-#if defined(__AVX512F__)
+#if defined(__AVX__)
   _mm_sfence();
 #endif
 }
