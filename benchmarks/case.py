@@ -176,7 +176,7 @@ class Case:
     directions: tuple[str, ...] = (FORWARD, TRAINING)
     # directions that keep tensors for a backward
     saving: tuple[str, ...] = (TRAINING,)
-    # row of the summary in the README, for the last direction
+    # row of the summary, for the last direction
     headline: str = ""
     # sizes that fill a GPU, and sizes for a first impression
     gpu: Mapping[str, int] = field(default_factory=lambda: {"B": 128})

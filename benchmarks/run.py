@@ -191,7 +191,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", nargs="+", default=[], choices=sorted(model_cases()))
     parser.add_argument("--all", action="store_true", help="every op and model, results stored")
     parser.add_argument("--case", default="", help="only cases whose name contains this")
-    parser.add_argument("--headline", action="store_true", help="only rows of the README")
+    parser.add_argument("--headline", action="store_true", help="only rows of the summary")
     parser.add_argument("--missing", action="store_true", help="only what --json does not hold yet")
     parser.add_argument("--direction", help="only this direction")
     peers = ["eager", "compile", NUMPY, PINOCCHIO, SDPA]
