@@ -13,6 +13,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -559,7 +560,7 @@ def main(argv: Sequence[str]) -> None:
         data = SkeletonDataModule(**data_settings(args.run))
         recognizer = Recognizer(
             trained.model, args.layout or trained.hparams["layout"], args.window, args.stride,
-            transform=args.transform or data.transform,
+            transform=args.transform or replace(data.transform, num_clips=1),
             streams=args.streams or data.hparams["streams"],
             target=trained.hparams["layout"], persons=trained.hparams["num_persons"],
         )  # fmt: skip

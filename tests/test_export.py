@@ -27,10 +27,10 @@ QUEUE = {"queue_size": 32}
 SIZE = {"size": (50, 50, 2, 2, 64, True)}
 # What makes a model small, and (C, T, V, M) of its input.
 MODELS = {
-    "aclnet": ({"base_channels": 16}, (3, 16, 25, 2)),
+    "aclnet": (GRAPH | {"base_channels": 16}, (3, 16, 25, 2)),
     "cascade_former": (SIZE, (3, 16, 25, 1)),
     "epam_net_pose": (MAPS, (2, 6, 17, 2)),
-    "finetec": ({"frames": 16, "base_channels": 16}, (2, 16, 17, 1)),
+    "finetec": (GRAPH | {"frames": 16}, (2, 16, 17, 1)),
     "ms_clr": ({"base_channels": 8}, (3, 16, 25, 2)),
     "posec3d": (MAPS, (2, 6, 17, 2)),
     "psumnet_body": (GRAPH, (12, 16, 25, 2)),

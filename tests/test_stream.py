@@ -210,17 +210,24 @@ def test_json_lines():
         list(read_frames(["nonsense"]))
 
 
-def test_command_line(tmp_path, capsys, monkeypatch, clips):
+@pytest.mark.parametrize("settings", [{}, {"streams": ["joint", "bone"], "layout": "coco17"}])
+def test_command_line(settings, tmp_path, capsys, monkeypatch, clips):
+    """Streams and layout of the network are those of its training."""
     lightning = pytest.importorskip("lightning")
     from skelops.train import Recognizer as Trained
 
-    trained = Trained("st_gcn_pp", 6, "ntu25", 2, {"base_channels": 16, "stages": [(16, 1)]})
+    net = {"base_channels": 16, "stages": [(16, 1)]}
+    channels, layout = 3 * len(settings.get("streams", ["joint"])), settings.get("layout", "ntu25")
+    trained = Trained("st_gcn_pp", 6, layout, 2, net, channels)
     trainer = lightning.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
     trainer.strategy.connect(trained)
     trainer.save_checkpoint(tmp_path / "last.ckpt", weights_only=True)
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    checkpoint["datamodule_hyper_parameters"] = settings
+    torch.save(checkpoint, tmp_path / "last.ckpt")
     rows = [json.dumps({"people": [frame[0].tolist()]}) for frame in clips[0][:8]]
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(rows)))
-    main([str(tmp_path / "last.ckpt"), "--classes", *"abcdef"])
+    main([str(tmp_path / "last.ckpt"), "--layout", "ntu25", "--classes", *"abcdef"])
     printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["frame"] for row in printed] == [4, 8]
     assert printed[0]["name"] in "abcdef"
