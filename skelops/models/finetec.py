@@ -232,7 +232,7 @@ class FineTec(nn.Module):
         streams = self.streams(base)
         observed, found = self.accelerations(torch.cat(streams))
         self._distance = F.mse_loss(found, observed)
-        motion = found.chunk(len(streams))
+        motion = found.unflatten(0, (len(streams), -1)).unbind()
         position, moved = base, motion[0]
         if self.fusion is not None:
             position = self.fusion["position"](base, streams)

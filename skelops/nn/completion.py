@@ -32,7 +32,7 @@ def fill_frames(x: Tensor, kept: Tensor) -> Tensor:
     high = torch.where(after == T, low, after)
     weight = (t - low) / (high - low).clamp(min=1)
     shape = (*x.shape[:2], *[1] * (x.dim() - 2))
-    first, last = (x.take_along_dim(at.view(shape), 1) for at in (low, high))
+    first, last = (x.gather(1, at.view(shape).expand_as(x)) for at in (low, high))
     return torch.lerp(first, last, weight.to(x.dtype).view(shape))
 
 

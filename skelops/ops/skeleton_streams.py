@@ -95,8 +95,13 @@ def _reference(
     # Behind the joints stands one that is always zero: -1 finds it.
     z = torch.nn.functional.pad(x.to(torch.promote_types(x.dtype, torch.float32)), (0, 0, 0, 1))
     streams, W = [], len(part)
+
+    def of(joints: list[int]) -> Tensor:
+        # Without a table of joints: an exported program can hold no constant of an op.
+        return torch.stack([z.select(3, v) for v in joints], dim=3)
+
     for s, kind in enumerate(kinds):
-        y = z[:, :, :, part] - z[:, :, :, parent[s * W : (s + 1) * W]]
+        y = of(part) - of(parent[s * W : (s + 1) * W])
         if kind & MOTION:
             y = torch.cat([y[:, :, 1:] - y[:, :, :-1], torch.zeros_like(y[:, :, :1])], dim=2)
         streams.append(y)

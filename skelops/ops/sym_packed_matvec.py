@@ -52,11 +52,9 @@ def sym_packed_matvec(packed: Tensor, x: Tensor) -> Tensor:
 
 
 def _reference(packed: Tensor, x: Tensor) -> Tensor:
-    N, n = x.shape
-    rows, columns = torch.tril_indices(n, n)
-    S = packed.new_zeros(N, n, n)
-    S[:, rows, columns] = packed
-    S[:, columns, rows] = packed
+    i = torch.arange(x.shape[1], device=x.device)
+    row, column = torch.maximum(i[:, None], i), torch.minimum(i[:, None], i)
+    S = packed[:, row * (row + 1) // 2 + column]
     return (S @ x[..., None]).squeeze(-1)
 
 

@@ -9,7 +9,7 @@ import torch
 
 from skelops.data import save_split, synthetic
 from skelops.models import LinearProbe
-from skelops.train import Pretrainer, SkeletonDataModule, cli, load_encoder
+from skelops.train import Pretrainer, SkeletonDataModule, cli, load_encoder, load_recognizer
 from skelops.train import transfer as transfers
 from skelops.train.ensemble import load_predictions
 from skelops.train.pretrain import load_encoder_, run_folder
@@ -51,6 +51,11 @@ def test_fit_probe_finetune_and_neighbours(run):
             network.encoder.parameters(), encoder.parameters(), strict=True)]  # fmt: skip
         assert all(same) if command == "probe" else not any(same)
         assert isinstance(network, LinearProbe) == (command == "probe")
+        loaded = load_recognizer(run / command)
+        assert type(loaded) is type(done.model) and not loaded.training
+        assert torch.equal(list(loaded.parameters())[-1], list(network.parameters())[-1])
+    with pytest.raises(ValueError, match=r"a checkpoint of skelops fit, got one that trained with"):
+        load_recognizer(run)
     found = transfers.main([str(run), "--k", "[1, 3]", "--device", "cpu"])
     assert set(found) == {"k=1", "k=3"}
     assert json.loads((run / "knn.json").read_text()) == found
