@@ -43,6 +43,7 @@ class Training:
     tune: tuple[str, ...] = ()  # or rather fine-tuning with these arguments, and neighbours
     start: str = ""  # training whose encoder this one starts from
     untrained: str = ""  # training whose encoder is measured as it was initialised
+    ablated: bool = False  # a part of the method is left out, to compare with
 
     def command(self, name: str, source: str, further: Sequence[str] = ()) -> list[str]:
         configs = [word for recipe in self.recipes for word in ("--config", recipe)]
@@ -134,7 +135,9 @@ def _contrasted(
     }
     if less:
         shown = f"{small} without {less}, linear probe"
-        found[f"{base}-no_{less.replace(' ', '_')}"] = Training(shown, (data, recipe), how)
+        found[f"{base}-no_{less.replace(' ', '_')}"] = Training(
+            shown, (data, recipe), how, ablated=True
+        )
     return {name: replace(training, labels=False) for name, training in found.items()}
 
 
@@ -164,6 +167,7 @@ def _without_labels(
             (*recipes, "mamp_small"),
             (*arguments, "--model.model_kwargs.tau", "0.0"),
             labels=False,
+            ablated=True,
         ),
         f"{base}-untrained": Training(f"{small}, untrained", (), labels=False, untrained=base),
         f"{data}-stars_small": Training(
@@ -257,6 +261,7 @@ TRAININGS = {
             f"NW-UCLA cross-view, three quarters of the frames missing, FineTec, {title}",
             ("nw_ucla", "finetec_small", "joint"),
             tuple(word for off in without for word in (f"--model.model_kwargs.{off}", "false")),
+            ablated=bool(without),
         )
         for name, title, without in (
             ("full", "complete", ()),
@@ -485,7 +490,8 @@ def zoo() -> str:
     for path in sorted(RESULTS.glob("*.json")):
         r = json.loads(path.read_text())
         method, data = _method(path.stem.split("-")[1]), r["title"].split(",")[0]
-        if "top1" in r and r["epochs"] and method in best:
+        ablated = path.stem in TRAININGS and TRAININGS[path.stem].ablated
+        if "top1" in r and r["epochs"] and method in best and not ablated:
             shown = f"{data} [{100 * r['top1']:.1f}](../benchmarks/trainings/{path.name})"
             best[method][data] = max(best[method].get(data, (0.0, "")), (r["top1"], shown))
     rows = []
