@@ -93,7 +93,7 @@ def test_stars_starts_from_it(run, tmp_path):
 def test_a_method_is_told_that_its_encoder_was_loaded(run, monkeypatch):
     settings = read_run(run)["hyper_parameters"] | {"start": str(run)}
     told = []
-    monkeypatch.setattr(Pretext, "encoder_loaded", told.append)
+    monkeypatch.setattr(Pretext, "encoder_loaded", lambda model: told.append(model))
     made = Pretrainer(**{k: v for k, v in settings.items() if not k.startswith("_")})
     assert told == [made.model]
     assert torch.equal(made.model.encoder.norm.weight, load_encoder(run).norm.weight)
