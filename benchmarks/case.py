@@ -18,6 +18,7 @@ FORWARD, TRAINING = "forward", "forward+backward"
 COMPILE = {"compile": {}, "compile, layout kept": {"layout_optimization": False}}
 NUMPY = "numpy"  # peer of the input pipeline
 PINOCCHIO = "pinocchio"  # peer of dynamics
+FAISS = "faiss"  # peer of searches among features
 SDPA = "sdpa"  # peer of attention: torch's own fused one
 
 Arguments = dict[str, Any]
@@ -176,7 +177,7 @@ class Case:
     directions: tuple[str, ...] = (FORWARD, TRAINING)
     # directions that keep tensors for a backward
     saving: tuple[str, ...] = (TRAINING,)
-    # row of the summary in the README, for the last direction
+    # row of the summary, for the last direction
     headline: str = ""
     # sizes that fill a GPU, and sizes for a first impression
     gpu: Mapping[str, int] = field(default_factory=lambda: {"B": 128})

@@ -1,4 +1,4 @@
-"""Render the results: a page and plots per device, the tables of the README.
+"""Render the results: a page and plots per device, the tables of README and docs.
 
 python -m benchmarks.report          write them
 python -m benchmarks.report --check  fail if they are not what the results say
@@ -12,9 +12,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
-from benchmarks import records
+from benchmarks import plots, records
 from benchmarks.case import COMPILE, NUMPY, model_cases, op_cases
 from benchmarks.network import STEP
 from benchmarks.records import (
@@ -39,7 +38,6 @@ and what the columns mean: [benchmarks](benchmarks.md).
 
 {plot}{sections}"""
 NOT_MEASURED = "not measured"
-OURS, OTHERS = "#b0413e", "#4878a8"
 Files = dict[Path, str]
 
 
@@ -176,7 +174,7 @@ def _order() -> dict[tuple[str, str], int]:
     return {pair: i for i, pair in enumerate(pairs)}
 
 
-def page(name: str, found: Sequence[Record], plot: bool = True) -> str:
+def page(name: str, found: Sequence[Record], plot: bool) -> str:
     order = _order()
     place = len(order)
     ranked = sorted(
@@ -193,8 +191,32 @@ def page(name: str, found: Sequence[Record], plot: bool = True) -> str:
     return PAGE.format(name=name, slug=slug, plot=picture, sections="\n".join(sections))
 
 
+# The rows of the README; docs/benchmarks.md has all headlines.
+FRONT = (
+    "CTR-GC unit, C=64, T=64",
+    "hyper-graph unit, C=128, T=64",
+    "multi-scale temporal module, C=64, T=64",
+    "attention of 750 tokens, 8 heads of 32",
+    "MAMP step without its transformer",
+    "InfoNCE against a queue, N=256, K=32768",
+    "inverse dynamics, 51 dof",
+    "heat-maps of joints (forward)",
+    "deformable tokens, 16 x 14 x 14",
+    "contextualisation unit, 32 frames",
+    "batch of crops, resized and rotated, 4 streams (forward)",
+    "CTR-GCN, training step",
+    "Hyper-GCN, training step",
+    "PSUMNet, training step of the body",
+    "MAMP, pre-training step",
+    "STARS, tuning step",
+    "EPAM-Net, inference of one clip",
+    "patched CTR-GCN, training step",
+    "patched ST-GCN++, training step",
+)
+
+
 def _headlines() -> list[tuple[str, str, str, str]]:
-    """(label, work, case, direction) of the rows of the README."""
+    """(label, work, case, direction) of what the summaries show."""
     return [
         (case.headline, work, case.name, case.directions[-1])
         for work, cases in {**op_cases(), **model_cases()}.items()
@@ -216,26 +238,22 @@ def _newest(found: Mapping[str, Sequence[Record]], device: str) -> str | None:
     return max(dates, key=dates.__getitem__, default=None)
 
 
-def summary(found: Mapping[str, Sequence[Record]]) -> str:
-    """The table of the README: speed-up over eager and compiled PyTorch per device and dtype."""
-    columns: list[tuple[str, list[Record], bool]] = []
-    for device, dtype, replayed in (
-        ("cpu", "float32", False),
-        ("cuda", "float32", False),
-        ("cuda", "bfloat16", False),
-        ("cuda", "bfloat16", True),
-    ):
-        name = _newest(found, device)
-        group = [
-            r
-            for r in found.get(name or "", [])
-            if r["dtype"] == dtype
-            and r["threads"] in (1, None)
-            and r["allocator"] in ("tuned", None)
-        ]
-        kind = "CPU" if device == "cpu" else "GPU"
-        title = f"{kind}, {dtype}" + ", CUDA graph" * replayed
-        columns.append((title + (f" ({name})" if group else ""), group, replayed))
+def _gpu_records(found: Sequence[Record]) -> list[Record]:
+    """In half precision, as networks train, and in single precision where nothing else is."""
+    return sorted(found, key=lambda r: r["dtype"] != "bfloat16")
+
+
+def summary(found: Mapping[str, Sequence[Record]], labels: Sequence[str]) -> str:
+    """Speed-up of the headlines ``labels`` over eager and compiled PyTorch per device."""
+    names = {device: _newest(found, device) for device in ("cpu", "cuda")}
+    groups = {device: found.get(name or "", []) for device, name in names.items()}
+    on_cpu = [r for r in groups["cpu"] if (r["threads"], r["allocator"]) == (1, "tuned")]
+    on_gpu = _gpu_records(groups["cuda"])
+    columns: list[tuple[str, Sequence[Record], bool]] = [
+        (names["cpu"] or "CPU", on_cpu, False),
+        (names["cuda"] or "GPU", on_gpu, False),
+        (f"{names['cuda'] or 'GPU'}, CUDA graph", on_gpu, True),
+    ]
 
     def factor(record: Record, peer: str, replayed: bool) -> float | None:
         if not replayed:
@@ -252,15 +270,14 @@ def summary(found: Mapping[str, Sequence[Record]]) -> str:
     rows = [
         [label, *(cell(_find(group, *key), replayed) for _, group, replayed in columns)]
         for label, *key in _headlines()
+        if label in labels
     ]
-    pages = [f"[{name}](docs/benchmarks_{records.slug(name)}.md)" for name in sorted(found)]
     note = (
         "How many times faster than PyTorch eager / `torch.compile`, forward and backward unless "
-        "said; on a CPU with one thread and an allocator tuned for both sides; on a GPU as called "
-        "from Python and, where it says so, as a CUDA graph on both sides, which is the kernels "
-        "without their launches. "
+        "said: on a CPU in float32 with one thread and an allocator tuned for both sides; on a GPU "
+        "in bfloat16, dynamics in float32, as called from Python and as a CUDA graph on both "
+        "sides, which is the kernels without their launches."
     )
-    note += f"All numbers: {', '.join(pages)}." if pages else "No results yet."
     return f"{note}\n\n" + markdown(["", *(title for title, *_ in columns)], rows)
 
 
@@ -321,11 +338,17 @@ def between(text: str, name: str, body: str) -> str | None:
 def render(results: Path, readme: Path, docs: Path) -> tuple[Files, list[str]]:
     """(every text file as it should be, markers that are missing)."""
     found = load_all(results)
-    files = {docs / f"benchmarks_{records.slug(n)}.md": page(n, g) for n, g in found.items()}
+    files = {}
+    for name, group in found.items():
+        slug = records.slug(name)
+        drawn = pictures(name, group)
+        files |= {docs / f"{stem}_{slug}.svg": text for stem, text in drawn.items()}
+        files[docs / f"benchmarks_{slug}.md"] = page(name, group, bool(drawn))
     missing = []
     parts = (
-        (readme, "benchmarks", summary(found)),
-        (readme, "backends", backends()),
+        (readme, "benchmarks", summary(found, FRONT)),
+        (docs / "benchmarks.md", "summary", summary(found, [label for label, *_ in _headlines()])),
+        (docs / "performance.md", "backends", backends()),
         (docs / "scale.md", "capacity", capacity(found)),
     )
     for path, name, body in parts:
@@ -346,70 +369,28 @@ def _headline_records(found: Sequence[Record]) -> tuple[str, list[tuple[str, Rec
     return _title(setting), rows
 
 
-def _pyplot() -> Any:
-    import matplotlib
-
-    matplotlib.use("svg")
-    import matplotlib.pyplot as plt
-
-    plt.rcParams["svg.hashsalt"] = "skelops"
-    return plt
-
-
-def plot(name: str, found: Sequence[Record], path: Path) -> None:
-    """Bars of the headline speed-ups, in the first setting that was measured."""
-    title, rows = _headline_records(found)
+def pictures(name: str, found: Sequence[Record]) -> dict[str, str]:
+    """Stem of a file -> plot of the headlines, in the first setting that was measured."""
+    setting, rows = _headline_records(found)
     if not rows:
-        return
-    plt = _pyplot()
-    figure, axes = plt.subplots(figsize=(8, 0.8 + 0.45 * len(rows)), layout="constrained")
-    for i, (peer, colour) in enumerate((("eager", OTHERS), ("compile", "#d08a3c"))):
-        places = [k + 0.38 * (i - 0.5) for k, _ in enumerate(rows)]
-        bars = axes.barh(
-            places, [r["speedup"].get(peer, 0) for _, r in rows], 0.36, color=colour,
-            label=f"over {'torch.compile' if peer == 'compile' else 'eager'}",
-        )  # fmt: skip
-        axes.bar_label(bars, [_times(r["speedup"].get(peer)) for _, r in rows], padding=3)
-    axes.axvline(1, color="black", linewidth=0.8)
-    axes.set_yticks(range(len(rows)), [label for label, _ in rows])
-    axes.invert_yaxis()
-    axes.set_xlabel("times faster")
-    axes.set_title(f"{name}: {title}", fontsize=10)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=2, frameon=False)
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
+        return {}
+    title = f"{name}: {setting}"
+    bars = [(label, *map(r["speedup"].get, ("eager", "compile"))) for label, r in rows]
+    points = [(label, *_shares(r)) for label, r in rows if r["flops"]]
+    return {"benchmarks": plots.speedups(title, bars), "roofline": plots.roofline(title, points)}
 
 
-def roofline(name: str, found: Sequence[Record], path: Path) -> None:
-    """Rate over operations per byte, both as shares of what the machine did in the same run.
+def _shares(record: Record) -> tuple[float, float | None, float]:
+    """Operations per byte, rates of eager PyTorch and of ours, over the most of the same run."""
+    roofs = record["roofs"]
 
-    Each headline is a line from eager PyTorch (open) to ours (filled); the black line is the floor.
-    """
-    title, rows = _headline_records(found)
-    if not rows:
-        return
-    plt = _pyplot()
-    figure, axes = plt.subplots(figsize=(10, max(6, 0.19 * len(rows))), layout="constrained")
-    for i, (label, r) in enumerate(rows, 1):
-        ridge = r["roofs"]["gflop_s"] / r["roofs"]["gb_s"]
-        x = r["flops"] / r["bytes"] / ridge
-        eager = graph_ms(r, "eager") or peer_ms(r, "eager")
-        ms = [time for time in (eager, busy_ms(r)) if time]
-        y = [r["flops"] / (1e6 * t) / r["roofs"]["gflop_s"] for t in ms]
-        axes.plot([x] * len(y), y, color=OTHERS, linewidth=0.8)
-        axes.scatter([x] * len(y), y, 24, ["white", OURS][-len(y) :], edgecolors=OURS, zorder=3)
-        axes.annotate(f"{i}", (x, y[-1]), xytext=(4, 3), textcoords="offset points", fontsize=7)
-        axes.plot([], [], " ", label=f"{i} {label}")
-    axes.plot([1e-3, 1, 300], [1e-3, 1, 1], color="black", linewidth=1)
-    axes.set(xscale="log", yscale="log", xlim=(1e-3, 300), ylim=(1e-5, 1.5))
-    axes.set_xlabel("operations per byte, over those at which arithmetic becomes the limit")
-    axes.set_ylabel("operations per second, over the most that was measured")
-    axes.set_title(f"{name}: {title}", fontsize=10)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=7, handlelength=0)
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
+    def rate(ms: float) -> float:
+        return record["flops"] / (1e6 * ms) / roofs["gflop_s"]
+
+    eager = graph_ms(record, "eager") or peer_ms(record, "eager")
+    ridge = roofs["gflop_s"] / roofs["gb_s"]
+    intensity = record["flops"] / record["bytes"] / ridge
+    return intensity, rate(eager) if eager else None, rate(busy_ms(record))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -426,9 +407,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return bool(problems)
     for path, text in files.items():
         path.write_text(text)
-    for name, group in load_all(records.RESULTS).items():
-        plot(name, group, docs / f"benchmarks_{records.slug(name)}.svg")
-        roofline(name, group, docs / f"roofline_{records.slug(name)}.svg")
     for problem in missing:
         print(f"skipped: {problem}", file=sys.stderr)
     return 0

@@ -20,6 +20,7 @@ import torch
 from benchmarks import measure, records
 from benchmarks.case import (
     COMPILE,
+    FAISS,
     NUMPY,
     PINOCCHIO,
     SDPA,
@@ -191,10 +192,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", nargs="+", default=[], choices=sorted(model_cases()))
     parser.add_argument("--all", action="store_true", help="every op and model, results stored")
     parser.add_argument("--case", default="", help="only cases whose name contains this")
-    parser.add_argument("--headline", action="store_true", help="only rows of the README")
+    parser.add_argument("--headline", action="store_true", help="only rows of the summary")
     parser.add_argument("--missing", action="store_true", help="only what --json does not hold yet")
     parser.add_argument("--direction", help="only this direction")
-    peers = ["eager", "compile", NUMPY, PINOCCHIO, SDPA]
+    peers = ["eager", "compile", NUMPY, FAISS, PINOCCHIO, SDPA]
     parser.add_argument("--against", nargs="+", default=["eager"], choices=peers)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--dtype", nargs="+", default=["float32"])

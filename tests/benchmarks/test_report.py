@@ -1,6 +1,7 @@
 """Rendering, from one stored record."""
 
 import json
+from xml.etree import ElementTree
 
 import pytest
 
@@ -78,7 +79,7 @@ def test_reading_a_record():
 
 
 def test_page(results):
-    (text,) = (report.page(n, g) for n, g in report.load_all(results).items())
+    (text,) = (report.page(n, g, True) for n, g in report.load_all(results).items())
     line = next(x for x in text.splitlines() if "unit C=64" in x)
     for cell in ("10.0", "40.0 (4.0x)", "did not compile in 60 s", "20.0 (2.0x)", "50", "4 / 16"):
         assert f"| {cell} |" in line
@@ -88,29 +89,38 @@ def test_page(results):
 
 def test_page_says_when_the_machine_was_busy():
     busy = record(environment=record()["environment"] | {"load": 3.5})
-    assert "busy" in report.page("x", [busy])
+    assert "busy" in report.page("x", [busy], False)
+
+
+LABELS = ["CTR-GC unit, C=64, T=64", "CTR-GCN, training step"]
 
 
 def test_summary_says_what_was_not_measured(results):
-    lines = report.summary(report.load_all(results)).splitlines()
-    row = next(line for line in lines if line.startswith("| CTR-GC unit, C=64"))
-    assert row == "| CTR-GC unit, C=64, T=64 | 4.0x / 2.0x" + " | not measured" * 3 + " |"
-    row = next(line for line in lines if line.startswith("| CTR-GCN, training step"))
-    assert row.count("not measured") == 4
-    assert "not measured" in report.summary({})
+    lines = report.summary(report.load_all(results), LABELS).splitlines()
+    assert lines[-2] == f"| {LABELS[0]} | 4.0x / 2.0x | not measured | not measured |"
+    assert lines[-1] == f"| {LABELS[1]} | not measured | not measured | not measured |"
 
 
 def test_summary_takes_the_gpu(results):
     gpu = record(device="cuda", dtype="bfloat16", threads=None, allocator=None)
     gpu["environment"]["device_name"] = "NVIDIA X"
-    text = report.summary(report.load_all(results) | {"NVIDIA X": [gpu]})
-    assert "GPU, bfloat16 (NVIDIA X)" in text
-    line = "| CTR-GC unit, C=64, T=64 | 4.0x / 2.0x | not measured | 4.0x / 2.0x | not measured |"
-    assert line in text
+    single = gpu | {"dtype": "float32", "speedup": {"eager": 9.0}}
+    found = report.load_all(results) | {"NVIDIA X": [single, gpu]}
+    lines = report.summary(found, LABELS).splitlines()
+    assert lines[2] == "|  | Example CPU @ 2.50GHz | NVIDIA X | NVIDIA X, CUDA graph |"
+    line = f"| {LABELS[0]} | 4.0x / 2.0x | 4.0x / 2.0x | not measured |"
+    assert lines[-2] == line
     for name, ms in (("ours", 1.0), ("eager", 3.0)):
         gpu["variants"][name]["graph_ms"] = {"median": ms}
-    text = report.summary(report.load_all(results) | {"NVIDIA X": [gpu]})
-    assert line.removesuffix("not measured |") + "3.0x / - |" in text
+    lines = report.summary(found, LABELS).splitlines()
+    assert lines[-2] == line.removesuffix("not measured |") + "3.0x / - |"
+    found["NVIDIA X"] = [single]
+    assert report.summary(found, LABELS).splitlines()[-2].split(" | ")[2] == "9.0x / -"
+
+
+def test_rows_of_the_readme_exist():
+    labels = [label for label, *_ in report._headlines()]
+    assert [label for label in report.FRONT if label not in labels] == []
 
 
 def test_capacity():
@@ -119,48 +129,71 @@ def test_capacity():
     assert row == "| `ctr_gcn`, training step | X, float32 | 8 | 10 | 800 | 0 | 50 s | 79 s |"
 
 
+MARKED = {
+    "README.md": "benchmarks",
+    "docs/benchmarks.md": "summary",
+    "docs/performance.md": "backends",
+    "docs/scale.md": "capacity",
+}
+
+
+def write_marked(root):
+    (root / "docs").mkdir()
+    for name, mark in MARKED.items():
+        (root / name).write_text(f"before\n<!-- {mark}:begin -->old<!-- {mark}:end -->\nafter\n")
+
+
 def test_markers(results, tmp_path):
-    readme = tmp_path / "README.md"
-    _, missing = report.render(results, readme, tmp_path)
-    assert len(missing) == 3
-    blocks = [f"<!-- {n}:begin -->old<!-- {n}:end -->" for n in ("benchmarks", "backends")]
-    scale = tmp_path / "scale.md"
-    scale.write_text("<!-- capacity:begin --><!-- capacity:end -->")
-    readme.write_text("before\n" + "\nbetween\n".join(blocks) + "\nafter\n")
-    files, missing = report.render(results, readme, tmp_path)
-    assert not missing and "old" not in files[readme]
-    assert files[readme].startswith("before\n") and files[readme].endswith("\nafter\n")
-    assert "| `graph_conv` | yes |" in files[readme]
-    readme.write_text(files[readme])
-    assert report.render(results, readme, tmp_path)[0] == files
+    readme, docs = tmp_path / "README.md", tmp_path / "docs"
+    _, missing = report.render(results, readme, docs)
+    assert len(missing) == len(MARKED)
+    write_marked(tmp_path)
+    files, missing = report.render(results, readme, docs)
+    assert not missing
+    for name in MARKED:
+        text = files[tmp_path / name]
+        assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
+    assert "| `graph_conv` | yes |" in files[docs / "performance.md"]
+    for path, text in files.items():
+        path.write_text(text)
+    assert report.render(results, readme, docs)[0] == files
 
 
 def test_check_notices_stale_files(results, tmp_path, monkeypatch, capsys):
-    docs = tmp_path / "docs"
-    docs.mkdir()
-    blocks = [f"<!-- {n}:begin --><!-- {n}:end -->" for n in ("benchmarks", "backends")]
-    (tmp_path / "README.md").write_text("\n".join(blocks))
-    (docs / "scale.md").write_text("<!-- capacity:begin --><!-- capacity:end -->")
+    write_marked(tmp_path)
     monkeypatch.setattr(records, "RESULTS", results)
     monkeypatch.setattr(report, "ROOT", tmp_path)
-    for picture in ("plot", "roofline"):
-        monkeypatch.setattr(report, picture, lambda *_: None)
     monkeypatch.setattr(report, "backends", lambda: "\n")
     assert report.main(["--check"]) == 1
     assert report.main([]) == 0
     assert report.main(["--check"]) == 0
-    page = docs / "benchmarks_example-2.50ghz.md"
+    page = tmp_path / "docs" / "benchmarks_example-2.50ghz.md"
     page.write_text(page.read_text().replace("40.0", "30.0"))
     capsys.readouterr()
     assert report.main(["--check"]) == 1
     assert "out of date" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("draw", [report.plot, report.roofline])
-def test_plot(draw, tmp_path):
-    pytest.importorskip("matplotlib")
-    draw("Example", [record()], tmp_path / "plot.svg")
-    assert (tmp_path / "plot.svg").stat().st_size > 1000
+def marks(svg, tag):
+    return [e for e in ElementTree.fromstring(svg).iter() if e.tag.endswith(f"}}{tag}")]
+
+
+def test_pictures():
+    bars, roof = report.pictures("Example", [record()]).values()
+    eager, compiled, *_ = (float(e.get("width")) for e in marks(bars, "rect")[1:])
+    assert eager == pytest.approx(2 * compiled)
+    assert {"4.0x", "2.0x", LABELS[0]} <= {e.text for e in marks(bars, "text")}
+    open_circle, filled = (float(e.get("cy")) for e in marks(roof, "circle"))
+    assert filled < open_circle and f"1 {LABELS[0]}" in {e.text for e in marks(roof, "text")}
+    assert not report.pictures("Example", [record(case="no headline")])
+
+
+def test_picture_of_what_was_not_compared():
+    alone = record(speedup={}, variants={"ours": record()["variants"]["ours"]})
+    bars, roof = report.pictures("Example & Co", [alone]).values()
+    texts = [e.text for e in marks(bars, "text")]
+    assert texts.count("-") == 2 and texts[0].startswith("Example & Co: float32")
+    assert len(marks(roof, "circle")) == 1
 
 
 @pytest.mark.parametrize("threads, met", [(1, True), (2, False)])
