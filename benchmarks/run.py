@@ -33,6 +33,7 @@ from benchmarks.case import (
 from benchmarks.clock import clock
 from benchmarks.records import HEADER, Record, ours_ms, peer_ms, row, table
 from benchmarks.roofline import roofs
+from skelops.testing.threads import threads
 
 # glibc returns blocks over 32 MiB to the kernel at every free; each next use then faults its pages
 # in again. Tuned keeps them, for both sides.
@@ -235,7 +236,7 @@ def _plan(options: argparse.Namespace) -> Iterator[tuple[torch.dtype, str, Case,
     counts = options.threads if options.device == "cpu" else [torch.get_num_threads()]
     for dtype in (getattr(torch, name) for name in options.dtype):
         for count in counts:
-            with measure.threads(count):
+            with threads(count):
                 yield from ((dtype, *selected) for selected in _selected(options))
 
 
@@ -342,7 +343,7 @@ def quick_table(seconds: float = 30.0) -> str:
     begin = time.monotonic()
     environment = records.environment("cpu")
     rows = []
-    with measure.threads(1):
+    with threads(1):
         roof = roofs("cpu", torch.float32, 0.2)
         for name, cases in op_cases().items():
             if time.monotonic() - begin > seconds:
