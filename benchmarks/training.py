@@ -344,7 +344,7 @@ TRAININGS = {
         )
         for group, title, degrade in (
             ("", "noisy pictures", {"rgb": 0.2, "keypoints": 0.0}),
-            ("_worn", "noisier pictures, half of the joints lost", {"rgb": 0.5, "keypoints": 0.5}),
+            ("_lost", "half of the joints lost", {"rgb": 0.0, "keypoints": 0.5}),
         )
         for modality, amount in degrade.items()
     },
