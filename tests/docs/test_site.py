@@ -96,6 +96,14 @@ def test_every_model_is_in_the_tables():
     assert [name for name in names if f"`{name}`" not in rows] == []
 
 
+def test_every_recipe_is_in_the_table():
+    recipes = {path.stem for path in (ROOT / "skelops" / "recipes").glob("*/*.yaml")}
+    rows = [
+        line for line in (ROOT / "docs" / "training.md").read_text().splitlines() if "|" in line
+    ]
+    assert [name for name in sorted(recipes) if not any(f"`{name}`" in row for row in rows)] == []
+
+
 def test_equations_are_rendered(site):
     for path in site:
         text = path.read_text(encoding="utf-8")
