@@ -131,6 +131,16 @@ def test_few_clips_of_each_class():
     assert torch.equal(chosen, transfers.few(label, 2, seed=0))
 
 
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_of_a_transfer(option, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["probe", option])
+    shown = capsys.readouterr().out
+    assert (
+        stop.value.code == 0 and "skelops probe RUN [options]" in shown and "--data.source" in shown
+    )
+
+
 def test_what_is_refused(run, tmp_path):
     with pytest.raises(SystemExit, match=r"probe: expected the folder or a checkpoint of a run"):
         cli.main(["probe"])
