@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from skelops.data import save_split, synthetic
-from skelops.models import LinearProbe
+from skelops.models import LinearProbe, Pretext
 from skelops.train import Pretrainer, SkeletonDataModule, cli, load_encoder, load_recognizer
 from skelops.train import transfer as transfers
 from skelops.train.ensemble import load_predictions
-from skelops.train.pretrain import load_encoder_, run_folder
+from skelops.train.pretrain import load_encoder_, read_run, run_folder
 
 DATA = ["--data.num_clips", "48", "--data.train_groups", "[1, 2]", "--data.window", "8"]
 DATA += ["--data.batch_size", "8"]
@@ -96,6 +96,15 @@ def test_stars_starts_from_it(run, tmp_path):
             for a, b in zip(start, tuned, strict=True)]  # fmt: skip
     assert same == [True, False]
     assert done.model.model.queue.queue_id.max() >= 0
+
+
+def test_a_method_is_told_that_its_encoder_was_loaded(run, monkeypatch):
+    settings = read_run(run)["hyper_parameters"] | {"start": str(run)}
+    told = []
+    monkeypatch.setattr(Pretext, "encoder_loaded", lambda model: told.append(model))
+    made = Pretrainer(**{k: v for k, v in settings.items() if not k.startswith("_")})
+    assert told == [made.model]
+    assert torch.equal(made.model.encoder.norm.weight, load_encoder(run).norm.weight)
 
 
 def test_a_random_encoder_differs_and_repeats(run):
