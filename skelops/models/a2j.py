@@ -277,6 +277,6 @@ class A2J(nn.Module):
 
     @staticmethod
     def joints(votes: Votes, height: int, width: int) -> Tensor:
-        """(N, V, 3) as (row, column, depth), of an image of so many pixels; (N, V, 2) without it."""
+        """(N, V, 3) as (row, column, depth), or (N, V, 2), of an image of so many pixels."""
         anchors = image_anchors(height // STRIDE, width // STRIDE).to(votes.logits)
         return anchor_regression(votes.logits, votes.offset, anchors, votes.depth)[0]

@@ -111,8 +111,9 @@ def attention_block(options: Options, shapes: Shapes) -> JointAttentionBlock:
 
 
 SPATIAL_ONLY = {
-    "glo_reg_s": (True,), "att_s": (True,), "glo_reg_t": (), "att_t": (), "dropout2d": (), "use_spatial_att": (True,), "use_temporal_att": (False,), "use_pet": (),
-    "use_pes": (True,), "fix_conv1": (), "t_kernel": (7,), **OFF,
+    "glo_reg_s": (True,), "att_s": (True,), "glo_reg_t": (), "att_t": (), "dropout2d": (),
+    "use_spatial_att": (True,), "use_temporal_att": (False,), "use_pet": (), "use_pes": (True,),
+    "fix_conv1": (), "t_kernel": (7,), **OFF,
 }  # fmt: skip
 
 

@@ -70,12 +70,13 @@ def pretraining(case: Case) -> Replay:
     call = dict(options.take("forward", {}))
     encoder = encoder_arguments(options)
     coordinates = "model_mae" in case.meta["source"]
+    motion_stride, tau = call.pop("motion_stride", 1), call.pop("motion_aware_tau", 0.75)
     model = MAMP(
         decoder_width=options.take("decoder_dim_feat", 256),
         decoder_depth=options.take("decoder_depth", 5),
         mask_ratio=call.pop("mask_ratio", 0.8),
-        stride=0 if coordinates else call.pop("motion_stride", 1),
-        tau=0.0 if coordinates else max(call.pop("motion_aware_tau", 0.75), 0.0),
+        stride=0 if coordinates else motion_stride,
+        tau=0.0 if coordinates else max(tau, 0.0),
         normalise=options.take("norm_skes_loss", False),
         **encoder,
     )
