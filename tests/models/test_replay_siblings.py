@@ -114,7 +114,8 @@ def test_more_weights_of_the_mean_joint_than_joints():
 def test_mined_losses(topk):
     queries, k = torch.randn(3, 6, 32), unit(torch.randn(6, 32))
     queue = unit(torch.randn(40, 32)).T.contiguous()
-    logits = [torch.cat([(q * k).sum(1, keepdim=True), q @ queue], 1) / 0.1 for q in map(unit, queries)]  # fmt: skip # noqa: E501
+    logits = [torch.cat([(q * k).sum(1, keepdim=True), q @ queue], 1) for q in map(unit, queries)]
+    logits = [z / 0.1 for z in logits]
     positive = torch.zeros(6, 41)
     positive[:, 0] = 1
     for z in logits:
@@ -282,3 +283,25 @@ def test_arguments_that_coordinates_do_not_need():
         torch.manual_seed(0)
         losses += replay.find(case).call(*inputs.values())
     torch.testing.assert_close(*losses)
+
+
+# Heat-maps.
+
+
+def test_limbs_and_joints_of_another_skeleton():
+    keypoint, score = 4 + 8 * torch.rand(1, 2, 5, 2), torch.rand(1, 2, 5)
+    source = "kennymckormick/pyskl:pyskl/datasets/pipelines/heatmap_related.py"
+    inputs = {"keypoint": keypoint, "keypoint_score": score, "hw": torch.tensor([16, 16])}
+    kwargs = {"with_kp": True, "sigma": 2.0}
+    place, near = torch.arange(16.0), []
+    for m in keypoint[0, ..., None].unbind(2):
+        inside = (place >= (m - 6).trunc().clamp(min=0)) & (place < (m + 6).trunc() + 1)
+        near.append((-((place - m) ** 2) / 8).exp() * inside)
+    y = score[0, ..., None, None] * near[1][..., None] * near[0][..., None, :]
+    check(source, "GeneratePoseTarget", kwargs, inputs, {"y": y})
+    limbs = {"with_kp": False, "with_limb": True, "skeletons": [[0, 1], [3, 4]]}
+    case = recorded(source, "GeneratePoseTarget", limbs, inputs, {"y": None})
+    drawn = replay.find(case).call(*inputs.values())
+    assert drawn.shape == (2, 2, 16, 16)
+    ends = score[0][:, [[0, 1], [3, 4]]].amin(-1)
+    assert (drawn.amax((2, 3)) <= ends + 1e-6).all() and (drawn.amax((2, 3)) > 0.5 * ends).all()
