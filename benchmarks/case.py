@@ -18,6 +18,7 @@ FORWARD, TRAINING = "forward", "forward+backward"
 COMPILE = {"compile": {}, "compile, layout kept": {"layout_optimization": False}}
 NUMPY = "numpy"  # peer of the input pipeline
 PINOCCHIO = "pinocchio"  # peer of dynamics
+FAISS = "faiss"  # peer of searches among features
 SDPA = "sdpa"  # peer of attention: torch's own fused one
 
 Arguments = dict[str, Any]

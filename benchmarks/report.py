@@ -12,9 +12,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
-from benchmarks import records
+from benchmarks import plots, records
 from benchmarks.case import COMPILE, NUMPY, model_cases, op_cases
 from benchmarks.network import STEP
 from benchmarks.records import (
@@ -39,7 +38,6 @@ and what the columns mean: [benchmarks](benchmarks.md).
 
 {plot}{sections}"""
 NOT_MEASURED = "not measured"
-OURS, OTHERS = "#b0413e", "#4878a8"
 Files = dict[Path, str]
 
 
@@ -176,7 +174,7 @@ def _order() -> dict[tuple[str, str], int]:
     return {pair: i for i, pair in enumerate(pairs)}
 
 
-def page(name: str, found: Sequence[Record], plot: bool = True) -> str:
+def page(name: str, found: Sequence[Record], plot: bool) -> str:
     order = _order()
     place = len(order)
     ranked = sorted(
@@ -340,7 +338,12 @@ def between(text: str, name: str, body: str) -> str | None:
 def render(results: Path, readme: Path, docs: Path) -> tuple[Files, list[str]]:
     """(every text file as it should be, markers that are missing)."""
     found = load_all(results)
-    files = {docs / f"benchmarks_{records.slug(n)}.md": page(n, g) for n, g in found.items()}
+    files = {}
+    for name, group in found.items():
+        slug = records.slug(name)
+        drawn = pictures(name, group)
+        files |= {docs / f"{stem}_{slug}.svg": text for stem, text in drawn.items()}
+        files[docs / f"benchmarks_{slug}.md"] = page(name, group, bool(drawn))
     missing = []
     parts = (
         (readme, "benchmarks", summary(found, FRONT)),
@@ -366,70 +369,28 @@ def _headline_records(found: Sequence[Record]) -> tuple[str, list[tuple[str, Rec
     return _title(setting), rows
 
 
-def _pyplot() -> Any:
-    import matplotlib
-
-    matplotlib.use("svg")
-    import matplotlib.pyplot as plt
-
-    plt.rcParams["svg.hashsalt"] = "skelops"
-    return plt
-
-
-def plot(name: str, found: Sequence[Record], path: Path) -> None:
-    """Bars of the headline speed-ups, in the first setting that was measured."""
-    title, rows = _headline_records(found)
+def pictures(name: str, found: Sequence[Record]) -> dict[str, str]:
+    """Stem of a file -> plot of the headlines, in the first setting that was measured."""
+    setting, rows = _headline_records(found)
     if not rows:
-        return
-    plt = _pyplot()
-    figure, axes = plt.subplots(figsize=(8, 0.8 + 0.45 * len(rows)), layout="constrained")
-    for i, (peer, colour) in enumerate((("eager", OTHERS), ("compile", "#d08a3c"))):
-        places = [k + 0.38 * (i - 0.5) for k, _ in enumerate(rows)]
-        bars = axes.barh(
-            places, [r["speedup"].get(peer, 0) for _, r in rows], 0.36, color=colour,
-            label=f"over {'torch.compile' if peer == 'compile' else 'eager'}",
-        )  # fmt: skip
-        axes.bar_label(bars, [_times(r["speedup"].get(peer)) for _, r in rows], padding=3)
-    axes.axvline(1, color="black", linewidth=0.8)
-    axes.set_yticks(range(len(rows)), [label for label, _ in rows])
-    axes.invert_yaxis()
-    axes.set_xlabel("times faster")
-    axes.set_title(f"{name}: {title}", fontsize=10)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=2, frameon=False)
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
+        return {}
+    title = f"{name}: {setting}"
+    bars = [(label, *map(r["speedup"].get, ("eager", "compile"))) for label, r in rows]
+    points = [(label, *_shares(r)) for label, r in rows if r["flops"]]
+    return {"benchmarks": plots.speedups(title, bars), "roofline": plots.roofline(title, points)}
 
 
-def roofline(name: str, found: Sequence[Record], path: Path) -> None:
-    """Rate over operations per byte, both as shares of what the machine did in the same run.
+def _shares(record: Record) -> tuple[float, float | None, float]:
+    """Operations per byte, rates of eager PyTorch and of ours, over the most of the same run."""
+    roofs = record["roofs"]
 
-    Each headline is a line from eager PyTorch (open) to ours (filled); the black line is the floor.
-    """
-    title, rows = _headline_records(found)
-    if not rows:
-        return
-    plt = _pyplot()
-    figure, axes = plt.subplots(figsize=(10, max(6, 0.19 * len(rows))), layout="constrained")
-    for i, (label, r) in enumerate(rows, 1):
-        ridge = r["roofs"]["gflop_s"] / r["roofs"]["gb_s"]
-        x = r["flops"] / r["bytes"] / ridge
-        eager = graph_ms(r, "eager") or peer_ms(r, "eager")
-        ms = [time for time in (eager, busy_ms(r)) if time]
-        y = [r["flops"] / (1e6 * t) / r["roofs"]["gflop_s"] for t in ms]
-        axes.plot([x] * len(y), y, color=OTHERS, linewidth=0.8)
-        axes.scatter([x] * len(y), y, 24, ["white", OURS][-len(y) :], edgecolors=OURS, zorder=3)
-        axes.annotate(f"{i}", (x, y[-1]), xytext=(4, 3), textcoords="offset points", fontsize=7)
-        axes.plot([], [], " ", label=f"{i} {label}")
-    axes.plot([1e-3, 1, 300], [1e-3, 1, 1], color="black", linewidth=1)
-    axes.set(xscale="log", yscale="log", xlim=(1e-3, 300), ylim=(1e-5, 1.5))
-    axes.set_xlabel("operations per byte, over those at which arithmetic becomes the limit")
-    axes.set_ylabel("operations per second, over the most that was measured")
-    axes.set_title(f"{name}: {title}", fontsize=10)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=7, handlelength=0)
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
+    def rate(ms: float) -> float:
+        return record["flops"] / (1e6 * ms) / roofs["gflop_s"]
+
+    eager = graph_ms(record, "eager") or peer_ms(record, "eager")
+    ridge = roofs["gflop_s"] / roofs["gb_s"]
+    intensity = record["flops"] / record["bytes"] / ridge
+    return intensity, rate(eager) if eager else None, rate(busy_ms(record))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -446,9 +407,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return bool(problems)
     for path, text in files.items():
         path.write_text(text)
-    for name, group in load_all(records.RESULTS).items():
-        plot(name, group, docs / f"benchmarks_{records.slug(name)}.svg")
-        roofline(name, group, docs / f"roofline_{records.slug(name)}.svg")
     for problem in missing:
         print(f"skipped: {problem}", file=sys.stderr)
     return 0

@@ -20,6 +20,7 @@ import torch
 from benchmarks import measure, records
 from benchmarks.case import (
     COMPILE,
+    FAISS,
     NUMPY,
     PINOCCHIO,
     SDPA,
@@ -32,6 +33,7 @@ from benchmarks.case import (
 from benchmarks.clock import clock
 from benchmarks.records import HEADER, Record, ours_ms, peer_ms, row, table
 from benchmarks.roofline import roofs
+from skelops.testing.threads import threads
 
 # glibc returns blocks over 32 MiB to the kernel at every free; each next use then faults its pages
 # in again. Tuned keeps them, for both sides.
@@ -194,7 +196,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--headline", action="store_true", help="only rows of the summary")
     parser.add_argument("--missing", action="store_true", help="only what --json does not hold yet")
     parser.add_argument("--direction", help="only this direction")
-    peers = ["eager", "compile", NUMPY, PINOCCHIO, SDPA]
+    peers = ["eager", "compile", NUMPY, FAISS, PINOCCHIO, SDPA]
     parser.add_argument("--against", nargs="+", default=["eager"], choices=peers)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--dtype", nargs="+", default=["float32"])
@@ -234,7 +236,7 @@ def _plan(options: argparse.Namespace) -> Iterator[tuple[torch.dtype, str, Case,
     counts = options.threads if options.device == "cpu" else [torch.get_num_threads()]
     for dtype in (getattr(torch, name) for name in options.dtype):
         for count in counts:
-            with measure.threads(count):
+            with threads(count):
                 yield from ((dtype, *selected) for selected in _selected(options))
 
 
@@ -341,7 +343,7 @@ def quick_table(seconds: float = 30.0) -> str:
     begin = time.monotonic()
     environment = records.environment("cpu")
     rows = []
-    with measure.threads(1):
+    with threads(1):
         roof = roofs("cpu", torch.float32, 0.2)
         for name, cases in op_cases().items():
             if time.monotonic() - begin > seconds:

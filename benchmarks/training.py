@@ -17,11 +17,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from benchmarks import records
 from benchmarks.report import between, markdown
+
+if TYPE_CHECKING:
+    from skelops.train.ensemble import Predictions
 
 RESULTS = Path(__file__).resolve().parent / "trainings"
 STREAMS = ("joint", "bone", "joint_motion", "bone_motion")
@@ -57,6 +62,16 @@ _SHORT += ("--data.batch_size", "64", "--trainer.max_epochs", "40")
 _FOUR = "96.5, four streams of the full network (Chen et al., ICCV 2021)"
 _CORRECT = ("--data.divide", "correct", "--data.repeat", "2", "--data.window", "40")
 _ROOTED = ("--data.transform", "hyper_gcn")
+DATA = {
+    "nw_ucla": "NW-UCLA",
+    "nw_ucla_lt": "NW-UCLA-LT",
+    "nw_ucla_severe": "NW-UCLA, three quarters of the frames missing",
+    "ui_prmd": "UI-PRMD, 10 classes",
+    "ui_prmd20": "UI-PRMD, 20 classes",
+    "ui_prmd20_lt": "UI-PRMD, 20 classes, long-tailed",
+    "synthetic": "synthetic set",
+    "synthetic_lt": "synthetic set, long-tailed",
+}
 _SETS = {
     "nw_ucla": "NW-UCLA cross-view",
     "ui_prmd": "UI-PRMD odd/even subjects",
@@ -73,6 +88,8 @@ _HYPER = {
     ),
     "synthetic": ("Synthetic set, unseen subjects", ("synthetic",), _ROOTED, ("joint",)),
 }
+# Other graph networks of the width of ``ctr_gcn_small``.
+_GRAPHS = {"st_gcn": "ST-GCN", "st_gcn_pp": "ST-GCN++", "aagcn": "AAGCN", "dg_stgcn": "DG-STGCN"}
 # Networks on heat-maps, of which a short training on few clips shows that they learn.
 _MAPS = {"posec3d_small": "PoseC3D", "epam_net_pose_small": "the pose stream of EPAM-Net"}
 _PLAIN = (
@@ -185,10 +202,18 @@ TRAININGS = {
         )
         for stream in STREAMS
     },
-    "nw_ucla-st_gcn_pp_small-joint": Training(
-        "NW-UCLA cross-view, ST-GCN++ of half width, joint",
-        ("nw_ucla", "ctr_gcn_small", "joint"),
-        ("--model.model", "st_gcn_pp"),
+    **{
+        f"{data}-{model}_small-joint": Training(
+            f"{title}, {method} of half width, joint",
+            (data, "ctr_gcn_small", "joint"),
+            ("--model.model", model),
+        )
+        for data, title in _SETS.items()
+        for model, method in _GRAPHS.items()
+    },
+    "synthetic-ctr_gcn_small-joint": Training(
+        "Synthetic set, unseen subjects, CTR-GCN of half width, joint",
+        ("synthetic", "ctr_gcn_small", "joint"),
     ),
     "ui_prmd20-ctr_gcn_small-joint": Training(
         "UI-PRMD odd/even subjects, 20 classes: movement x correctness, CTR-GCN of half width",
@@ -319,7 +344,7 @@ TRAININGS = {
         )
         for group, title, degrade in (
             ("", "noisy pictures", {"rgb": 0.2, "keypoints": 0.0}),
-            ("_worn", "noisier pictures, half of the joints lost", {"rgb": 0.5, "keypoints": 0.5}),
+            ("_lost", "half of the joints lost", {"rgb": 0.0, "keypoints": 0.5}),
         )
         for modality, amount in degrade.items()
     },
@@ -421,7 +446,8 @@ def fuse(group: str) -> Path:
     names = [f"{group}-{stream}" for stream in PRESETS[fusion][1]]
     files = [f"runs/{name}/predictions.npz" for name in names]
     predictions = [load_predictions(file) for file in files]
-    found = predictions[0].accuracies(fused(predictions, fusion)[0])
+    score = fused(predictions, fusion)[0]
+    found = predictions[0].accuracies(score)
     singles = [json.loads((RESULTS / f"{name}.json").read_text()) for name in names]
     number = {2: "two", 3: "three", 4: "four", 6: "six"}[len(names)]
     what = "parts" if set(PRESETS[fusion][1]) == set(PARTS) else "streams"
@@ -433,9 +459,18 @@ def fuse(group: str) -> Path:
         "threads": singles[0]["threads"],
         "epochs": singles[0]["epochs"],
         **found,
+        **_gain(score, predictions),
         "environment": singles[0]["environment"],
     }
     return _write(f"{group}-{number}", record)
+
+
+def _gain(score: np.ndarray, predictions: Sequence[Predictions]) -> dict[str, float]:
+    """Top-1 of a fusion above its best stream's, and the standard error over the same clips."""
+    label = predictions[0].label
+    alone = max((p.softmax.argmax(1) == label for p in predictions), key=np.mean)
+    more = (score.argmax(1) == label).astype(float) - alone
+    return {"gain": more.mean(), "gain_error": more.std() / len(more) ** 0.5}
 
 
 def _write(name: str, record: dict) -> Path:
@@ -476,6 +511,32 @@ def table() -> str:
     return f"{markdown(header, rows)}\n```sh\n{listing}\n```\n" if rows else "No results yet.\n"
 
 
+def unipose() -> str:
+    """The error of UniPose's networks before and after their trainings."""
+    with (RESULTS / "unipose.csv").open(newline="") as file:
+        log = list(csv.DictReader(file))
+    networks = {
+        "cloud": ["`PointPose`, clouds", "joints in the image"],
+        "depth": ["`LiftPose`, depth", "what the first says"],
+        "rgb": ["`LiftPose`, colour", "what the first says"],
+    }
+    rows = []
+    for stage in dict.fromkeys(row["stage"] for row in log):
+        errors = [row["test_mpjpe_mm"] for row in log if row["stage"] == stage]
+        rows.append([*networks[stage], errors[0], errors[-1]])
+    return markdown(["network", "trained by", "test MPJPE, mm, untrained", "trained"], rows)
+
+
+# What is published on 2-D key-points, and what else the first command of a method needs.
+_FILMED = ("posec3d", "epam_net_pose", "epam_net_rgb")
+_FURTHER = {
+    "brl": " --config ntu_lt",
+    "epam_net_rgb": " --data.recorded.folders.rgb nturgb+d_rgb",
+    "psumnet": " --config psumnet_body",
+    "stars": " --model.start runs/ntu60_xsub-mamp",
+}
+
+
 def zoo() -> str:
     """The recipes of every method, and the best measured top-1 by data set."""
     recipes: dict[str, list[str]] = {}
@@ -484,19 +545,28 @@ def zoo() -> str:
     best: dict[str, dict[str, tuple[float, str]]] = {method: {} for method in recipes}
     for path in sorted(RESULTS.glob("*.json")):
         r = json.loads(path.read_text())
-        method, data = _method(path.stem.split("-")[1]), r["title"].split(",")[0]
-        if "top1" in r and r["epochs"] and method in best:
+        data, recipe, *variant = path.stem.split("-")
+        method, data = _method(recipe), DATA[data]
+        if r["epochs"] and method in best and not _lessened(variant):
             shown = f"{data} [{100 * r['top1']:.1f}](../benchmarks/trainings/{path.name})"
             best[method][data] = max(best[method].get(data, (0.0, "")), (r["top1"], shown))
     rows = []
     for method, names in recipes.items():
-        data = "ntu60_xsub" if method in names else "synthetic"
+        data = "--config " + ("ntu60_xsub" if method in names else "synthetic")
+        if method in _FILMED:
+            data = "--data.source ntu60_hrnet.pkl --data.protocol extra:xsub"
+        further = _FURTHER.get(method, "")
         rows.append([
-            f"`{method}`", f"`skelops fit --config {data} --config {names[0]}`",
+            f"`{method}`", f"`skelops fit {data} --config {names[0]}{further}`",
             ", ".join(f"`{name}`" for name in names[1:]) or "-",
             "; ".join(shown for _, shown in best[method].values()) or "-",
         ])  # fmt: skip
     return markdown(["method", "command", "further recipes", "measured top-1, %"], rows)
+
+
+def _lessened(variant: Sequence[str]) -> bool:
+    """Whether a training goes without a part of its method."""
+    return any(word.startswith("no_") or word in ("linear", "random_masks") for word in variant)
 
 
 def _method(recipe: str) -> str:
@@ -521,7 +591,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         run(options.name, options.source, options.further)
     elif options.command == "fuse":
         fuse(options.group)
-    for page, name, body in (("training", "training", table()), ("models", "zoo", zoo())):
+    for page, name, body in (
+        ("training", "training", table()),
+        ("training", "unipose", unipose()),
+        ("models", "zoo", zoo()),
+    ):
         path = records.ROOT / "docs" / f"{page}.md"
         fresh = between(path.read_text(), name, body) if path.exists() else None
         if fresh is not None:

@@ -20,7 +20,7 @@ import torch
 from skelops import _build
 from skelops._library import LIBRARY, NAMESPACE, OPS, Op
 
-BACKENDS = ("reference", "cpu", "triton", "cuda", "cupy")
+BACKENDS = ("reference", "cpu", "triton", "cuda")
 DEVICES = ("cpu", "cuda")
 DIRECTIONS = ("forward", "backward")
 
@@ -52,14 +52,6 @@ def _missing_triton(device: str) -> str | None:
     return None
 
 
-def _missing_cupy(device: str) -> str | None:
-    if device == "cpu":
-        return "cupy needs a GPU"
-    if importlib.util.find_spec("cupy") is None:
-        return "cupy is not installed (pip install skelops[cupy])"
-    return None
-
-
 def unavailable(op: Op, backend: str, device: str) -> str | None:
     """Why a backend cannot run an op on a kind of device; None if it can."""
     if backend == "reference":
@@ -74,7 +66,7 @@ def unavailable(op: Op, backend: str, device: str) -> str | None:
         return f"no {backend} kernel for this op"
     if backend == "cuda":
         return "runs on CUDA tensors" if device == "cpu" else _build.load_cuda()
-    return (_missing_triton if backend == "triton" else _missing_cupy)(device)
+    return _missing_triton(device)
 
 
 def active(op: Op, device: str) -> tuple[str, dict[str, str]]:
@@ -163,7 +155,7 @@ def use_backend(name: str) -> Iterator[None]:
     """Run every op on one backend inside a ``with`` block, in compiled graphs too.
 
     Args:
-        name: "reference", "cpu", "triton", "cuda" or "cupy".
+        name: "reference", "cpu", "triton" or "cuda".
 
     Raises:
         ValueError: unknown name.

@@ -33,7 +33,7 @@ def report() -> str:
     lines = [
         f"skelops {skelops.__version__}, torch {torch.__version__}, python "
         f"{platform.python_version()}, {platform.system()} {platform.machine()}",
-        *(f"{p}: {_version(p)}" for p in ("triton", "cupy-cuda13x", "lightning")),
+        *(f"{p}: {_version(p)}" for p in ("triton", "lightning")),
         f"CPU threads: {torch.get_num_threads()}; GPU: {gpu}",
         f"CPU kernels: {_build.load_cpu() or 'loaded'} (instruction set {_build.cpu_isa()})",
         *(f"build {key}: {value}" for key, value in _build.build_info().items()),

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from benchmarks import measure
 from benchmarks.clock import CpuClock
 from benchmarks.run import allocator
 from skelops.data import ClipDataset, ClipLoader, synthetic
 from skelops.models import create_model
+from skelops.testing.threads import threads
 
 BATCH = 16
 
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=20, help="the first two are not counted")
     options = parser.parse_args(argv)
     for count in options.threads:
-        with measure.threads(count):
+        with threads(count):
             data, step = share(options.steps)
         print(
             f"threads {count}, batch {BATCH}, {allocator()} allocator: "

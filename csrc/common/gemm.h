@@ -25,8 +25,9 @@ struct Product {
   bool accumulate = false;
   const T* init = nullptr;  // added to the sum: rows dense along n; instead of accumulate
   int64_t init_row = 0;
+  const T* row_init = nullptr;  // one value per row; instead of accumulate and init
   int64_t parts = 1, a_part = 0, b_part = 0;
-  int64_t groups = 1, a_group = 0, c_group = 0;
+  int64_t groups = 1, a_group = 0, c_group = 0, row_init_group = 0;
 };
 
 namespace detail {
@@ -39,6 +40,7 @@ void tile(const Product<T>& p, int64_t row, int64_t column, int tail) {
   T* c = p.c + row * p.c_row + column;
   const T* init = p.accumulate ? c : p.init ? p.init + row * p.init_row + column : nullptr;
   const int64_t init_row = p.accumulate ? p.c_row : p.init_row;
+  const T* row_init = p.accumulate || !p.row_init ? nullptr : p.row_init + row;
   const auto load = [tail](const T* q, int j) {
     return kTail && j == NV - 1 ? S::load(q + j * S::kLanes, tail) : S::load(q + j * S::kLanes);
   };
@@ -46,7 +48,9 @@ void tile(const Product<T>& p, int64_t row, int64_t column, int tail) {
   for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 2
     for (int j = 0; j < NV; ++j) {
-      acc[m][j] = init ? load(init + m * init_row, j) : typename S::Vec{};
+      acc[m][j] = init       ? load(init + m * init_row, j)
+                  : row_init ? typename S::Vec{} + row_init[m]
+                             : typename S::Vec{};
     }
   }
   const int64_t row1 = p.a_row, row3 = 3 * p.a_row;
@@ -124,6 +128,7 @@ void multiply(Product<T> p) {
       for (int64_t group = 0; group < p.groups; ++group) {
         q.a = a + group * p.a_group + begin * p.a_col;
         q.c = c + group * p.c_group;
+        q.row_init = p.row_init ? p.row_init + group * p.row_init_group : nullptr;
         for (int64_t block = 0; block < row_blocks; ++block) {
           const int64_t row = block * p.m / row_blocks, end = (block + 1) * p.m / row_blocks;
           table[end - row - 1](q, row, column, tail);

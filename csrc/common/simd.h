@@ -96,20 +96,20 @@ struct Simd {
 #endif
   }
 
-  // A bit per lane where a comparison holds.
-  template <typename Mask>
-  static uint32_t bits(Mask holds) {
-    static_assert(sizeof(Mask) == kVectorBytes);
+  // A bit per lane where a is less than b.
+  static uint32_t less(Vec a, Vec b) {
 #if defined(__AVX512F__)
-    const __m512i lanes = __m512i(holds);
-    if constexpr (sizeof(T) == 4) return _mm512_test_epi32_mask(lanes, lanes);
-    return _mm512_test_epi64_mask(lanes, lanes);
+    if constexpr (sizeof(T) == 4) {
+      return _mm512_cmp_ps_mask(__m512(a), __m512(b), _CMP_LT_OQ);
+    } else {
+      return _mm512_cmp_pd_mask(__m512d(a), __m512d(b), _CMP_LT_OQ);
+    }
 #elif defined(__AVX__)
-    if constexpr (sizeof(T) == 4) return _mm256_movemask_ps(__m256(holds));
-    return _mm256_movemask_pd(__m256d(holds));
+    if constexpr (sizeof(T) == 4) return _mm256_movemask_ps(__m256(a < b));
+    return _mm256_movemask_pd(__m256d(a < b));
 #else
     uint32_t found = 0;
-    for (int i = 0; i < kLanes; ++i) found |= static_cast<uint32_t>(holds[i] != 0) << i;
+    for (int i = 0; i < kLanes; ++i) found |= static_cast<uint32_t>(a[i] < b[i]) << i;
     return found;
 #endif
   }
@@ -182,6 +182,36 @@ template <bool kWrite = false, typename T>
 void prefetch(const T* p, int64_t count) {
   constexpr int64_t kLine = 64 / sizeof(T);
   for (int64_t i = 0; i < count; i += kLine) __builtin_prefetch(p + i, kWrite ? 1 : 0, 3);
+}
+
+// Copies past the caches, for what is written once and read much later. A task ends what it streams
+// by `stream_end`.
+template <typename T>
+void stream(const T* from, T* to, int64_t count) {
+  const auto* source = reinterpret_cast<const char*>(from);
+  auto* target = reinterpret_cast<char*>(to);
+  int64_t left = count * static_cast<int64_t>(sizeof(T));
+#if defined(__AVX__)
+  const int64_t unaligned = -reinterpret_cast<intptr_t>(to) & (kVectorBytes - 1);
+  const int64_t head = unaligned < left ? unaligned : left;
+  std::memcpy(target, source, head);
+  for (source += head, target += head, left -= head; left >= kVectorBytes;
+       source += kVectorBytes, target += kVectorBytes, left -= kVectorBytes) {
+#if defined(__AVX512F__)
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(target), _mm512_loadu_si512(source));
+#else
+    const auto* values = reinterpret_cast<const __m256i*>(source);
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(target), _mm256_loadu_si256(values));
+#endif
+  }
+#endif
+  std::memcpy(target, source, left);
+}
+
+inline void stream_end() {
+#if defined(__AVX__)
+  _mm_sfence();
+#endif
 }
 
 }  // namespace skelops

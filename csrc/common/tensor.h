@@ -54,6 +54,16 @@ inline void convert(const c10::Half* from, float* to, int64_t count) {
 }
 #endif
 
+// Results of a block in the type of `to`: past the caches where that is A itself (see `stream`).
+template <typename A, typename T>
+void stream_as(const A* from, T* to, int64_t count) {
+  if constexpr (std::is_same_v<A, T>) {
+    stream(from, to, count);
+  } else {
+    convert(from, to, count);
+  }
+}
+
 // Uninitialised memory of one task.
 template <typename T>
 class Scratch {

@@ -245,11 +245,11 @@ class GradTile {
   }
 
   void write(T* to_logits, T* to_offset, T* to_extra) const {
-    if (to_logits) convert(logits, to_logits, count_);
-    if (to_extra) convert(extra, to_extra, count_);
+    if (to_logits) stream_as(logits, to_logits, count_);
+    if (to_extra) stream_as(extra, to_extra, count_);
     if (!to_offset) return;
     join<D>(offset[0], count_, joined_);
-    convert(joined_, to_offset, count_ * D);
+    stream_as(joined_, to_offset, count_ * D);
   }
 
   A *logits, *extra, *anchor;
@@ -332,6 +332,7 @@ Gradients backward(const Tensor& grad, const Tensor& logits, const Tensor& offse
                extra && wants(needs, 3) ? data<T>(dextra) + at : nullptr);
       if (want_anchor) std::copy_n(to.anchor, rows * D, danchor.data() + n * row + begin * D);
     }
+    stream_end();
   });
   if (!want_anchor) return {dlogits, doffset, no_gradient(logits), dextra};
   if (s.shared) {

@@ -6,14 +6,15 @@
 namespace skelops {
 namespace {
 
-// Indices of the first k points nearer than the root of `limit`; returns how many there are.
+// Indices of the first k points nearer than the root of `square`; returns how many there are.
 template <typename A>
-int64_t search(const Cloud<A>& cloud, const Point<A>& query, int64_t size, A limit, int64_t k,
+int64_t search(const Cloud<A>& cloud, const Point<A>& query, int64_t size, A square, int64_t k,
                int64_t* out) {
   using S = Simd<A>;
+  const auto limit = typename S::Vec{} + square;
   int64_t found = 0;
   for (int64_t i = 0; i < size && found < k; i += S::kLanes) {
-    uint32_t inside = S::bits(cloud.distance(i, query) < limit);
+    uint32_t inside = S::less(cloud.distance(i, query), limit);
     for (; inside && found < k; inside &= inside - 1) out[found++] = i + __builtin_ctz(inside);
   }
   std::fill(out + found, out + k, found ? out[0] : 0);

@@ -28,10 +28,12 @@ struct GraphShape {
       SKELOPS_CHECK(inputs % subsets == 0, op, "x of K * C' channels");
       channels = inputs / subsets;
     }
-    // Three operands of a block (features, their gradients, the result) stay in a 1 MB L2 cache.
+    // Three operands of a block (features, their gradients, the result) stay in a 1 MB L2 cache. A
+    // block of few frames is as many channels as make whole tiles of the products.
     constexpr int64_t kBlockElements = 64 * 1024;
+    constexpr int64_t kMostChannels = 26 / kAccumulatorRows * kAccumulatorRows;
     const int64_t fit = kBlockElements / std::max<int64_t>(subsets * frame(), 1);
-    block = std::clamp<int64_t>(fit, 4, 16);
+    block = std::clamp<int64_t>(fit, 4, kMostChannels);
     blocks = (channels + block - 1) / block;
   }
 
@@ -76,27 +78,25 @@ class Transform {
   Features<A> forward(const A* x, int64_t begin, int64_t size, A* scratch) const {
     const int64_t row = shape_.frame(), all = shape_.channels;
     if (!has_weight() && bias_.empty()) return {x + begin * row, all * row};
-    for (int64_t k = 0; k < shape_.subsets; ++k) {
-      for (int64_t c = 0; c < size; ++c) {
-        A* out = scratch + (k * size + c) * row;
-        const A shift = bias_.empty() ? A(0) : bias_[k * all + begin + c];
-        if (has_weight()) {
-          std::fill_n(out, row, shift);
-        } else {
-          const A* in = x + (k * all + begin + c) * row;
-          for (int64_t i = 0; i < row; ++i) out[i] = in[i] + shift;
-        }
-      }
-    }
     if (has_weight()) {
       Product<A> p{};
       p.m = size, p.n = row, p.k = shape_.inputs;
       p.a = weight_.data() + begin * shape_.inputs, p.a_row = shape_.inputs, p.a_col = 1;
       p.b = x, p.b_row = row;
       p.c = scratch, p.c_row = row;
-      p.accumulate = true;
+      p.row_init = bias_.empty() ? nullptr : bias_.data() + begin;
       p.groups = shape_.subsets, p.a_group = all * shape_.inputs, p.c_group = size * row;
+      p.row_init_group = all;
       multiply(p);
+      return {scratch, size * row};
+    }
+    for (int64_t k = 0; k < shape_.subsets; ++k) {
+      for (int64_t c = 0; c < size; ++c) {
+        A* out = scratch + (k * size + c) * row;
+        const A* in = x + (k * all + begin + c) * row;
+        const A shift = bias_[k * all + begin + c];
+        for (int64_t i = 0; i < row; ++i) out[i] = in[i] + shift;
+      }
     }
     return {scratch, size * row};
   }

@@ -18,6 +18,7 @@ class Nearest {
   A last() const { return distance_[k_ - 1]; }
 
   void insert(A distance, int64_t index) {
+    if (full() && distance >= last()) return;
     int64_t i = full() ? k_ - 1 : found_++;
     for (; i > 0 && distance_[i - 1] > distance; --i) {
       distance_[i] = distance_[i - 1];
@@ -33,34 +34,80 @@ class Nearest {
   A* distance_;
 };
 
+// Above the k-th least of `count` vectors of distances, hardly or infinitely: bisects the bits of
+// a number, whose order is that of distances.
+template <typename A>
+A bound_of(const A* distances, int64_t count, int64_t k) {
+  using S = Simd<A>;
+  using Bits = std::conditional_t<sizeof(A) == 8, uint64_t, uint32_t>;
+  constexpr int kRounds = 12;
+  A bound = std::numeric_limits<A>::infinity();
+  Bits low = 0, high;
+  std::memcpy(&high, &bound, sizeof(A));
+  for (int round = 0; round < kRounds; ++round) {
+    const Bits middle = low + (high - low) / 2;
+    A limit;
+    std::memcpy(&limit, &middle, sizeof(A));
+    int64_t below = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      const auto distance = S::load(distances + i * S::kLanes);
+      below += __builtin_popcount(S::less(distance, typename S::Vec{} + limit));
+    }
+    (below < k ? low : high) = middle;
+    bound = below < k ? bound : limit;
+  }
+  return bound;
+}
+
 template <typename A>
 void search(const Cloud<A>& cloud, const Point<A>& query, int64_t size, int64_t k,
             Nearest<A> nearest) {
   using S = Simd<A>;
-  const int64_t vectors = cloud.padded() / S::kLanes;
-  // Four groups per neighbour, of whole lanes: the bound then lets few others through.
-  const int64_t rows = std::min(vectors, (4 * k + S::kLanes - 1) / S::kLanes);
-  const int64_t groups = rows * S::kLanes;
-  const Scratch<A> distances(cloud.padded()), least(groups);
-  std::fill_n(least.get(), groups, std::numeric_limits<A>::infinity());
-  for (int64_t i = 0; i < vectors; i += rows) {
-    for (int64_t row = 0; row < std::min(rows, vectors - i); ++row) {
-      const auto distance = cloud.distance((i + row) * S::kLanes, query);
-      S::store(distances.get() + (i + row) * S::kLanes, distance);
-      const auto before = S::load(least.get() + row * S::kLanes);
-      S::store(least.get() + row * S::kLanes, distance < before ? distance : before);
+  using Vec = typename S::Vec;
+  constexpr A kInfinity = std::numeric_limits<A>::infinity();
+  constexpr int kVectors = Cloud<A>::kBlock / S::kLanes;
+  const int64_t blocks = cloud.padded() / Cloud<A>::kBlock;
+  // The least distances of a block, lane by lane, and of groups of blocks.
+  const Scratch<A> least(blocks * S::kLanes), groups(blocks * S::kLanes);
+  for (int64_t block = 0; block < blocks; ++block) {
+    Vec nearer = Vec{} + kInfinity;
+#pragma GCC unroll 4
+    for (int i = 0; i < kVectors; ++i) {
+      const Vec distance = cloud.distance(block * Cloud<A>::kBlock + i * S::kLanes, query);
+      nearer = distance < nearer ? distance : nearer;
+    }
+    S::store(least.get() + block * S::kLanes, nearer);
+  }
+  // Four groups per neighbour: the bound then lets few others through.
+  const int64_t rows = std::min(blocks, (4 * k + S::kLanes - 1) / S::kLanes);
+  std::copy_n(least.get(), rows * S::kLanes, groups.get());
+  for (int64_t row = 0, block = rows; block < blocks; ++block) {
+    const Vec a = S::load(groups.get() + row * S::kLanes);
+    const Vec b = S::load(least.get() + block * S::kLanes);
+    S::store(groups.get() + row * S::kLanes, a < b ? a : b);
+    row = row + 1 == rows ? 0 : row + 1;
+  }
+  const Vec limit = Vec{} + bound_of(groups.get(), rows, k);
+  for (int64_t block = 0; block < blocks; ++block) {
+    if (!S::less(S::load(least.get() + block * S::kLanes), limit)) continue;
+    const int64_t first = block * Cloud<A>::kBlock;
+    A distances[Cloud<A>::kBlock];
+    uint64_t near = 0;
+#pragma GCC unroll 4
+    for (int i = 0; i < Cloud<A>::kBlock; i += S::kLanes) {
+      const Vec distance = cloud.distance(first + i, query);
+      S::store(distances + i, distance);
+      near |= static_cast<uint64_t>(S::less(distance, limit)) << i;
+    }
+    for (; near; near &= near - 1) {
+      const int i = __builtin_ctzll(near);
+      nearest.insert(distances[i], first + i);
     }
   }
-  std::nth_element(least.get(), least.get() + k - 1, least.get() + groups);
-  const A bound = least[k - 1];
-  for (int64_t i = 0; i < cloud.padded(); i += S::kLanes) {
-    for (uint32_t near = S::bits(S::load(distances.get() + i) <= bound); near; near &= near - 1) {
-      const int64_t j = i + __builtin_ctz(near);
-      // Points behind the last are infinitely far, and so can the bound be.
-      if (j < size && (!nearest.full() || distances[j] < nearest.last())) {
-        nearest.insert(distances[j], j);
-      }
-    }
+  // Points that are infinitely far or nowhere come last.
+  for (int64_t i = 0; i < size && !nearest.full(); ++i) {
+    const A distance = cloud.distance(i - i % S::kLanes, query)[i % S::kLanes];
+    if (!(distance < kInfinity)) nearest.insert(kInfinity, i);
   }
 }
 

@@ -50,7 +50,8 @@ struct TemporalShape {
       const bool convolution = i < convolutions;
       const int64_t dilation = convolution ? t.dilations[i] : 0, width = t.widths[i];
       SKELOPS_CHECK(width >= 0 && dilation >= (convolution ? 1 : 0), op, "widths, dilations >= 1");
-      branches.push_back({normed, width, dilation, dilation * (taps / 2), taps_at});
+      const int64_t pad = convolution ? dilation * (taps / 2) : 1;
+      branches.push_back({normed, width, dilation, pad, taps_at});
       normed += width;
       widest = std::max(widest, width);
       widest_pad = std::max(widest_pad, branches.back().pad);
@@ -117,13 +118,12 @@ struct Normalisation {
 template <typename A>
 void pointwise(const TemporalShape& s, const Parameters<A>& p, const A* x, int64_t count,
                int64_t begin, int64_t end, A* out) {
-  for (int64_t c = begin; c < end; ++c) std::fill_n(out + (c - begin) * count, count, p.bias[c]);
   Product<A> product{};
   product.m = end - begin, product.n = count, product.k = s.inputs;
   product.a = p.weight.data() + begin * s.inputs, product.a_row = s.inputs, product.a_col = 1;
   product.b = x, product.b_row = count;
   product.c = out, product.c_row = count;
-  product.accumulate = true;
+  product.row_init = p.bias.data() + begin;
   multiply(product);
 }
 
@@ -163,8 +163,8 @@ void activate(const TemporalShape& s, const Normalisation<A>& norm, const A* hid
 }
 
 template <typename A>
-void convolve(const TemporalShape& s, const Parameters<A>& p, const Branch& b, const A* activation,
-              A* gathered, A* out) {
+void convolve(const TemporalShape& s, const Parameters<A>& p, const Branch& b, const A* shift,
+              const A* activation, A* gathered, A* out) {
   const int64_t count = s.out_frame(), padded = s.frame() + 2 * b.pad * s.joints;
   Product<A> product{};
   product.m = product.k = b.width, product.n = count, product.parts = s.taps;
@@ -172,7 +172,7 @@ void convolve(const TemporalShape& s, const Parameters<A>& p, const Branch& b, c
   product.a_part = b.width * b.width;
   product.b = activation, product.b_row = padded, product.b_part = b.dilation * s.joints;
   product.c = out, product.c_row = count;
-  product.accumulate = true;
+  product.row_init = shift;
   if (s.stride > 1) {
     A* to = gathered;
     for (int64_t j = 0; j < s.taps; ++j) {
@@ -188,42 +188,40 @@ void convolve(const TemporalShape& s, const Parameters<A>& p, const Branch& b, c
   multiply(product);
 }
 
-// Maximum over a frame and its neighbours; keeps NaN.
+// Maximum over a frame and its neighbours; keeps NaN. The activation has a frame of zeros, the
+// least it can be, on either side.
 template <typename A>
 void pool(const TemporalShape& s, const A* activation, int64_t width, A* out) {
-  for (int64_t c = 0; c < width; ++c, activation += s.frame()) {
-    for (int64_t t = 0; t < s.out_frames; ++t, out += s.joints) {
-      const int64_t centre = t * s.stride;
-      std::copy_n(activation + centre * s.joints, s.joints, out);
-      for (int64_t other : {centre - 1, centre + 1}) {
-        if (other < 0 || other >= s.frames) continue;
-        const A* a = activation + other * s.joints;
-        for (int64_t v = 0; v < s.joints; ++v) {
-          out[v] = a[v] > out[v] || a[v] != a[v] ? a[v] : out[v];
-        }
-      }
+  using S = Simd<A>;
+  const int64_t V = s.joints, runs = s.stride == 1 ? 1 : s.out_frames;
+  const int64_t run = s.stride == 1 ? s.frame() : V;
+  for (int64_t c = 0; c < width; ++c, activation += s.frame() + 2 * V) {
+    const A* a = activation;
+    for (int64_t r = 0; r < runs; ++r, a += s.stride * V, out += run) {
+      vectors<A>(run, [&](int64_t i, int lanes) {
+        const auto before = load_some(a + i, lanes), here = load_some(a + i + V, lanes);
+        const auto after = load_some(a + i + 2 * V, lanes);
+        const auto first = (here > before) | (here != here) ? here : before;
+        S::store(out + i, (after > first) | (after != after) ? after : first, lanes);
+      });
     }
   }
 }
 
-// da += dy at the first maximum of each window. A frame beyond the border never wins: it is read as
-// zero, the least an activation can be, and a gradient at zero is dropped by the rectifier.
+// da += dy at the first maximum of each window. A frame beyond the border never wins: a gradient at
+// zero is dropped by the rectifier.
 template <typename A>
 void pool_backward(const TemporalShape& s, const A* activation, const A* dy, int64_t width, A* da) {
   const int64_t V = s.joints;
-  const std::vector<A> zeros(V);
   std::vector<A> unused(V);
   std::fill_n(da, width * s.frame(), A(0));
-  for (int64_t c = 0; c < width; ++c, activation += s.frame(), da += s.frame()) {
+  for (int64_t c = 0; c < width; ++c, activation += s.frame() + 2 * V, da += s.frame()) {
     for (int64_t t = 0; t < s.out_frames; ++t, dy += V) {
       const int64_t centre = t * s.stride * V;
-      const bool has_before = centre > 0, has_after = centre + V < s.frame();
-      const A* before = has_before ? activation + centre - V : zeros.data();
-      const A* here = activation + centre;
-      const A* after = has_after ? activation + centre + V : zeros.data();
-      A* __restrict d_before = has_before ? da + centre - V : unused.data();
+      const A *before = activation + centre, *here = before + V, *after = here + V;
+      A* __restrict d_before = centre > 0 ? da + centre - V : unused.data();
       A* __restrict d_here = da + centre;
-      A* __restrict d_after = has_after ? da + centre + V : unused.data();
+      A* __restrict d_after = centre + V < s.frame() ? da + centre + V : unused.data();
 #pragma GCC ivdep
       for (int64_t v = 0; v < V; ++v) {
         const A first = here[v] > before[v] ? here[v] : before[v];
@@ -369,7 +367,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(const TemporalTensors& t, boo
     if (keep && !t.training) convert(h, data<T>(hidden) + n * s.normed * row, s.normed * row);
     T* to = data<T>(out) + n * s.channels * out_row;
     A* y = inputs.kInPlace ? reinterpret_cast<A*>(to) : result.get();
-    int64_t shift = 0;
+    const A* shift = p.conv_bias.data();
     for (const Branch& b : s.branches) {
       A* y_branch = y + b.row * out_row;
       activate(s, norm, h, b, t.replicate, activation.get());
@@ -377,10 +375,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(const TemporalTensors& t, boo
         pool(s, activation.get(), b.width, y_branch);
         continue;
       }
-      for (int64_t c = 0; c < b.width; ++c) {
-        std::fill_n(y_branch + c * out_row, out_row, p.conv_bias[shift++]);
-      }
-      convolve(s, p, b, activation.get(), gathered.get(), y_branch);
+      convolve(s, p, b, shift, activation.get(), gathered.get(), y_branch);
+      shift += b.width;
     }
     if (s.plain() > 0) {
       if (s.stride > 1) subsample(s, x, s.inputs, strided.get());

@@ -17,15 +17,16 @@ struct Point {
   explicit Point(const A* p) : x(p[0]), y(p[1]), z(p[2]) {}
 };
 
-// The coordinates of a cloud as rows, filled up to whole vectors by points that are nowhere.
+// The coordinates of a cloud as rows, filled up to whole blocks by points that are nowhere.
 template <typename A>
 class Cloud {
  public:
   using S = Simd<A>;
   using Vec = typename S::Vec;
+  static constexpr int64_t kBlock = 64;
 
   Cloud(const A* points, int64_t count)
-      : padded_((count + S::kLanes - 1) / S::kLanes * S::kLanes), rows_(3 * padded_) {
+      : padded_((count + kBlock - 1) / kBlock * kBlock), rows_(3 * padded_) {
     for (int c = 0; c < 3; ++c) {
       A* to = rows_.get() + c * padded_;
       for (int64_t i = 0; i < count; ++i) to[i] = points[3 * i + c];
@@ -35,13 +36,12 @@ class Cloud {
 
   int64_t padded() const { return padded_; }
 
-  // Squared distances of `p` to the points from i on; not a number counts as infinite.
+  // Squared distances of `p` to the points from i on; not a number for those that are nowhere.
   Vec distance(int64_t i, const Point<A>& p) const {
     const A* row = rows_.get() + i;
     const Vec x = S::load(row) - p.x, y = S::load(row + padded_) - p.y;
     const Vec z = S::load(row + 2 * padded_) - p.z;
-    const Vec d = x * x + y * y + z * z;
-    return d == d ? d : Vec{} + std::numeric_limits<A>::infinity();
+    return x * x + y * y + z * z;
   }
 
  private:

@@ -6,12 +6,13 @@
 #include "common/parallel.h"
 #include "common/simd.h"
 #include "common/tensor.h"
-#include "math/exp.h"
+#include "math/exp2.h"
 
 namespace skelops {
 namespace {
 
 constexpr const char* kOp = "pose_heatmap";
+constexpr double kLog2e = 1.4426950408889634;
 
 // What one person leaves on a map: the segment from a to b, or the point a, within a box.
 template <typename A>
@@ -20,7 +21,7 @@ struct Mark {
   int64_t from, to;  // joints of the person at both ends
   int64_t scored;    // the one whose score is the peak
   A ax, ay, dx, dy;  // a, and b - a
-  A per_length;      // 1 / |b - a|^2
+  A unit_x, unit_y;  // (b - a) / |b - a|^2
   A peak;            // score
   A turned;          // sign of x in key-points
   int64_t x0, x1, y0, y1;
@@ -72,13 +73,6 @@ struct Drawing {
   std::vector<uint8_t> turned;
 };
 
-// exp of what is at most zero; too little to be a normal number is zero.
-template <typename Vec>
-Vec exp_or_zero(Vec x) {
-  const Vec least = Vec{} - 87;
-  return x < least ? Vec{} : exp(x < least ? least : x);
-}
-
 template <typename A>
 class Painter {
  public:
@@ -90,8 +84,7 @@ class Painter {
         keypoint_(keypoint),
         score_(score),
         reach_(static_cast<A>(3 * d.sigma)),
-        steepness_(static_cast<A>(1 / (2 * d.sigma * d.sigma))),
-        columns_(d.width + S::kLanes),
+        steepness_(static_cast<A>(kLog2e / (2 * d.sigma * d.sigma))),
         rows_(d.height + S::kLanes),
         place_(d.width + S::kLanes) {}
 
@@ -132,7 +125,8 @@ class Painter {
     if (!mark.point && score_b < score_a) mark.scored = mark.to;
     mark.peak = score_[mark.scored];
     mark.ax = ax, mark.ay = ay, mark.dx = bx - ax, mark.dy = by - ay;
-    mark.per_length = mark.point ? A(0) : 1 / length;
+    mark.unit_x = mark.point ? A(0) : mark.dx / length;
+    mark.unit_y = mark.point ? A(0) : mark.dy / length;
     box(ax, bx, d_.width, mark.x0, mark.x1);
     box(ay, by, d_.height, mark.y0, mark.y1);
     if (mirrored) {
@@ -147,34 +141,24 @@ class Painter {
   template <bool kOwners>
   void draw(const Mark<A>& mark, A* plane, A* owner = nullptr, A name = 0) const {
     if (mark.point) {
-      for (int64_t j = mark.x0; j < mark.x1; j += S::kLanes) {
-        const Vec r = S::load(&place_[j]) - mark.ax;
-        S::store(&columns_[j], exp_or_zero(-steepness_ * r * r));
-      }
       Vec y = {};
       for (int i = 0; i < S::kLanes; ++i) y[i] = static_cast<A>(mark.y0 + i) - mark.ay;
       for (int64_t i = mark.y0; i < mark.y1; i += S::kLanes, y += S::kLanes) {
-        S::store(&rows_[i], mark.peak * exp_or_zero(-steepness_ * y * y));
+        S::store(&rows_[i], mark.peak * bell(y * y));
       }
     }
-    for (int64_t i = mark.y0; i < mark.y1; ++i) {
-      const A ry = static_cast<A>(i) - mark.ay;
-      for (int64_t j = mark.x0; j < mark.x1; j += S::kLanes) {
-        const int lanes = static_cast<int>(std::min<int64_t>(S::kLanes, mark.x1 - j));
-        Vec value;
-        if (mark.point) {
-          value = rows_[i] * S::load(&columns_[j]);
-        } else {
-          const Offset o = offset(mark, j, ry);
-          value = mark.peak * exp_or_zero(-steepness_ * (o.x * o.x + o.y * o.y));
-        }
-        const int64_t at = i * d_.width + j;
-        const Vec before = load_some(plane + at, lanes);
-        store_some(plane + at, value > before ? value : before, lanes);
-        if constexpr (kOwners) {
-          const Vec known = load_some(owner + at, lanes);
-          store_some(owner + at, value > before ? Vec{} + name : known, lanes);
-        }
+    for (int64_t j = mark.x0; j < mark.x1; j += S::kLanes) {
+      const int lanes = static_cast<int>(std::min<int64_t>(S::kLanes, mark.x1 - j));
+      const Vec rx = S::load(&place_[j]) - mark.ax;
+      if (mark.point) {
+        const Vec column = bell(rx * rx);
+        paint<kOwners>(mark, j, lanes, plane, owner, name,
+                       [&](int64_t i) { return rows_[i] * column; });
+      } else {
+        paint<kOwners>(mark, j, lanes, plane, owner, name, [&](int64_t i) {
+          const Offset o = offset(mark, rx, i);
+          return mark.peak * bell(o.x * o.x + o.y * o.y);
+        });
       }
     }
   }
@@ -183,21 +167,21 @@ class Painter {
   void gradient(const Mark<A>& mark, const A* plane, const A* owner, A name, const A* grad,
                 A* dkeypoint, A* dscore) const {
     Vec score = {}, ax = {}, ay = {}, bx = {}, by = {};
-    for (int64_t i = mark.y0; i < mark.y1; ++i) {
-      const A ry = static_cast<A>(i) - mark.ay;
-      for (int64_t j = mark.x0; j < mark.x1; j += S::kLanes) {
-        const int lanes = static_cast<int>(std::min<int64_t>(S::kLanes, mark.x1 - j));
+    for (int64_t j = mark.x0; j < mark.x1; j += S::kLanes) {
+      const int lanes = static_cast<int>(std::min<int64_t>(S::kLanes, mark.x1 - j));
+      const Vec rx = S::load(&place_[j]) - mark.ax;
+      for (int64_t i = mark.y0; i < mark.y1; ++i) {
         const int64_t at = i * d_.width + j;
         const Vec mine = load_some(owner + at, lanes);
         const Vec g = load_some(grad + at, lanes) * load_some(plane + at, lanes);
         const Vec w = mine == Vec{} + name ? g : Vec{};
-        const Offset o = offset(mark, j, ry);
+        const Offset o = offset(mark, rx, i);
         score += w;
         ax += w * (1 - o.along) * o.x, ay += w * (1 - o.along) * o.y;
         bx += w * o.along * o.x, by += w * o.along * o.y;
       }
     }
-    const A scale = 2 * steepness_;
+    const A scale = static_cast<A>(1 / (d_.sigma * d_.sigma));
     dscore[mark.scored] += S::sum(score) / mark.peak;
     dkeypoint[2 * mark.from] += mark.turned * scale * S::sum(ax);
     dkeypoint[2 * mark.from + 1] += scale * S::sum(ay);
@@ -211,12 +195,31 @@ class Painter {
     Vec along, x, y;  // where on the segment the nearest point is, and the way from there
   };
 
-  Offset offset(const Mark<A>& mark, int64_t j, A ry) const {
-    const Vec rx = S::load(&place_[j]) - mark.ax;
-    Vec along = (rx * mark.dx + ry * mark.dy) * mark.per_length;
-    along = along < Vec{} ? Vec{} : along;
-    along = along > Vec{} + 1 ? Vec{} + 1 : along;
+  Offset offset(const Mark<A>& mark, Vec rx, int64_t row) const {
+    const A ry = static_cast<A>(row) - mark.ay;
+    Vec along = rx * mark.unit_x + ry * mark.unit_y;
+    along = along > Vec{} ? along : Vec{};
+    along = along < Vec{} + 1 ? along : Vec{} + 1;
     return {along, rx - along * mark.dx, ry - along * mark.dy};
+  }
+
+  // Too little to be a normal number is zero.
+  Vec bell(Vec square) const { return exp2_nonpositive(-steepness_ * square); }
+
+  // The rows of the mark from column j on; value(row) is what it shows there.
+  template <bool kOwners, typename F>
+  void paint(const Mark<A>& mark, int64_t j, int lanes, A* plane, A* owner, A name,
+             const F& value_of) const {
+    for (int64_t i = mark.y0; i < mark.y1; ++i) {
+      const Vec value = value_of(i);
+      const int64_t at = i * d_.width + j;
+      const Vec before = load_some(plane + at, lanes);
+      store_some(plane + at, value > before ? value : before, lanes);
+      if constexpr (kOwners) {
+        const Vec known = load_some(owner + at, lanes);
+        store_some(owner + at, value > before ? Vec{} + name : known, lanes);
+      }
+    }
   }
 
   static Vec load_some(const A* p, int lanes) {
@@ -236,14 +239,14 @@ class Painter {
   const Drawing& d_;
   const A *keypoint_, *score_;
   const A reach_, steepness_;
-  const Scratch<A> columns_, rows_, place_;
+  const Scratch<A> rows_, place_;
   int64_t n_ = 0;
 };
 
 // The plane as it is stored; bytes are floor(255 y + 0.5).
 template <typename A, typename U>
 void store_plane(const A* from, U* to, int64_t count) {
-  convert(from, to, count);
+  stream_as(from, to, count);
 }
 
 template <typename A>
@@ -258,22 +261,19 @@ template <typename A, typename U>
 void forward(const Drawing& d, const Tensor& keypoint, const Tensor& score, U* out) {
   const Parameter<A> points(keypoint), scores(score);
   parallel(d.batch * d.maps, [&](int64_t task) {
-    constexpr bool kInPlace = std::is_same_v<A, U>;
     const int64_t n = task / d.maps, k = task % d.maps;
     Painter<A> painter(d, points.data(), scores.data());
     painter.begin(n);
-    const Scratch<A> plane(kInPlace ? 0 : d.plane());
+    const Scratch<A> plane(d.plane());
     for (int64_t t = 0; t < d.frames; ++t) {
-      U* to = out + (task * d.frames + t) * d.plane();
-      A* y = plane.get();
-      if constexpr (kInPlace) y = to;
-      std::fill_n(y, d.plane(), A(0));
+      std::fill_n(plane.get(), d.plane(), A(0));
       for (int64_t m = 0; m < d.persons; ++m) {
         const Mark<A> mark = painter.mark(k, m, t);
-        if (mark.drawn) painter.template draw<false>(mark, y);
+        if (mark.drawn) painter.template draw<false>(mark, plane.get());
       }
-      if constexpr (!kInPlace) store_plane(y, to, d.plane());
+      store_plane(plane.get(), out + (task * d.frames + t) * d.plane(), d.plane());
     }
+    stream_end();
   });
 }
 

@@ -11,21 +11,14 @@ Tensor forward_dynamics_cuda(Tensor q, OptionalTensor qd, Tensor tau, OptionalTe
                              Ints parent, Ints joint) {
   constexpr const char* kOp = "_forward_dynamics_cuda";
   Tensor qdd = torch::stable::empty_like(q);
-  const LaunchOn device(q);
   dispatch_device_type(kOp, q, [&](auto zero) {
     using T = decltype(zero);
-    using acc = acc_t<T>;
-    MotionBatch<T> batch =
+    const auto batch =
         motion_batch<T>(kOp, q, qd, tau, wrench, inertia, offset, axis, gravity, parent, joint);
     const int64_t n = batch.tables.size;
-    if (batch.frames == 0) return;
-    const FrameBlocks grid(forward_dynamics_kernel<T>, q, batch.tables.bytes(),
-                           row_bytes<acc>({n, n, n}));
-    const Tensor memory = working_memory<acc>(q, grid, articulated::kSlots * n);
-    batch.scratch = output<acc>(memory);
-    forward_dynamics_kernel<<<grid.blocks, grid.threads, grid.shared_bytes, device.stream()>>>(
-        batch, output<T>(qdd));
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
+    const FrameLaunch run(forward_dynamics_kernel<T>, q, batch.tables.bytes(), {n, n, n},
+                          articulated::kSlots * n);
+    run(batch, output<T>(qdd));
   });
   return qdd;
 }
@@ -35,34 +28,22 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> forward_dynamics_backward_cud
     Tensor offset, Tensor axis, OptionalTensor gravity, Ints parent, Ints joint, Tensor qdd,
     int64_t needs) {
   constexpr const char* kOp = "_forward_dynamics_backward_cuda";
-  const int64_t frames = q.size(0), n = static_cast<int64_t>(parent.size());
   const bool want_inertia = wants(needs, 4);
-  const Wanted dq(q, wants(needs, 0), {frames, n}), dqd(q, wants(needs, 1), {frames, n});
-  const Wanted dtau(q, wants(needs, 2), {frames, n}), dwrench(q, wants(needs, 3), {frames, n, 6});
-  Tensor dinertia = torch::stable::new_empty(inertia, {0});
-  const LaunchOn device(q);
+  const WantedMotion found(q, needs);
+  Tensor dinertia;
   dispatch_device_type(kOp, q, [&](auto zero) {
     using T = decltype(zero);
-    using acc = acc_t<T>;
-    MotionBatch<T> batch = motion_batch<T>(kOp, q, qd, tau, wrench, inertia, offset, axis, gravity,
-                                           parent, joint, want_inertia);
-    const FrameBlocks grid(forward_dynamics_backward_kernel<T>, q, batch.tables.bytes(),
-                           row_bytes<acc>({n, n, n, n}));
-    const Tensor partial = partial_gradient<acc>(q, grid, want_inertia, kInertiaSize * n);
-    if (batch.frames > 0) {
-      const Tensor memory = working_memory<acc>(q, grid, kForwardBackwardSlots * n);
-      batch.scratch = output<acc>(memory);
-      const T* const saved = sizeof(T) == sizeof(acc) ? rows<T>(kOp, qdd, n, q) : nullptr;
-      const MotionGrads<T> found{dq.get<T>(), dqd.get<T>(), dtau.get<T>(), dwrench.get<T>(),
-                                 want_inertia ? output<acc>(partial) : nullptr};
-      forward_dynamics_backward_kernel<<<grid.blocks, grid.threads, grid.shared_bytes,
-                                         device.stream()>>>(batch, rows<T>(kOp, grad, n, q), saved,
-                                                            found);
-      STD_CUDA_KERNEL_LAUNCH_CHECK();
-    }
-    if (want_inertia) dinertia = summed(partial);
+    const auto batch = motion_batch<T>(kOp, q, qd, tau, wrench, inertia, offset, axis, gravity,
+                                       parent, joint, want_inertia);
+    const int64_t n = batch.tables.size;
+    const FrameLaunch run(forward_dynamics_backward_kernel<T>, q, batch.tables.bytes(),
+                          {n, n, n, n}, kForwardBackwardSlots * n);
+    const Wanted partial = run.partial(want_inertia, kInertiaSize * n);
+    const T* const saved = sizeof(T) == sizeof(acc_t<T>) ? rows<T>(kOp, qdd, n, q) : nullptr;
+    run(batch, rows<T>(kOp, grad, n, q), saved, found.with<T>(partial));
+    dinertia = summed(partial);
   });
-  return {dq.tensor, dqd.tensor, dtau.tensor, dwrench.tensor, dinertia};
+  return {found.q.tensor, found.qd.tensor, found.drive.tensor, found.wrench.tensor, dinertia};
 }
 
 }  // namespace

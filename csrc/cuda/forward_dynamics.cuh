@@ -11,26 +11,9 @@ constexpr int kForwardBackwardSlots = most(articulated::kSlots, inverse_backward
 template <typename T>
 __global__ void __launch_bounds__(kFrameThreads)
     forward_dynamics_kernel(MotionBatch<T> batch, T* qdd) {
-  using acc = acc_t<T>;
   alignas(32) extern __shared__ unsigned char shared[];
-  const int n = batch.tables.size;
-  const TreeView<acc> tree = stage_tree(batch.tables, shared);
-  const RowTile<acc> q{reinterpret_cast<acc*>(shared + batch.tables.bytes()), n};
-  const RowTile<acc> qd = q.next(n), tau = qd.next(n);
-  const Vec3<acc> world = minus_gravity(batch.gravity);
-  const auto memory = thread_memory(batch.scratch, articulated::kSlots * n);
-  over_frames(batch.frames, [&](long long begin, int count) {
-    load_rows(batch.q, begin, count, q);
-    load_rows(batch.qd, begin, count, qd);
-    load_rows(batch.drive, begin, count, tau);
-    __syncthreads();
-    if (threadIdx.x < count) {
-      forward_dynamics(tree, q.row(), qd.row(), tau.row(), batch.wrench_of(begin + threadIdx.x),
-                       world, memory, tau.row());
-    }
-    __syncthreads();
-    store_rows(qdd, begin, count, tau);
-  });
+  solve_motion(batch, shared, articulated::kSlots, qdd,
+               [](const auto&... frame) { forward_dynamics(frame...); });
 }
 
 // With w = M^-1 grad, the gradient is w for tau, and that of inverse dynamics against -w for all

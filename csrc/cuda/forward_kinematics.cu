@@ -6,24 +6,27 @@
 namespace skelops {
 namespace {
 
+template <typename T>
+KinematicsBatch<T> kinematics_batch(const char* op, const Tensor& q, const Tensor& offset,
+                                    const Tensor& axis, const Ints& parent, const Ints& joint) {
+  KinematicsBatch<T> batch = {};
+  batch.tables = tree_tables<acc_t<T>>(op, q, std::nullopt, offset, axis, parent, joint);
+  batch.frames = q.size(0), batch.q = input<T>(q);
+  return batch;
+}
+
 std::tuple<Tensor, Tensor> forward_kinematics_cuda(Tensor q, Tensor offset, Tensor axis,
                                                    Ints parent, Ints joint) {
   constexpr const char* kOp = "_forward_kinematics_cuda";
   const int64_t frames = q.size(0), n = static_cast<int64_t>(parent.size());
   Tensor pos = torch::stable::new_empty(q, {frames, n, 3});
   Tensor rot = torch::stable::new_empty(q, {frames, n, 3, 3});
-  const LaunchOn device(q);
   dispatch_device_type(kOp, q, [&](auto zero) {
     using T = decltype(zero);
-    using acc = acc_t<T>;
-    const auto tables = tree_tables<acc>(kOp, q, std::nullopt, offset, axis, parent, joint);
-    if (frames == 0) return;
-    const FrameBlocks grid(forward_kinematics_kernel<T>, q, tables.bytes(),
-                           row_bytes<acc>({n, kPieceColumns}));
-    const Tensor memory = working_memory<acc>(q, grid, kFrameSlots * n);
-    forward_kinematics_kernel<<<grid.blocks, grid.threads, grid.shared_bytes, device.stream()>>>(
-        tables, frames, input<T>(q), output<acc>(memory), output<T>(pos), output<T>(rot));
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
+    const auto batch = kinematics_batch<T>(kOp, q, offset, axis, parent, joint);
+    const FrameLaunch run(forward_kinematics_kernel<T>, q, batch.tables.bytes(), {n, kPieceColumns},
+                          kFrameSlots * n);
+    run(batch, output<T>(pos), output<T>(rot));
   });
   return {pos, rot};
 }
@@ -31,23 +34,15 @@ std::tuple<Tensor, Tensor> forward_kinematics_cuda(Tensor q, Tensor offset, Tens
 Tensor forward_kinematics_backward_cuda(Tensor grad_pos, Tensor grad_rot, Tensor q, Tensor offset,
                                         Tensor axis, Ints parent, Ints joint) {
   constexpr const char* kOp = "_forward_kinematics_backward_cuda";
-  const int64_t frames = q.size(0), n = static_cast<int64_t>(parent.size());
+  const int64_t n = static_cast<int64_t>(parent.size());
   Tensor dq = torch::stable::empty_like(q);
-  const LaunchOn device(q);
   dispatch_device_type(kOp, q, [&](auto zero) {
     using T = decltype(zero);
-    using acc = acc_t<T>;
-    const auto tables = tree_tables<acc>(kOp, q, std::nullopt, offset, axis, parent, joint);
-    if (frames == 0) return;
-    const FrameBlocks grid(forward_kinematics_backward_kernel<T>, q, tables.bytes(),
-                           row_bytes<acc>({n, kPieceColumns}));
-    const Tensor memory = working_memory<acc>(q, grid, 2 * kFrameSlots * n);
-    forward_kinematics_backward_kernel<<<grid.blocks, grid.threads, grid.shared_bytes,
-                                         device.stream()>>>(
-        tables, frames, rows<T>(kOp, grad_pos, 3 * n, q),
-        rows<T>(kOp, grad_rot, kRotationValues * n, q), input<T>(q), output<acc>(memory),
+    const auto batch = kinematics_batch<T>(kOp, q, offset, axis, parent, joint);
+    const FrameLaunch run(forward_kinematics_backward_kernel<T>, q, batch.tables.bytes(),
+                          {n, kPieceColumns}, 2 * kFrameSlots * n);
+    run(batch, rows<T>(kOp, grad_pos, 3 * n, q), rows<T>(kOp, grad_rot, kRotationValues * n, q),
         output<T>(dq));
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
   return dq;
 }

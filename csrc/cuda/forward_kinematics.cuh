@@ -15,18 +15,26 @@ __device__ inline int rotation_slot(int k) {
 __device__ inline int position_slot(int k) { return k / 3 * kFrameSlots + kRotationValues + k % 3; }
 
 template <typename T>
+struct KinematicsBatch {
+  using acc = acc_t<T>;
+  TreeTables<acc> tables;
+  long long frames;
+  const T* q;
+  acc* scratch;
+};
+
+template <typename T>
 __global__ void __launch_bounds__(kFrameThreads)
-    forward_kinematics_kernel(TreeTables<acc_t<T>> tables, long long frames, const T* q,
-                              acc_t<T>* scratch, T* pos, T* rot) {
+    forward_kinematics_kernel(KinematicsBatch<T> batch, T* pos, T* rot) {
   using acc = acc_t<T>;
   alignas(32) extern __shared__ unsigned char shared[];
-  const int n = tables.size;
-  const TreeView<acc> tree = stage_tree(tables, shared);
-  const RowTile<acc> rows{reinterpret_cast<acc*>(shared + tables.bytes()), n};
+  const int n = batch.tables.size;
+  const TreeView<acc> tree = stage_tree(batch.tables, shared);
+  const RowTile<acc> rows{reinterpret_cast<acc*>(shared + batch.tables.bytes()), n};
   acc* const piece = rows.next(kPieceColumns).values;
-  const auto memory = thread_memory(scratch, kFrameSlots * n);
-  over_frames(frames, [&](long long begin, int count) {
-    load_rows(q, begin, count, rows);
+  const auto memory = thread_memory(batch.scratch, kFrameSlots * n);
+  over_frames(batch.frames, [&](long long begin, int count) {
+    load_rows(batch.q, begin, count, rows);
     __syncthreads();
     if (threadIdx.x < count) forward_kinematics(tree, rows.row(), memory);
     store_pieces(pos, begin, count, 3 * n, piece, [&](int k) { return memory[position_slot(k)]; });
@@ -37,19 +45,18 @@ __global__ void __launch_bounds__(kFrameThreads)
 
 template <typename T>
 __global__ void __launch_bounds__(kFrameThreads)
-    forward_kinematics_backward_kernel(TreeTables<acc_t<T>> tables, long long frames,
-                                       const T* grad_pos, const T* grad_rot, const T* q,
-                                       acc_t<T>* scratch, T* dq) {
+    forward_kinematics_backward_kernel(KinematicsBatch<T> batch, const T* grad_pos,
+                                       const T* grad_rot, T* dq) {
   using acc = acc_t<T>;
   alignas(32) extern __shared__ unsigned char shared[];
-  const int n = tables.size;
-  const TreeView<acc> tree = stage_tree(tables, shared);
-  const RowTile<acc> rows{reinterpret_cast<acc*>(shared + tables.bytes()), n};
+  const int n = batch.tables.size;
+  const TreeView<acc> tree = stage_tree(batch.tables, shared);
+  const RowTile<acc> rows{reinterpret_cast<acc*>(shared + batch.tables.bytes()), n};
   acc* const piece = rows.next(kPieceColumns).values;
-  const auto memory = thread_memory(scratch, 2 * kFrameSlots * n);
+  const auto memory = thread_memory(batch.scratch, 2 * kFrameSlots * n);
   const auto grad = memory.from(kFrameSlots * n);
-  over_frames(frames, [&](long long begin, int count) {
-    load_rows(q, begin, count, rows);
+  over_frames(batch.frames, [&](long long begin, int count) {
+    load_rows(batch.q, begin, count, rows);
     load_pieces(grad_pos, begin, count, 3 * n, piece,
                 [&](int k, const acc& value) { grad[position_slot(k)] = value; });
     load_pieces(grad_rot, begin, count, kRotationValues * n, piece,

@@ -9,26 +9,9 @@ namespace skelops {
 template <typename T>
 __global__ void __launch_bounds__(kFrameThreads)
     inverse_dynamics_kernel(MotionBatch<T> batch, T* tau) {
-  using acc = acc_t<T>;
   alignas(32) extern __shared__ unsigned char shared[];
-  const int n = batch.tables.size;
-  const TreeView<acc> tree = stage_tree(batch.tables, shared);
-  const RowTile<acc> q{reinterpret_cast<acc*>(shared + batch.tables.bytes()), n};
-  const RowTile<acc> qd = q.next(n), qdd = qd.next(n);
-  const Vec3<acc> world = minus_gravity(batch.gravity);
-  const auto memory = thread_memory(batch.scratch, inverse::kSlots * n);
-  over_frames(batch.frames, [&](long long begin, int count) {
-    load_rows(batch.q, begin, count, q);
-    load_rows(batch.qd, begin, count, qd);
-    load_rows(batch.drive, begin, count, qdd);
-    __syncthreads();
-    if (threadIdx.x < count) {
-      inverse_dynamics(tree, q.row(), qd.row(), qdd.row(), batch.wrench_of(begin + threadIdx.x),
-                       world, memory, qdd.row());
-    }
-    __syncthreads();
-    store_rows(tau, begin, count, qdd);
-  });
+  solve_motion(batch, shared, inverse::kSlots, tau,
+               [](const auto&... frame) { inverse_dynamics(frame...); });
 }
 
 template <typename T>

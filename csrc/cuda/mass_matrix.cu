@@ -22,21 +22,14 @@ Tensor mass_matrix_cuda(Tensor q, Tensor inertia, Tensor offset, Tensor axis, In
   constexpr const char* kOp = "_mass_matrix_cuda";
   const int64_t frames = q.size(0), n = static_cast<int64_t>(parent.size());
   Tensor M;
-  const LaunchOn device(q);
   dispatch_device_type(kOp, q, [&](auto zero) {
     using T = decltype(zero);
-    using acc = acc_t<T>;
-    MassBatch<T> batch = mass_batch<T>(kOp, q, inertia, offset, axis, parent, joint, packed);
+    const auto batch = mass_batch<T>(kOp, q, inertia, offset, axis, parent, joint, packed);
     const std::vector<int64_t> shape =
         packed ? std::vector<int64_t>{frames, batch.entries} : std::vector<int64_t>{frames, n, n};
     M = packed ? torch::stable::new_empty(q, shape) : torch::stable::new_zeros(q, shape);
-    if (frames == 0) return;
-    const FrameBlocks grid(mass_matrix_kernel<T>, q, batch.bytes(), row_bytes<acc>({n}));
-    const Tensor memory = working_memory<acc>(q, grid, composite::kSlots * n);
-    batch.scratch = output<acc>(memory);
-    mass_matrix_kernel<<<grid.blocks, grid.threads, grid.shared_bytes, device.stream()>>>(
-        batch, output<T>(M));
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
+    const FrameLaunch run(mass_matrix_kernel<T>, q, batch.bytes(), {n}, composite::kSlots * n);
+    run(batch, output<T>(M));
   });
   return M;
 }
@@ -48,25 +41,16 @@ std::tuple<Tensor, Tensor> mass_matrix_backward_cuda(Tensor grad, Tensor q, Tens
   const int64_t frames = q.size(0), n = static_cast<int64_t>(parent.size());
   const bool want_inertia = wants(needs, 1);
   const Wanted dq(q, wants(needs, 0), {frames, n});
-  Tensor dinertia = torch::stable::new_empty(inertia, {0});
-  const LaunchOn device(q);
+  Tensor dinertia;
   dispatch_device_type(kOp, q, [&](auto zero) {
     using T = decltype(zero);
-    using acc = acc_t<T>;
-    MassBatch<T> batch =
+    const auto batch =
         mass_batch<T>(kOp, q, inertia, offset, axis, parent, joint, packed, want_inertia);
-    const FrameBlocks grid(mass_matrix_backward_kernel<T>, q, batch.bytes(), row_bytes<acc>({n}));
-    const Tensor partial = partial_gradient<acc>(q, grid, want_inertia, kInertiaSize * n);
-    if (frames > 0) {
-      const Tensor memory = working_memory<acc>(q, grid, composite::kBackwardSlots * n);
-      batch.scratch = output<acc>(memory);
-      mass_matrix_backward_kernel<<<grid.blocks, grid.threads, grid.shared_bytes,
-                                    device.stream()>>>(
-          batch, rows<T>(kOp, grad, batch.values(), q), dq.get<T>(),
-          want_inertia ? output<acc>(partial) : nullptr);
-      STD_CUDA_KERNEL_LAUNCH_CHECK();
-    }
-    if (want_inertia) dinertia = summed(partial);
+    const FrameLaunch run(mass_matrix_backward_kernel<T>, q, batch.bytes(), {n},
+                          composite::kBackwardSlots * n);
+    const Wanted partial = run.partial(want_inertia, kInertiaSize * n);
+    run(batch, rows<T>(kOp, grad, batch.values(), q), dq.get<T>(), partial.get<acc_t<T>>());
+    dinertia = summed(partial);
   });
   return {dq.tensor, dinertia};
 }

@@ -40,20 +40,14 @@ std::tuple<Tensor, Tensor> point_dynamics_cuda(Tensor x, Tensor v, Tensor force,
   constexpr const char* kOp = "_point_dynamics_cuda";
   Tensor acceleration = torch::stable::empty_like(x);
   Tensor multiplier = torch::stable::new_empty(x, {x.size(0), x.size(1) - 1});
-  const LaunchOn device(x);
   dispatch_device_type(kOp, x, [&](auto zero) {
     using T = decltype(zero);
-    using acc = acc_t<T>;
-    PointBatch<T> batch = point_batch<T>(kOp, x, v, force, mass, parents, root);
-    if (batch.frames == 0) return;
+    const auto batch = point_batch<T>(kOp, x, v, force, mass, parents, root);
     const int64_t n = batch.joints, width = x.size(2) * n;
-    const auto kernel = x.size(2) == 3 ? point_dynamics_kernel<3, T> : point_dynamics_kernel<2, T>;
-    const FrameBlocks grid(kernel, x, batch.bytes(), row_bytes<acc>({width, width, width}));
-    const Tensor memory = working_memory<acc>(x, grid, points::kSlots * n);
-    batch.scratch = output<acc>(memory);
-    kernel<<<grid.blocks, grid.threads, grid.shared_bytes, device.stream()>>>(
-        batch, output<T>(acceleration), output<T>(multiplier));
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
+    const FrameLaunch run(
+        x.size(2) == 3 ? point_dynamics_kernel<3, T> : point_dynamics_kernel<2, T>, x,
+        batch.bytes(), {width, width, width}, points::kSlots * n);
+    run(batch, output<T>(acceleration), output<T>(multiplier));
   });
   return {acceleration, multiplier};
 }
@@ -66,27 +60,17 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> point_dynamics_backward_cuda(
   const bool want_mass = wants(needs, 3);
   const Wanted dx(x, wants(needs, 0), {frames, n, D}), dv(x, wants(needs, 1), {frames, n, D});
   const Wanted dforce(x, wants(needs, 2), {frames, n, D});
-  Tensor dmass = torch::stable::new_empty(mass, {0});
-  const LaunchOn device(x);
+  Tensor dmass;
   dispatch_device_type(kOp, x, [&](auto zero) {
     using T = decltype(zero);
-    using acc = acc_t<T>;
-    PointBatch<T> batch = point_batch<T>(kOp, x, v, force, mass, parents, root);
-    const auto kernel =
-        D == 3 ? point_dynamics_backward_kernel<3, T> : point_dynamics_backward_kernel<2, T>;
-    const FrameBlocks grid(kernel, x, batch.bytes(),
-                           row_bytes<acc>({width, width, width, width, width, n, n}));
-    const Tensor partial = partial_gradient<acc>(x, grid, want_mass, n);
-    if (frames > 0) {
-      const Tensor memory = working_memory<acc>(x, grid, points::kSlots * n);
-      batch.scratch = output<acc>(memory);
-      const PointGrads<T> found{dx.get<T>(), dv.get<T>(), dforce.get<T>(),
-                                want_mass ? output<acc>(partial) : nullptr};
-      kernel<<<grid.blocks, grid.threads, grid.shared_bytes, device.stream()>>>(
-          batch, rows<T>(kOp, grad_acc, width, x), rows<T>(kOp, grad_multiplier, n - 1, x), found);
-      STD_CUDA_KERNEL_LAUNCH_CHECK();
-    }
-    if (want_mass) dmass = summed(partial);
+    const auto batch = point_batch<T>(kOp, x, v, force, mass, parents, root);
+    const FrameLaunch run(
+        D == 3 ? point_dynamics_backward_kernel<3, T> : point_dynamics_backward_kernel<2, T>, x,
+        batch.bytes(), {width, width, width, width, width, n, n}, points::kSlots * n);
+    const Wanted partial = run.partial(want_mass, n);
+    run(batch, rows<T>(kOp, grad_acc, width, x), rows<T>(kOp, grad_multiplier, n - 1, x),
+        PointGrads<T>{dx.get<T>(), dv.get<T>(), dforce.get<T>(), partial.get<acc_t<T>>()});
+    dmass = summed(partial);
   });
   return {dx.tensor, dv.tensor, dforce.tensor, dmass};
 }

@@ -235,6 +235,31 @@ struct MotionBatch {
   }
 };
 
+// A result (frames, n), solve(tree, q, qd, drive, wrench, -gravity, memory, result) of every frame.
+template <typename T, typename F>
+__device__ void solve_motion(const MotionBatch<T>& batch, unsigned char* shared, int slots, T* to,
+                             const F& solve) {
+  using acc = acc_t<T>;
+  const int n = batch.tables.size;
+  const TreeView<acc> tree = stage_tree(batch.tables, shared);
+  const RowTile<acc> q{reinterpret_cast<acc*>(shared + batch.tables.bytes()), n};
+  const RowTile<acc> qd = q.next(n), drive = qd.next(n);
+  const Vec3<acc> world = minus_gravity(batch.gravity);
+  const auto memory = thread_memory(batch.scratch, slots * n);
+  over_frames(batch.frames, [&](long long begin, int count) {
+    load_rows(batch.q, begin, count, q);
+    load_rows(batch.qd, begin, count, qd);
+    load_rows(batch.drive, begin, count, drive);
+    __syncthreads();
+    if (threadIdx.x < count) {
+      solve(tree, q.row(), qd.row(), drive.row(), batch.wrench_of(begin + threadIdx.x), world,
+            memory, drive.row());
+    }
+    __syncthreads();
+    store_rows(to, begin, count, drive);
+  });
+}
+
 // Null: not wanted.
 template <typename T>
 struct MotionGrads {

@@ -44,12 +44,28 @@ struct Wanted {
   Tensor tensor;
   bool wanted;
 
-  Wanted(const Tensor& like, bool wanted, std::vector<int64_t> shape)
-      : tensor(torch::stable::new_empty(like, wanted ? shape : std::vector<int64_t>{0})),
+  Wanted(const Tensor& like, bool wanted, std::vector<int64_t> shape,
+         std::optional<ScalarType> dtype = std::nullopt)
+      : tensor(torch::stable::new_empty(like, wanted ? shape : std::vector<int64_t>{0}, dtype)),
         wanted(wanted) {}
   template <typename T>
   T* get() const {
     return wanted ? output<T>(tensor) : nullptr;
+  }
+};
+
+// The gradients of frames in motion, but for those to the inertia.
+struct WantedMotion {
+  Wanted q, qd, drive, wrench;
+
+  WantedMotion(const Tensor& like, int64_t needs)
+      : q(like, wants(needs, 0), {like.size(0), like.size(1)}),
+        qd(like, wants(needs, 1), {like.size(0), like.size(1)}),
+        drive(like, wants(needs, 2), {like.size(0), like.size(1)}),
+        wrench(like, wants(needs, 3), {like.size(0), like.size(1), 6}) {}
+  template <typename T>
+  MotionGrads<T> with(const Wanted& inertia) const {
+    return {q.get<T>(), qd.get<T>(), drive.get<T>(), wrench.get<T>(), inertia.get<acc_t<T>>()};
   }
 };
 
@@ -101,48 +117,55 @@ MotionBatch<T> motion_batch(const char* op, const Tensor& q, const OptionalTenso
   return batch;
 }
 
-// As many frames to a block as find room in shared memory beside `common` bytes, and as many blocks
-// as run at once.
-struct FrameBlocks {
-  int threads = kFrameThreads, blocks, shared_bytes;
+// A kernel over the frames of a batch. As many frames to a block as find room in shared memory,
+// rows of `columns` values beside `common` bytes; as many blocks as run at once; to every thread
+// `slots` values of working memory.
+template <typename Batch, typename... Args>
+class FrameLaunch {
+  using acc = typename Batch::acc;
 
-  template <typename Kernel>
-  FrameBlocks(Kernel kernel, const Tensor& like, int64_t common, int64_t frame) {
-    while (common + threads * frame > kSharedBytes && threads > 1) threads /= 2;
-    shared_bytes = static_cast<int>(common + threads * frame);
+ public:
+  FrameLaunch(void (*kernel)(Batch, Args...), const Tensor& like, int64_t common,
+              std::initializer_list<int64_t> columns, int64_t slots)
+      : device_(like), kernel_(kernel), like_(like), slots_(slots) {
+    int64_t frame = 0;
+    for (const int64_t width : columns) frame += row_stride(static_cast<int>(width)) * sizeof(acc);
+    while (common + threads_ * frame > kSharedBytes && threads_ > 1) threads_ /= 2;
+    shared_bytes_ = static_cast<int>(common + threads_ * frame);
     int multiprocessors = 1, resident = 1;
     cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount,
                            like.get_device_index());
-    cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, threads, shared_bytes);
-    const int64_t tiles = (like.size(0) + threads - 1) / threads;
-    blocks = static_cast<int>(std::min(tiles, int64_t{multiprocessors} * std::max(resident, 1)));
+    cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, threads_, shared_bytes_);
+    const int64_t tiles = (like.size(0) + threads_ - 1) / threads_;
+    blocks_ = static_cast<int>(std::min(tiles, int64_t{multiprocessors} * std::max(resident, 1)));
   }
-  int64_t total() const { return static_cast<int64_t>(blocks) * threads; }
+
+  // Partial gradients of a parameter of `size` values, a thread's beside its neighbours'.
+  Wanted partial(bool wanted, int64_t size) const {
+    return {like_, wanted, {blocks_, size, threads_}, kAccumulated<acc>};
+  }
+
+  void operator()(Batch batch, Args... args) const {
+    if (batch.frames == 0) return;
+    const int64_t values = int64_t{blocks_} * threads_ * slots_;
+    const Tensor memory = torch::stable::new_empty(like_, {values}, kAccumulated<acc>);
+    batch.scratch = output<acc>(memory);
+    kernel_<<<blocks_, threads_, shared_bytes_, device_.stream()>>>(batch, args...);
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+  }
+
+ private:
+  LaunchOn device_;
+  void (*kernel_)(Batch, Args...);
+  Tensor like_;
+  int64_t slots_;
+  int threads_ = kFrameThreads, blocks_, shared_bytes_;
 };
 
-// Of every thread, `slots` values of working memory.
-template <typename A>
-Tensor working_memory(const Tensor& like, const FrameBlocks& grid, int64_t slots) {
-  return torch::stable::new_empty(like, {grid.total() * slots}, kAccumulated<A>);
-}
-
-// Partial gradients of a parameter of `size` values, a thread's beside its neighbours'.
-template <typename A>
-Tensor partial_gradient(const Tensor& like, const FrameBlocks& grid, bool wanted, int64_t size) {
-  return torch::stable::new_empty(like, {wanted ? grid.blocks : 0, size, grid.threads},
-                                  kAccumulated<A>);
-}
-inline Tensor summed(const Tensor& partial) {
+inline Tensor summed(const Wanted& partial) {
+  if (!partial.wanted) return partial.tensor;
   const int64_t over[] = {2, 0};
-  return torch::stable::sum(partial, {{over, size_t{2}}});
-}
-
-// Bytes of a frame's rows of `columns` values each.
-template <typename A>
-int64_t row_bytes(std::initializer_list<int64_t> columns) {
-  int64_t bytes = 0;
-  for (const int64_t width : columns) bytes += row_stride(static_cast<int>(width)) * sizeof(A);
-  return bytes;
+  return torch::stable::sum(partial.tensor, {{over, size_t{2}}});
 }
 
 }  // namespace skelops

@@ -19,19 +19,12 @@ SolveBatch<T> solve_batch(const char* op, const Tensor& packed, const Tensor& fo
 Tensor tree_solve_cuda(Tensor packed, Tensor force, Ints parent) {
   constexpr const char* kOp = "_tree_solve_cuda";
   Tensor x = torch::stable::empty_like(force);
-  const LaunchOn device(force);
   dispatch_device_type(kOp, force, [&](auto zero) {
     using T = decltype(zero);
-    using acc = acc_t<T>;
-    SolveBatch<T> batch = solve_batch<T>(kOp, packed, force, parent);
-    if (batch.frames == 0) return;
-    const FrameBlocks grid(tree_solve_kernel<T>, force, batch.tree.pattern_bytes(),
-                           row_bytes<acc>({batch.tree.size, kPieceColumns}));
-    const Tensor memory = working_memory<acc>(force, grid, batch.entries);
-    batch.scratch = output<acc>(memory);
-    tree_solve_kernel<<<grid.blocks, grid.threads, grid.shared_bytes, device.stream()>>>(
-        batch, output<T>(x));
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
+    const auto batch = solve_batch<T>(kOp, packed, force, parent);
+    const FrameLaunch run(tree_solve_kernel<T>, force, batch.tree.pattern_bytes(),
+                          {batch.tree.size, kPieceColumns}, batch.entries);
+    run(batch, output<T>(x));
   });
   return x;
 }
@@ -42,19 +35,12 @@ std::tuple<Tensor, Tensor> tree_solve_backward_cuda(Tensor grad, Tensor packed, 
   const int64_t frames = force.size(0), n = static_cast<int64_t>(parent.size());
   const Wanted dpacked(force, wants(needs, 0), {frames, packed.size(1)});
   const Wanted dforce(force, wants(needs, 1), {frames, n});
-  const LaunchOn device(force);
   dispatch_device_type(kOp, force, [&](auto zero) {
     using T = decltype(zero);
-    using acc = acc_t<T>;
-    SolveBatch<T> batch = solve_batch<T>(kOp, packed, force, parent);
-    if (batch.frames == 0) return;
-    const FrameBlocks grid(tree_solve_backward_kernel<T>, force, batch.tree.pattern_bytes(),
-                           row_bytes<acc>({n, n, kPieceColumns}));
-    const Tensor memory = working_memory<acc>(force, grid, batch.entries);
-    batch.scratch = output<acc>(memory);
-    tree_solve_backward_kernel<<<grid.blocks, grid.threads, grid.shared_bytes, device.stream()>>>(
-        batch, rows<T>(kOp, grad, n, force), dpacked.get<T>(), dforce.get<T>());
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
+    const auto batch = solve_batch<T>(kOp, packed, force, parent);
+    const FrameLaunch run(tree_solve_backward_kernel<T>, force, batch.tree.pattern_bytes(),
+                          {n, n, kPieceColumns}, batch.entries);
+    run(batch, rows<T>(kOp, grad, n, force), dpacked.get<T>(), dforce.get<T>());
   });
   return {dpacked.tensor, dforce.tensor};
 }

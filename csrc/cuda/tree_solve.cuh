@@ -8,11 +8,12 @@ namespace skelops {
 
 template <typename T>
 struct SolveBatch {
+  using acc = acc_t<T>;
   TreePattern tree;
   long long frames;
   int entries;
   const T *packed, *force;
-  acc_t<T>* scratch;
+  acc* scratch;
 };
 
 template <typename T>

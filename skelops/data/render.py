@@ -81,29 +81,58 @@ def render(
 def _pictures(
     joints: Tensor, present: Tensor, layout: Layout, size: int, extent: float, radius: float
 ) -> dict[str, Tensor]:
-    ends = torch.tensor(layout.bones, device=joints.device)
-    a, b = (joints[:, :, :, ends[:, i]].flatten(2, 3) for i in range(2))  # (N, T, M E, 3)
-    at = (torch.arange(size, device=joints.device, dtype=joints.dtype) + 0.5) * 2 / size - 1
-    px, py = at * extent, -at[:, None] * extent  # columns to the right, rows down
-    line = (b - a)[..., None, None, :]
-    from_x, from_y = px - a[..., 0, None, None], py - a[..., 1, None, None]  # a row, a column
-    square = (line[..., 0].square() + line[..., 1].square()).clamp(min=1e-9)
-    across = from_x * line[..., 0] + from_y * line[..., 1]
+    (N, T, M), device, E = present.shape, joints.device, len(layout.bones)
+    ends = torch.tensor(layout.bones, device=device)
+    shown = (present.flatten().nonzero() * E + torch.arange(E, device=device)).flatten()
+    a, b = (joints[:, :, :, ends[:, i]].flatten(0, 3)[shown] for i in range(2))  # (B, 3)
+    capsule, column, row = _boxes(a[:, :2], b[:, :2], size, extent, radius)
+    pixel = (shown // (M * E))[capsule] * size**2 + row * size + column
+
+    line = b - a
+    square = (line[:, 0].square() + line[:, 1].square()).clamp(min=1e-9)
+    a, line, square = a[capsule], line[capsule], square[capsule]
+    at = ((torch.arange(size, device=device, dtype=a.dtype) + 0.5) * 2 / size - 1) * extent
+    from_x, from_y = at[column] - a[:, 0], -at[row] - a[:, 1]
+    across = from_x * line[:, 0] + from_y * line[:, 1]
     along = (across / square).clamp(0, 1)
     beside = from_x.square() + from_y.square() - along * (2 * across - along * square)
     swell = (1 - beside / radius**2).clamp(min=0).sqrt()  # also how squarely light falls
-    hit = (beside < radius**2) & present.repeat_interleave(len(ends), 2)[..., None, None]
-    z = a[..., 2, None, None] + along * line[..., 2] - radius * swell
-    z, bone = z.masked_fill(~hit, FAR).min(2)  # (N, T, S, S)
-    light = swell.gather(2, bone.unsqueeze(2)).squeeze(2) * (z < FAR)
-    colour = _colours(len(ends)).to(joints)[bone % len(ends)]  # (N, T, S, S, 3)
-    ground = 0.15 * (z >= FAR).to(joints.dtype)
-    rgb = colour * (0.3 + 0.7 * light).unsqueeze(-1) * (z < FAR).unsqueeze(-1)
+    depth = a[:, 2] + along * line[:, 2] - radius * swell
+
+    depth = depth.masked_fill(beside >= radius**2, FAR)
+    z = depth.new_full((N * T * size**2,), FAR).scatter_reduce(0, pixel, depth, "amin")
+    front = ((depth == z[pixel]) & (depth < FAR)).nonzero().flatten()
+    nearest = torch.full_like(z, len(depth), dtype=torch.int64)  # the first of equally near ones
+    nearest = nearest.scatter_reduce(0, pixel[front], front, "amin")
+    body = nearest < len(depth)
+    nearest = nearest[body]
+    light, rgb = torch.zeros_like(z), z.new_full((len(z), 3), 0.15)
+    light[body] = swell[nearest]
+    colour = _colours(E).to(z)[shown[capsule[nearest]] % E]
+    rgb[body] = colour * (0.3 + 0.7 * light[body, None])
+    z, light, rgb = (t.unflatten(0, (N, T, size, size)) for t in (z, light, rgb))
     return {
-        "rgb": (rgb + ground.unsqueeze(-1)).permute(0, 4, 1, 2, 3),
-        "depth": (FAR - z.clamp(max=FAR)).unsqueeze(1),
+        "rgb": rgb.permute(0, 4, 1, 2, 3),
+        "depth": (FAR - z).unsqueeze(1),
         "infrared": (light / (1 + (z + extent).clamp(min=0) / extent)).unsqueeze(1),
     }
+
+
+def _boxes(
+    a: Tensor, b: Tensor, size: int, extent: float, radius: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The pixels in the bounding boxes of capsules from a to b (B, 2): capsule, column and row."""
+    flip = a.new_tensor([1, -1])  # columns to the right, rows down
+    a, b = a * flip, b * flip
+    low, high = torch.minimum(a, b) - radius, torch.maximum(a, b) + radius
+    first = ((low / extent + 1) * size / 2 - 0.5).floor().clamp(0, size).nan_to_num().long()
+    last = ((high / extent + 1) * size / 2 + 0.5).ceil().clamp(0, size).nan_to_num().long()
+    wide = last - first
+    count = wide.prod(-1)
+    capsule = torch.arange(len(count), device=a.device).repeat_interleave(count)
+    within = torch.arange(len(capsule), device=a.device) - (count.cumsum(0) - count)[capsule]
+    width = wide[capsule, 0]
+    return capsule, first[capsule, 0] + within % width, first[capsule, 1] + within // width
 
 
 def _colours(bones: int) -> Tensor:

@@ -328,7 +328,7 @@ class ClipTransform:
                 mixed = signed(_Stream.CORRUPTION, 9).view(N, 3, 3).mT
                 corrupted = torch.where(u[:, 1:, None] < 0.5, torch.zeros(3, 3), mixed)
             matrix = sheared @ matrix
-        turn = self._rotation(N, D, uniform, signed)
+        turn = self._rotation(D, uniform, signed)
         if turn is not None:
             matrix = turn @ matrix
         if self.flip:
@@ -372,7 +372,7 @@ class ClipTransform:
             stream=VIEW_STREAMS * view + _Stream.NOISE,
         )
 
-    def _rotation(self, N: int, D: int, uniform, signed) -> Tensor | None:
+    def _rotation(self, D: int, uniform, signed) -> Tensor | None:
         if self.tilt is not None:
             u = uniform(_Stream.ROTATION, 4).double()
             main = torch.arange(3) == (3 * u[:, 3:]).long()

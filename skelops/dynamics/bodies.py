@@ -5,8 +5,7 @@ every other segment about x, then y: what the positions of joints show. A body's
 person's right, y ahead and z up; at zero the head points up and every limb straight down.
 
 Source of masses, centres of mass, radii of gyration and lengths: de Leva, Adjustments to
-Zatsiorsky-Seluyanov's segment inertia parameters, Journal of Biomechanics, 1996; the radii are
-those of men for both.
+Zatsiorsky-Seluyanov's segment inertia parameters, Journal of Biomechanics, 1996, Table 4.
 """
 
 from __future__ import annotations
@@ -31,29 +30,46 @@ LIGHTEST = 1e-3  # share of the body's mass that every joint has at least
 
 
 class Anthropometry(NamedTuple):
-    """Of a segment, by sex where two: mass and centre of mass (from the start, as a share of the
-    length), then radii of gyration about x, y, z as shares of the length, and the length of a man
-    of 1.741 m."""
+    """Of a segment, of men and of women: mass, centre of mass (from the start, as a share of the
+    length) and radii of gyration about x, y, z as shares of the length; then the length of a man of
+    1.741 m."""
 
     mass: tuple[float, float]
     com: tuple[float, float]
-    gyration: tuple[float, float, float]
+    gyration: tuple[tuple[float, float, float], tuple[float, float, float]]
     length: float
 
 
 # Pelvis and chest are parts of the trunk; the chest is its upper and middle part together. The head
 # is measured from the neck.
+_TRUNK = (0.358, 0.384, 0.197), (0.361, 0.379, 0.182)
 TABLE = {
-    "trunk": Anthropometry((0.4346, 0.4257), (0.569, 0.6218), (0.358, 0.384, 0.197), 0.5155),
-    "pelvis": Anthropometry((0.1117, 0.1247), (0.3885, 0.508), (0.551, 0.615, 0.587), 0.1457),
-    "chest": Anthropometry((0.3229, 0.301), (0.5834, 0.5834), (0.358, 0.384, 0.197), 0.3698),
-    "head": Anthropometry((0.0694, 0.0668), (0.5, 0.5), (0.315, 0.303, 0.261), 0.1929),
-    "upper_arm": Anthropometry((0.0271, 0.0255), (0.5772, 0.5754), (0.269, 0.285, 0.158), 0.2817),
-    "forearm": Anthropometry((0.0162, 0.0138), (0.4574, 0.4559), (0.265, 0.276, 0.121), 0.2689),
-    "hand": Anthropometry((0.0061, 0.0056), (0.79, 0.7474), (0.513, 0.628, 0.401), 0.0862),
-    "thigh": Anthropometry((0.1416, 0.1478), (0.4095, 0.3612), (0.329, 0.329, 0.149), 0.4222),
-    "shank": Anthropometry((0.0433, 0.0481), (0.4395, 0.4352), (0.246, 0.251, 0.102), 0.434),
-    "foot": Anthropometry((0.0137, 0.0129), (0.4415, 0.4014), (0.245, 0.257, 0.124), 0.2581),
+    "trunk": Anthropometry((0.4346, 0.4257), (0.569, 0.6218), _TRUNK, 0.5155),
+    "pelvis": Anthropometry(
+        (0.1117, 0.1247), (0.3885, 0.508), ((0.551, 0.615, 0.587), (0.402, 0.433, 0.444)), 0.1457
+    ),
+    "chest": Anthropometry((0.3229, 0.301), (0.5834, 0.5834), _TRUNK, 0.3698),
+    "head": Anthropometry(
+        (0.0694, 0.0668), (0.5, 0.5), ((0.315, 0.303, 0.261), (0.295, 0.271, 0.261)), 0.1929
+    ),
+    "upper_arm": Anthropometry(
+        (0.0271, 0.0255), (0.5772, 0.5754), ((0.269, 0.285, 0.158), (0.26, 0.278, 0.148)), 0.2817
+    ),
+    "forearm": Anthropometry(
+        (0.0162, 0.0138), (0.4574, 0.4559), ((0.265, 0.276, 0.121), (0.257, 0.261, 0.094)), 0.2689
+    ),
+    "hand": Anthropometry(
+        (0.0061, 0.0056), (0.79, 0.7474), ((0.513, 0.628, 0.401), (0.454, 0.531, 0.335)), 0.0862
+    ),
+    "thigh": Anthropometry(
+        (0.1416, 0.1478), (0.4095, 0.3612), ((0.329, 0.329, 0.149), (0.364, 0.369, 0.162)), 0.4222
+    ),
+    "shank": Anthropometry(
+        (0.0433, 0.0481), (0.4395, 0.4352), ((0.246, 0.251, 0.102), (0.263, 0.267, 0.092)), 0.434
+    ),
+    "foot": Anthropometry(
+        (0.0137, 0.0129), (0.4415, 0.4014), ((0.245, 0.257, 0.124), (0.279, 0.299, 0.139)), 0.2581
+    ),
 }
 HALF_SHOULDERS, HALF_HIPS = 0.129, 0.05  # of the height
 
@@ -232,7 +248,7 @@ def body_model(
         table = TABLE[part.kind]
         way = 1.0 if part.across or part.kind == "head" else -1.0
         m = mass * shares[i] / sum(shares)
-        spin = tuple(m * (r * length[i]) ** 2 for r in table.gyration)
+        spin = tuple(m * (r * length[i]) ** 2 for r in table.gyration[SEXES.index(sex)])
         bodies.append(
             Body(
                 part.name,

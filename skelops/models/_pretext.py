@@ -37,6 +37,9 @@ class Pretext(nn.Module):
         """
         raise NotImplementedError
 
+    def encoder_loaded(self) -> None:
+        """Told after the encoder was filled from another run."""
+
     def start_epoch(self, epoch: int) -> None:
         """Told before the first batch of an epoch."""
 

@@ -166,6 +166,8 @@ class HaLP(Pretext):
         width: D of the embedding.
         queue_size, momentum, temperature: of the contrast.
         mu: weight of the hallucinated positives; 0 for none.
+        positives_from: the first epoch with them. They attract without repelling: where the keys
+            are still alike, they make all of them one.
         hardness: their u is uniform in [0, hardness]; None for the farthest points.
         positives: S of each key.
         skip: prototypes most similar to the key that no positive lies towards, at least 1.
@@ -174,7 +176,8 @@ class HaLP(Pretext):
         top, teacher_temperature, student_temperature: of :func:`skelops.cmd_loss`; ``top`` is at
             most ``queue_size``.
 
-    Positives begin when 2 K + 1 clips have been seen. As published, that count is not saved.
+    Positives do not begin before 2 K + 1 clips have been seen. As published, that count is not
+    saved.
 
     Published (as recalled in the literature, NTU RGB+D 60 X-Sub): linear evaluation 79.7 %,
     nearest neighbour 65.8 % (joint).
@@ -195,6 +198,7 @@ class HaLP(Pretext):
         momentum: float = 0.999,
         temperature: float = 0.07,
         mu: float = 2.0,
+        positives_from: int = 0,
         hardness: float | None = 0.8,
         positives: int = 100,
         skip: int = 1,
@@ -215,6 +219,7 @@ class HaLP(Pretext):
             raise _check.fail("HaLP", f"channels of {len(streams)} streams", in_channels)
         self.pending: Tensor | None = None
         self.temperature, self.mu, self.hardness = temperature, mu, hardness
+        self.positives_from, self.epoch = positives_from, positives_from
         self.positives, self.candidates = positives, prototypes - skip
         self.refresh_every = refresh_every
         self.distillation = {
@@ -254,6 +259,12 @@ class HaLP(Pretext):
         """The encoder of the first stream."""
         return Features(next(iter(self.streams.values())).encoder_q)
 
+    def encoder_loaded(self) -> None:
+        next(iter(self.streams.values())).encoder_loaded()
+
+    def start_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
     def loss(self, x: Tensor, clip: Tensor) -> Tensor:
         """x (N, 2, C, T, V, M), see ``forward``."""
         step = self(x.unbind(1))
@@ -266,10 +277,15 @@ class HaLP(Pretext):
         self.pending = None
 
     @property
-    def hallucinates(self) -> bool:
-        """Whether enough clips have been seen."""
+    def clusters(self) -> bool:
+        """Whether enough clips have been seen for prototypes."""
         queue = next(iter(self.streams.values())).queue
         return self.mu > 0 and self.seen > 2 * queue.shape[1]
+
+    @property
+    def hallucinates(self) -> bool:
+        """Whether there are prototypes and it is late enough."""
+        return self.clusters and self.epoch >= self.positives_from
 
     def draw(self, N: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """(pick, u) for N keys, see :func:`skelops.hallucinate_positives`."""
@@ -321,7 +337,7 @@ class HaLP(Pretext):
             contrast.enqueue(key)
         self.seen += len(keys[0])
         self.since += 1
-        if self.hallucinates and self.since >= self.refresh_every:
+        if self.clusters and self.since >= self.refresh_every:
             self.since = 0
             for contrast in self.streams.values():
                 contrast.refresh(generator)

@@ -85,6 +85,10 @@ class MomentumContrast(nn.Module):
         """Write the keys of all processes over the oldest of the queue."""
         ops.queue_push_(self.bank, self.queue_ptr, gather_rows(key))
 
+    def encoder_loaded(self) -> None:
+        """The second encoder follows the first one, which was filled from another run."""
+        self.encoder_k.load_state_dict(self.encoder_q.state_dict())
+
     def end_step(self) -> None:
         """Write the keys of the last step, whose backward is done."""
         if self.training and self.pending is not None:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from skelops import _check
 from skelops._library import define
+from skelops.ops._feed_forward import checked
 
 
 def mlp(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
@@ -41,20 +41,10 @@ def mlp(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
 
     Source: Vaswani et al., NeurIPS 2017, section 3.3; Dosovitskiy et al., ViT, ICLR 2021.
     """
-    name = "mlp"
-    x, w1, b1, w2, b2 = _check.autocast(x, w1, b1, w2, b2)
-    _check.tensors(name, x=x, w1=w1, b1=b1, w2=w2, b2=b2)
-    if x.dim() == 0:
-        raise _check.fail(name, "x of shape (..., C)", _check.shape_text(x.shape))
-    C = x.shape[-1]
-    _check.shape(name, "w1", w1, "H C", C=C)
-    H = w1.shape[0]
-    _check.shape(name, "b1", b1, "H", H=H)
-    _check.shape(name, "w2", w2, "C H", C=C, H=H)
-    _check.shape(name, "b2", b2, "C", C=C)
+    x, w1, b1, w2, b2 = checked("mlp", x, w1, b1, w2, b2)
     if x.device.type != "cpu" or x.dtype in (torch.float16, torch.bfloat16):
         return _reference(x, w1, b1, w2, b2)
-    return _op(x.reshape(-1, C), w1, b1, w2, b2).view(x.shape)
+    return _op(x.reshape(-1, x.shape[-1]), w1, b1, w2, b2).view(x.shape)
 
 
 def _reference(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from skelops import _check
 from skelops._library import define
 from skelops.ops import _philox
+from skelops.ops._feed_forward import checked
 
 LEVELS = 2**16  # a rate is a multiple of 1 / LEVELS
 HALF = 4 * _philox.TILE  # units in a row that share no word
@@ -63,21 +64,12 @@ def narrow_ffn(
     numbers: Philox4x32-10 of Salmon et al., SC 2011.
     """
     name = "narrow_ffn"
-    x, w1, b1, w2, b2 = _check.autocast(x, w1, b1, w2, b2)
-    _check.tensors(name, x=x, w1=w1, b1=b1, w2=w2, b2=b2)
-    if x.dim() == 0:
-        raise _check.fail(name, "x of shape (..., C)", _check.shape_text(x.shape))
-    C = x.shape[-1]
-    _check.shape(name, "w1", w1, "H C", C=C)
-    H = w1.shape[0]
-    _check.shape(name, "b1", b1, "H", H=H)
-    _check.shape(name, "w2", w2, "C H", C=C, H=H)
-    _check.shape(name, "b2", b2, "C", C=C)
+    x, w1, b1, w2, b2 = checked(name, x, w1, b1, w2, b2)
     if not 0 <= dropout < 1:
         raise _check.fail(name, "dropout in [0, 1)", dropout)
     dropped = min(round(dropout * LEVELS), LEVELS - 1)
     seed = _check_seed(x, seed) if dropped else None
-    return _op(x.reshape(-1, C), w1, b1, w2, b2, seed, dropped).view(x.shape)
+    return _op(x.reshape(-1, x.shape[-1]), w1, b1, w2, b2, seed, dropped).view(x.shape)
 
 
 def _check_seed(x: Tensor, seed: Tensor | None) -> Tensor:

@@ -26,6 +26,7 @@ from skelops import _backend
 from skelops._library import LIBRARY, OPS, Op, _as_tuple
 from skelops.testing import compare
 from skelops.testing.cases import LAYOUTS, Case, cases_for, relayout
+from skelops.testing.threads import threads
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 BATCHES = (2, 3, 5, 4)
@@ -411,25 +412,15 @@ def poison(subject: Subject) -> None:
     _same(got, expected, "with poisoned memory")
 
 
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 @_register()
 def deterministic(subject: Subject) -> None:
     """Runs agree bit by bit; those of a native CPU kernel also for one and two threads."""
     args = subject.args()
-    with _threads(1):
+    with threads(1):
         expected = subject.evaluate(args)
         _same(subject.evaluate(args), expected, "second run", bitwise=True)
     if subject.device == "cpu" and subject.backend not in ("reference", "triton"):
-        with _threads(2):
+        with threads(2):
             _same(subject.evaluate(args), expected, "two threads", bitwise=True)
 
 

@@ -26,6 +26,9 @@ from skelops.train.transfer import FineTuner, Probe
 RECIPES = Path(__file__).parents[1] / "recipes"
 TRANSFERS: dict[str, type[Recognizer]] = {"probe": Probe, "finetune": FineTuner}
 TRANSFER_EPOCHS = 100
+TRANSFER_HELP = (
+    "RUN is the folder or a checkpoint of a run of fit without labels; the options are fit's."
+)
 
 
 class _CLI(LightningCLI):
@@ -116,6 +119,9 @@ def main(args: Sequence[str], *, run: bool = True) -> LightningCLI:
         if transfer is None:
             model, folder = _module_class(args), f"runs/{'-'.join(recipes) or 'default'}"
             epochs = {}
+        elif args[1:2] in (["-h"], ["--help"]):
+            print(f"skelops {transfer} RUN [options]: {TRANSFER_HELP}\n", flush=True)
+            args, model, folder, epochs = ["fit", "--help"], TRANSFERS[transfer], transfer, {}
         else:
             epochs = {"max_epochs": TRANSFER_EPOCHS}
             given, args = args, _on_run(args)
@@ -129,6 +135,7 @@ def main(args: Sequence[str], *, run: bool = True) -> LightningCLI:
         args=args,
         run=run,
         seed_everything_default=0,
+        parser_kwargs={"prog": "skelops"},
         trainer_defaults={"default_root_dir": folder, **epochs},
         save_config_kwargs={"overwrite": True},
     )

@@ -72,6 +72,7 @@ class Pretrainer(Optimized):
         self.model = _build(dict(self.hparams))
         if start is not None:
             load_encoder_(self.model.encoder, start)
+            self.model.encoder_loaded()
         self.train_loss = MeanMetric()
         self.train_loss.persistent(True)
         self.features = ClipScores()

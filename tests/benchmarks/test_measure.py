@@ -7,6 +7,7 @@ import torch
 
 from benchmarks import measure
 from benchmarks.case import Variant
+from skelops.testing.threads import threads
 
 
 class Known(Variant):
@@ -107,6 +108,6 @@ def test_floor_is_the_larger_of_traffic_and_arithmetic():
 
 def test_threads_are_restored():
     before = torch.get_num_threads()
-    with measure.threads(1):
+    with threads(1):
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == before

@@ -1,6 +1,7 @@
 """Rendering, from one stored record."""
 
 import json
+from xml.etree import ElementTree
 
 import pytest
 
@@ -78,7 +79,7 @@ def test_reading_a_record():
 
 
 def test_page(results):
-    (text,) = (report.page(n, g) for n, g in report.load_all(results).items())
+    (text,) = (report.page(n, g, True) for n, g in report.load_all(results).items())
     line = next(x for x in text.splitlines() if "unit C=64" in x)
     for cell in ("10.0", "40.0 (4.0x)", "did not compile in 60 s", "20.0 (2.0x)", "50", "4 / 16"):
         assert f"| {cell} |" in line
@@ -88,7 +89,7 @@ def test_page(results):
 
 def test_page_says_when_the_machine_was_busy():
     busy = record(environment=record()["environment"] | {"load": 3.5})
-    assert "busy" in report.page("x", [busy])
+    assert "busy" in report.page("x", [busy], False)
 
 
 LABELS = ["CTR-GC unit, C=64, T=64", "CTR-GCN, training step"]
@@ -162,8 +163,6 @@ def test_check_notices_stale_files(results, tmp_path, monkeypatch, capsys):
     write_marked(tmp_path)
     monkeypatch.setattr(records, "RESULTS", results)
     monkeypatch.setattr(report, "ROOT", tmp_path)
-    for picture in ("plot", "roofline"):
-        monkeypatch.setattr(report, picture, lambda *_: None)
     monkeypatch.setattr(report, "backends", lambda: "\n")
     assert report.main(["--check"]) == 1
     assert report.main([]) == 0
@@ -175,11 +174,26 @@ def test_check_notices_stale_files(results, tmp_path, monkeypatch, capsys):
     assert "out of date" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("draw", [report.plot, report.roofline])
-def test_plot(draw, tmp_path):
-    pytest.importorskip("matplotlib")
-    draw("Example", [record()], tmp_path / "plot.svg")
-    assert (tmp_path / "plot.svg").stat().st_size > 1000
+def marks(svg, tag):
+    return [e for e in ElementTree.fromstring(svg).iter() if e.tag.endswith(f"}}{tag}")]
+
+
+def test_pictures():
+    bars, roof = report.pictures("Example", [record()]).values()
+    eager, compiled, *_ = (float(e.get("width")) for e in marks(bars, "rect")[1:])
+    assert eager == pytest.approx(2 * compiled)
+    assert {"4.0x", "2.0x", LABELS[0]} <= {e.text for e in marks(bars, "text")}
+    open_circle, filled = (float(e.get("cy")) for e in marks(roof, "circle"))
+    assert filled < open_circle and f"1 {LABELS[0]}" in {e.text for e in marks(roof, "text")}
+    assert not report.pictures("Example", [record(case="no headline")])
+
+
+def test_picture_of_what_was_not_compared():
+    alone = record(speedup={}, variants={"ours": record()["variants"]["ours"]})
+    bars, roof = report.pictures("Example & Co", [alone]).values()
+    texts = [e.text for e in marks(bars, "text")]
+    assert texts.count("-") == 2 and texts[0].startswith("Example & Co: float32")
+    assert len(marks(roof, "circle")) == 1
 
 
 @pytest.mark.parametrize("threads, met", [(1, True), (2, False)])

@@ -115,26 +115,31 @@ void run_forward_backward(Call call) {
 }
 
 template <typename T>
+KinematicsBatch<T> kinematics_batch(Call& call) {
+  KinematicsBatch<T> batch = {};
+  batch.q = call.next<const T>(), batch.tables = call.tables<acc_t<T>>(false);
+  batch.frames = call.number[0];
+  return batch;
+}
+
+template <typename T>
 void run_kinematics(Call call) {
-  const T* const q = call.next<const T>();
-  const auto tables = call.tables<acc_t<T>>(false);
+  KinematicsBatch<T> batch = kinematics_batch<T>(call);
   T *const pos = call.next<T>(), *const rot = call.next<T>();
   auto memory = call.memory<acc_t<T>>(kFrameSlots);
-  launch({call.blocks()}, call.threads(),
-         [&] { forward_kinematics_kernel(tables, call.number[0], q, memory.data(), pos, rot); });
+  batch.scratch = memory.data();
+  launch({call.blocks()}, call.threads(), [&] { forward_kinematics_kernel(batch, pos, rot); });
 }
 
 template <typename T>
 void run_kinematics_backward(Call call) {
   const T *const grad_pos = call.next<const T>(), *const grad_rot = call.next<const T>();
-  const T* const q = call.next<const T>();
-  const auto tables = call.tables<acc_t<T>>(false);
+  KinematicsBatch<T> batch = kinematics_batch<T>(call);
   T* const dq = call.next<T>();
   auto memory = call.memory<acc_t<T>>(2 * kFrameSlots);
-  launch({call.blocks()}, call.threads(), [&] {
-    forward_kinematics_backward_kernel(tables, call.number[0], grad_pos, grad_rot, q, memory.data(),
-                                       dq);
-  });
+  batch.scratch = memory.data();
+  launch({call.blocks()}, call.threads(),
+         [&] { forward_kinematics_backward_kernel(batch, grad_pos, grad_rot, dq); });
 }
 
 template <typename T>

@@ -1,9 +1,6 @@
 """The CUDA kernels of dynamics, executed on the CPU thread by thread, against the references."""
 
 import ctypes
-import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,22 +10,8 @@ from skelops._backend import _module
 from skelops._library import OPS
 from skelops.testing.cases import cases_for
 
-HERE = Path(__file__).parent
 BLOCKS, THREADS = 2, 4  # fewer threads than frames: every thread takes several
 PARAMETERS = ("inertia", "mass")
-
-
-@pytest.fixture(scope="module")
-def kernels(tmp_path_factory):
-    compiler = shutil.which("c++")
-    if compiler is None:
-        pytest.skip("no C++ compiler")
-    library = tmp_path_factory.mktemp("emulated") / "dynamics.so"
-    flags = ["-std=c++20", "-O1", "-pthread", "-fPIC", "-shared", "-o", str(library)]
-    includes = ["-include", str(HERE / "cuda_emulator.h"), f"-I{HERE.parents[1] / 'csrc'}"]
-    source = str(HERE / "dynamics.cpp")
-    subprocess.run([compiler, *flags, *includes, source], check=True, timeout=300)
-    return ctypes.CDLL(str(library))
 
 
 def call(kernels, name, args, out):

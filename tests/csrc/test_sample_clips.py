@@ -1,9 +1,6 @@
 """The CUDA kernels of sample_clips, executed on the CPU thread by thread, against the reference."""
 
 import ctypes
-import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +10,6 @@ from skelops.ops.cuda import sample_clips as cuda
 from skelops.ops.sample_clips import ANGLE, MOTION, NATIVE, SCORE_MEAN, _fake, _reference
 from skelops.testing.cases import cases_for
 
-HERE = Path(__file__).parent
 STREAMS = [0, 0, MOTION, MOTION]
 LENGTHS = (11, 1, 23)
 TENSORS = (
@@ -115,19 +111,6 @@ def arguments(
         unit_box=unit_box,
         dtype=out or compute,
     )
-
-
-@pytest.fixture(scope="module")
-def kernels(tmp_path_factory):
-    compiler = shutil.which("c++")
-    if compiler is None:
-        pytest.skip("no C++ compiler")
-    library = tmp_path_factory.mktemp("emulated") / "sample_clips.so"
-    flags = ["-std=c++20", "-O1", "-pthread", "-fPIC", "-shared", "-o", str(library)]
-    includes = ["-include", str(HERE / "cuda_emulator.h"), f"-I{HERE.parents[1] / 'csrc'}"]
-    source = str(HERE / "sample_clips.cpp")
-    subprocess.run([compiler, *flags, *includes, source], check=True, timeout=300)
-    return ctypes.CDLL(str(library))
 
 
 def described(args):

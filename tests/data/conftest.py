@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from skelops.data import read
+
 RECORDED = Path(__file__).parents[3] / "shared" / "data"
 
 
@@ -21,6 +23,21 @@ def recorded():
     if not (RECORDED / "nw_ucla.npz").exists():
         pytest.skip("the recordings are not at hand (../shared/data)")
     return RECORDED
+
+
+@pytest.fixture
+def refused():
+    """``refused(path, message)``: reading raises an error that names the file and leaves it be."""
+
+    def check(path, message):
+        before = path.read_bytes()
+        with pytest.raises(ValueError, match=message) as error:
+            read(path)
+        assert str(path) in str(error.value)
+        assert path.read_bytes() == before
+        assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+    return check
 
 
 def rng():

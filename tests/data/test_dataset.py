@@ -19,6 +19,7 @@ from skelops.data import (
     synthetic,
 )
 from skelops.graph import conversion
+from skelops.testing.threads import threads
 
 EVERYTHING = ClipTransform(
     frames=16, shortest=16, rotation=0.3, scale=0.1, shift=0.2, shear=0.5, corrupt=9, flip=0.5,
@@ -183,14 +184,10 @@ def test_a_sample_does_not_depend_on_its_batch(clips, transform):
 
 def test_threads(clips):
     data = ClipDataset(clips, EVERYTHING, STREAMS, train=True)
-    threads = torch.get_num_threads()
     found = []
-    try:
-        for count in (1, 2, 5):
-            torch.set_num_threads(count)
+    for count in (1, 2, 5):
+        with threads(count):
             found.append(data.__getitems__(range(64)).x)
-    finally:
-        torch.set_num_threads(threads)
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
 

@@ -68,6 +68,24 @@ def test_sensors_agree_and_frames_are_apart():
     torch.testing.assert_close(render(x[:, :, 3:4], size=24)["rgb"], shown["rgb"][:, :, 3:4])
 
 
+def test_a_picture_is_the_middle_of_a_larger_one():
+    clips = synthetic.generate(16)
+    x = torch.from_numpy(clips.xyz[:4].copy()).permute(3, 0, 2, 1)[None]
+    x = x - x[:, :, :1, :1, :1] * (x != 0).any(1, keepdim=True)
+    small = render(x, size=32, extent=0.5, modalities=("depth", "rgb"))
+    large = render(x, size=128, extent=2.0, modalities=("depth", "rgb"))
+    assert (large["depth"] > 0).sum() > (small["depth"] > 0).sum()  # some is outside
+    for name, shown in small.items():
+        assert torch.equal(shown, large[name][..., 48:80, 48:80])
+
+
+def test_what_is_outside_or_nowhere_is_not_shown():
+    x = torch.cat([bone((9.0, 0, 0), (9.5, 0, 0)), bone((0.0, -9.0, 0), (0.0, -8.0, 0))], 4)
+    assert not render(x, BONE)["depth"].any()
+    x[0, 0, 0, 0, 0] = torch.nan
+    assert not render(x, BONE)["depth"].any()
+
+
 def test_batches():
     data = SkeletonDataModule(
         modalities=["rgb", "keypoints"], image_size=16, window=4, batch_size=4, num_clips=32,

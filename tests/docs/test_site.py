@@ -96,6 +96,13 @@ def test_every_model_is_in_the_tables():
     assert [name for name in names if f"`{name}`" not in rows] == []
 
 
+def test_every_recipe_is_in_the_table():
+    page = (ROOT / "docs" / "training.md").read_text()
+    table = page.partition("## Recipes")[2].partition("\n## ")[0]
+    recipes = sorted(path.stem for path in (ROOT / "skelops" / "recipes").glob("*/*.yaml"))
+    assert [name for name in recipes if f"`{name}`" not in table] == []
+
+
 def test_equations_are_rendered(site):
     for path in site:
         text = path.read_text(encoding="utf-8")

@@ -37,6 +37,15 @@ def test_people(layout, n, sex):
     torch.testing.assert_close(masses, masses[mirror])
 
 
+@pytest.mark.parametrize("sex, radius", [("male", 0.329), ("female", 0.364)])
+def test_a_thigh_turns_as_published(sex, radius):
+    model = body_model("ntu25", sex, height=1.741)
+    name = [part.name for part in model.segments].index("left_thigh")
+    m, h, inertia = model.tree.inertia[model.last[name]].split([1, 3, 6])
+    about_center = inertia[0] - h.square().sum() / m  # x stands across the thigh
+    assert about_center.item() == pytest.approx(m.item() * (radius * 0.4222) ** 2)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_recorded_lengths(layout):
     q, x = posed(body_model(layout, height=1.5))

@@ -48,6 +48,28 @@ def test_a_step_fills_the_queue_and_positives_begin():
     assert all(p.grad is not None for p in contrast.encoder_q.parameters())
 
 
+def test_positives_wait_for_their_epoch():
+    torch.manual_seed(0)
+    model = HaLP(**SMALL, positives_from=1)
+    model.start_epoch(0)
+    before = model.streams["joint"].prototypes.clone()
+    for _ in range(9):
+        model.loss(views(), None)
+        model.end_step()
+    assert not model.hallucinates
+    assert not torch.equal(model.streams["joint"].prototypes, before)
+    model.start_epoch(1)
+    assert set(model(views().unbind(1)).terms) == {"info_nce", "positives"}
+
+
+def test_its_keys_follow_an_encoder_that_was_loaded():
+    model = HaLP(**SMALL)
+    contrast = model.streams["joint"]
+    contrast.encoder_q.fc[2].weight.data += 1
+    model.encoder_loaded()
+    assert torch.equal(contrast.encoder_k.fc[2].weight, contrast.encoder_q.fc[2].weight)
+
+
 def test_draws_replay():
     model = HaLP(**SMALL).eval()
     pair, drawn = views().unbind(1), [model.draw(8, torch.Generator().manual_seed(3))]

@@ -9,7 +9,6 @@ from skelops.models import (
     LinearProbe,
     build_classifier,
     create_pretext,
-    list_pretexts,
     load_published,
     published_state,
 )
@@ -182,13 +181,11 @@ def test_what_is_refused():
         create_pretext("stars", **SMALL, views=3)
 
 
-@pytest.mark.parametrize("name", list_pretexts())
+@pytest.mark.parametrize("name", ["mae", "mamp", "stars"])
 def test_degenerate_clips(name):
     """Nobody, people that stand still and persons that are absent: a finite loss."""
     torch.manual_seed(0)
-    few = DECODER if name in ("mamp", "mae") else {"queue_size": 8, "hidden": 16}
-    if name not in ("mamp", "mae", "stars"):
-        pytest.skip("tested with its own file")
+    few = {"queue_size": 8, "hidden": 16} if name == "stars" else DECODER
     model = create_pretext(name, **SMALL | few)
     x = clips()
     x[0] = 0

@@ -36,3 +36,10 @@ def test_a_step():
     contrast.end_step()
     assert torch.equal(contrast.bank[:4], key) and contrast.pending is None
     assert contrast.bank.is_contiguous() and contrast.queue.shape == (3, 8)
+
+
+def test_the_second_encoder_follows_one_that_was_loaded():
+    contrast = MomentumContrast(nn.Linear(2, 3), nn.Linear(2, 3), 3, queue_size=8)
+    contrast.encoder_loaded()
+    assert torch.equal(contrast.encoder_k.weight, contrast.encoder_q.weight)
+    assert not contrast.encoder_k.weight.requires_grad

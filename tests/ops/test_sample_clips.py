@@ -9,6 +9,7 @@ from skelops import sample_clips, use_backend
 from skelops._backend import unavailable
 from skelops._library import OPS
 from skelops.ops.sample_clips import ANGLE, CORRUPT, DROP, MOTION, NATIVE, SCORE_MEAN
+from skelops.testing.threads import threads
 
 F, M, V, C, N, T = 12, 2, 5, 3, 2, 4
 FULL = torch.tensor([[0, 6], [6, 12]])
@@ -67,14 +68,10 @@ def test_samples_do_not_depend_on_the_batch_or_the_threads():
     for rows in ([1], [1, 0, 1], [0, 0]):
         some = given | {key: given[key][rows] for key in PER_SAMPLE}
         assert torch.equal(sample_clips(**some), both[rows])
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(3)
-        many = given | {key: given[key].repeat(8, *[1] * (given[key].dim() - 1))
-                        for key in PER_SAMPLE}  # fmt: skip
+    many = given | {key: given[key].repeat(8, *[1] * (given[key].dim() - 1))
+                    for key in PER_SAMPLE}  # fmt: skip
+    with threads(3):
         assert torch.equal(sample_clips(**many), both.repeat(8, 1, 1, 1, 1))
-    finally:
-        torch.set_num_threads(threads)
 
 
 def test_where_a_clip_lies_in_the_store_does_not_matter():

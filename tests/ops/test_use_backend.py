@@ -41,12 +41,11 @@ def test_unknown_name():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
-@pytest.mark.parametrize("name", ["cuda", "cupy"])
-def test_impossible_backend_lists_all_with_reasons(name):
-    with pytest.raises(RuntimeError) as caught, skelops.use_backend(name):
+def test_impossible_backend_lists_all_with_reasons():
+    with pytest.raises(RuntimeError) as caught, skelops.use_backend("cuda"):
         pass
     text = str(caught.value)
-    assert text.startswith(f"use_backend: expected a backend that runs here, got '{name}'")
+    assert text.startswith("use_backend: expected a backend that runs here, got 'cuda'")
     for backend in _backend.BACKENDS:
         assert f"{backend}: " in text
     assert "reference: available" in text
@@ -122,7 +121,7 @@ def test_environment_forces():
 def test_environment_with_an_unknown_name():
     run = shell("import skelops", SKELOPS_BACKEND="abacus")
     assert run.returncode != 0
-    assert "expected one of reference, cpu, triton, cuda, cupy, got 'abacus'" in run.stderr
+    assert "expected one of reference, cpu, triton, cuda, got 'abacus'" in run.stderr
 
 
 def test_info_names_every_op_and_backend():

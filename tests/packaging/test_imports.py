@@ -49,6 +49,6 @@ import torch
 before = set(sys.modules)
 import skelops
 added = {name.partition(".")[0] for name in set(sys.modules) - before}
-print(*added & {"triton", "cupy", "lightning", "pytorch_lightning", "matplotlib", "tensorboard"})
+print(*added & {"triton", "lightning", "pytorch_lightning", "matplotlib", "tensorboard"})
 """
     assert run_python(program).split() == []

@@ -6,10 +6,10 @@ import json
 import pytest
 import torch
 
-from skelops.models import LinearProbe
+from skelops.models import LinearProbe, Pretext
 from skelops.train import Pretrainer, SkeletonDataModule, cli, load_encoder
 from skelops.train import transfer as transfers
-from skelops.train.pretrain import load_encoder_, run_folder
+from skelops.train.pretrain import load_encoder_, read_run, run_folder
 
 DATA = ["--data.num_clips", "48", "--data.train_groups", "[1, 2]", "--data.window", "8"]
 DATA += ["--data.batch_size", "8"]
@@ -90,6 +90,15 @@ def test_stars_starts_from_it(run, tmp_path):
     assert done.model.model.queue.queue_id.max() >= 0
 
 
+def test_a_method_is_told_that_its_encoder_was_loaded(run, monkeypatch):
+    settings = read_run(run)["hyper_parameters"] | {"start": str(run)}
+    told = []
+    monkeypatch.setattr(Pretext, "encoder_loaded", lambda model: told.append(model))
+    made = Pretrainer(**{k: v for k, v in settings.items() if not k.startswith("_")})
+    assert told == [made.model]
+    assert torch.equal(made.model.encoder.norm.weight, load_encoder(run).norm.weight)
+
+
 def test_a_random_encoder_differs_and_repeats(run):
     torch.manual_seed(0)
     first = load_encoder(run, random=True).norm.weight, load_encoder(run, random=True)
@@ -129,6 +138,16 @@ def test_few_clips_of_each_class():
     assert sorted(label[chosen].tolist()) == [0, 0, 1, 1, 2, 2]
     assert len(set(chosen.tolist())) == 6
     assert torch.equal(chosen, transfers.few(label, 2, seed=0))
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_of_a_transfer(option, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["probe", option])
+    shown = capsys.readouterr().out
+    assert (
+        stop.value.code == 0 and "skelops probe RUN [options]" in shown and "--data.source" in shown
+    )
 
 
 def test_what_is_refused(run, tmp_path):

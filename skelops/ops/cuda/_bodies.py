@@ -29,3 +29,19 @@ def parameters(like: Tensor, *tensors: Tensor | None) -> tuple[Any, ...]:
 def gradient(total: Tensor, of: Tensor) -> Tensor:
     """The sum over frames in a parameter's shape and dtype; empty where it is not wanted."""
     return total.view(of.shape).to(of.dtype) if total.numel() else total.to(of.dtype)
+
+
+def supports_motion(
+    q, qd, drive, wrench, inertia, offset, axis, gravity, parent, joint
+) -> str | None:  # fmt: skip
+    return refusal(parent)
+
+
+def prepared_motion(q, qd, drive, wrench, inertia, offset, axis, gravity, parent, joint):
+    """What the kernels on frames in motion take."""
+    return (
+        *rows(q, qd, drive, wrench),
+        *parameters(q, inertia, offset, axis, gravity),
+        parent,
+        joint,
+    )

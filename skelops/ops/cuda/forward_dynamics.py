@@ -4,23 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from skelops.ops.cuda._bodies import gradient, parameters, refusal, rows
+from skelops.ops.cuda._bodies import gradient, rows
+from skelops.ops.cuda._bodies import prepared_motion as prepared
+from skelops.ops.cuda._bodies import supports_motion as supports
 
-
-def supports(
-    q, qd, tau, wrench, inertia, offset, axis, gravity, parent, joint
-) -> str | None:  # fmt: skip
-    return refusal(parent)
-
-
-def prepared(q, qd, tau, wrench, inertia, offset, axis, gravity, parent, joint):
-    """What the kernels take."""
-    return (
-        *rows(q, qd, tau, wrench),
-        *parameters(q, inertia, offset, axis, gravity),
-        parent,
-        joint,
-    )
+__all__ = ["backward", "forward", "prepared", "supports"]
 
 
 def forward(*args):

@@ -9,6 +9,7 @@ import triton.language as tl
 from skelops.ops.triton import _tiles
 from skelops.ops.triton._joints import kept_rows
 from skelops.ops.triton._launch import kernel
+from skelops.ops.triton._totals import totals
 
 GRADS = ("x", "y")
 VARYING = ("ROWS", "TV", "PROGRAMS", "beta")
@@ -62,18 +63,12 @@ def _cosine_loss_fwd_kernel(
 def _cosine_loss_merge_kernel(
     parts_ptr, loss_ptr, count_ptr, PROGRAMS, beta, LITERAL: tl.constexpr, BLOCK: tl.constexpr
 ):
-    loss = tl.zeros((BLOCK,), dtype=tl.float32)
-    count = tl.zeros((BLOCK,), dtype=tl.float32)
-    for i0 in range(0, PROGRAMS, BLOCK):
-        i = i0 + tl.arange(0, BLOCK)
-        loss += tl.load(parts_ptr + 2 * i, mask=i < PROGRAMS, other=0.0)
-        count += tl.load(parts_ptr + 2 * i + 1, mask=i < PROGRAMS, other=0.0)
-    total = tl.sum(count, 0)
-    rows = tl.maximum(total, 1.0)
+    loss, count = totals(parts_ptr, PROGRAMS, BLOCK)
+    rows = tl.maximum(count, 1.0)
     if LITERAL:
         rows = _power(rows, beta)
-    tl.store(loss_ptr, tl.sum(loss, 0) / rows)
-    tl.store(count_ptr, total)
+    tl.store(loss_ptr, loss / rows)
+    tl.store(count_ptr, count)
 
 
 @triton.jit

@@ -8,6 +8,7 @@ import triton.language as tl
 from skelops.ops.triton import _targets, _tiles
 from skelops.ops.triton._launch import kernel
 from skelops.ops.triton._targets import store_grad, target
+from skelops.ops.triton._totals import totals
 
 GRADS = ("x", "pred")
 VARYING = ("L", "T", "stride", "L_BLOCKS", "PROGRAMS")
@@ -39,15 +40,9 @@ def _motion_loss_fwd_kernel(
 def _motion_loss_merge_kernel(
     parts_ptr, loss_ptr, count_ptr, PROGRAMS, P: tl.constexpr, BLOCK: tl.constexpr
 ):
-    loss = tl.zeros((BLOCK,), dtype=tl.float32)
-    count = tl.zeros((BLOCK,), dtype=tl.float32)
-    for i0 in range(0, PROGRAMS, BLOCK):
-        i = i0 + tl.arange(0, BLOCK)
-        loss += tl.load(parts_ptr + 2 * i, mask=i < PROGRAMS, other=0.0)
-        count += tl.load(parts_ptr + 2 * i + 1, mask=i < PROGRAMS, other=0.0)
-    total = tl.sum(count, 0)
-    tl.store(loss_ptr, tl.sum(loss, 0) / (P * tl.maximum(total, 1.0)))
-    tl.store(count_ptr, total)
+    loss, count = totals(parts_ptr, PROGRAMS, BLOCK)
+    tl.store(loss_ptr, loss / (P * tl.maximum(count, 1.0)))
+    tl.store(count_ptr, count)
 
 
 @kernel(VARYING)

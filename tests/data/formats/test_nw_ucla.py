@@ -14,16 +14,6 @@ def record():
     return {"file_name": "a03_s02_e01_v03", "skeletons": skeletons, "label": 3}
 
 
-def refused(path, message):
-    """Reading raises an error that names the file, and the file stays as it is."""
-    before = path.read_bytes()
-    with pytest.raises(ValueError, match=message) as error:
-        read(path)
-    assert str(path) in str(error.value)
-    assert path.read_bytes() == before
-    assert [p.name for p in path.parent.iterdir()] == [path.name]
-
-
 def test_file_and_directory(tmp_path, record):
     for view in (3, 1):
         name = f"a03_s02_e01_v0{view}"
@@ -55,20 +45,20 @@ def test_file_and_directory(tmp_path, record):
         ({"skeletons": [[[0, 0, 0]] * 19 + [[0, 0]]]}, r"frame 0: expected numbers \(20, 3\)"),
     ],
 )
-def test_damaged(tmp_path, record, changes, message):
+def test_damaged(refused, tmp_path, record, changes, message):
     path = tmp_path / "a.json"
     path.write_text(json.dumps(record | changes))
     refused(path, message)
 
 
-def test_not_a_number(tmp_path, record):
+def test_not_a_number(refused, tmp_path, record):
     record["skeletons"][2][7][1] = float("nan")
     path = tmp_path / "a.json"
     path.write_text(json.dumps(record))
     refused(path, r"frame 2: expected finite coordinates, got nan at index \[7, 1\]")
 
 
-def test_missing_key_and_truncated(tmp_path, record):
+def test_missing_key_and_truncated(refused, tmp_path, record):
     path = tmp_path / "a.json"
     text = json.dumps(record)
     path.write_text(text[: len(text) // 2])
