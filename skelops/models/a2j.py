@@ -7,6 +7,7 @@ space.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -21,15 +22,21 @@ CELL = (2, 6, 10, 14)  # rows and columns of the anchors in a cell
 DEPTHS = (63.5, 127.5, 191.5)
 
 
-def image_anchors(height: int, width: int, stride: int = STRIDE) -> Tensor:
+def image_anchors(
+    height: int,
+    width: int,
+    stride: int = STRIDE,
+    rows: Sequence[float] = CELL,
+    columns: Sequence[float] = CELL,
+) -> Tensor:
     """Anchors (A, 2) of an image of so many cells, as (row, column).
 
-    Cells are ordered by column, then row, as the published heads are flattened; the 16 anchors of
-    a cell by row, then column.
+    Cells are ordered by column, then row, as the published heads are flattened; the anchors of a
+    cell, at ``rows`` and ``columns`` in it, by row, then column.
     """
-    inside = torch.tensor(CELL, dtype=torch.float32)
+    inside = (torch.tensor(places, dtype=torch.float32) for places in (rows, columns))
     column, row = (torch.arange(n, dtype=torch.float32) * stride for n in (width, height))
-    grid = torch.meshgrid(column, row, inside, inside, indexing="ij")
+    grid = torch.meshgrid(column, row, *inside, indexing="ij")
     return torch.stack([grid[1] + grid[2], grid[0] + grid[3]], -1).flatten(0, -2)
 
 
@@ -43,11 +50,11 @@ def space_anchors(
 
 
 class Votes(NamedTuple):
-    """What the anchors say: logits (N, A, V), offset (N, A, V, 2), depth (N, A, V)."""
+    """What the anchors say: logits (N, A, V), offset (N, A, V, 2), depth (N, A, V) or None."""
 
     logits: Tensor
     offset: Tensor
-    depth: Tensor
+    depth: Tensor | None = None
 
 
 def a2j_loss(
@@ -63,7 +70,7 @@ def a2j_loss(
     depth; its code does not use it.
 
     Args:
-        votes: of the network.
+        votes: of the network; those without a depth leave x_d out.
         anchors: (A, 2).
         target: (N, V, 3) joints as (row, column, depth).
         spatial_factor: s.
@@ -72,9 +79,32 @@ def a2j_loss(
         (anchor, regression), scalars.
     """
     joints, mean = anchor_regression(votes.logits, votes.offset, anchors, votes.depth)
-    place, depth = target.to(joints.dtype).split([2, 1], -1)
-    regression = spatial_factor * F.smooth_l1_loss(joints[..., :2], place)
-    return F.smooth_l1_loss(mean, place), regression + F.l1_loss(joints[..., 2:], depth)
+    target = target.to(joints.dtype)
+    regression = spatial_factor * F.smooth_l1_loss(joints[..., :2], target[..., :2])
+    if votes.depth is not None:
+        regression = regression + F.l1_loss(joints[..., 2], target[..., 2])
+    return F.smooth_l1_loss(mean, target[..., :2]), regression
+
+
+def space_joints(logits: Tensor, offset: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
+    """Joints in space and the means of their anchors, see ``skelops.ops.anchor_regression``.
+
+    Args:
+        logits: (N, A, V) or, of several decoder layers, (layers, N, A, V).
+        offset: (..., N, A, V, 3).
+        anchors: (A, 3), or one set per sample, or per layer and sample, shaped like ``logits``.
+
+    Returns:
+        Both (..., N, V, 3).
+    """
+    layers = logits.shape[:-3]
+    if anchors.dim() > 3:
+        anchors = anchors.flatten(0, -3)
+    elif anchors.dim() == 3 and layers:
+        anchors = anchors.expand(*layers, -1, -1, -1).flatten(0, -3)
+    found = anchor_regression(logits.flatten(0, -3), offset.flatten(0, -4), anchors)
+    joints, mean = (t.unflatten(0, logits.shape[:-2]) for t in found)
+    return joints, mean
 
 
 def a2j_space_loss(
@@ -89,9 +119,7 @@ def a2j_space_loss(
     """The two terms of A2J-Transformer's loss, of joints in space that are valid.
 
     Args:
-        logits: (N, A, V) or, of several decoder layers, (layers, N, A, V).
-        offset: (..., N, A, V, 3).
-        anchors: (A, 3), or one set per sample, or per layer and sample, shaped like ``logits``.
+        logits, offset, anchors: see ``space_joints``.
         target: (N, V, 3) joints as (x, y, z).
         valid: (N, V) True = counts. A sample without any has no loss.
         spatial_factor: weight of x and y in the regression.
@@ -100,15 +128,7 @@ def a2j_space_loss(
     Returns:
         (anchor, regression), means over samples and layers of means over 3 x valid joints.
     """
-    layers = logits.shape[:-3]
-    if anchors.dim() > 3:
-        anchors = anchors.flatten(0, -3)
-    elif anchors.dim() == 3 and layers:
-        anchors = anchors.expand(*layers, -1, -1, -1).flatten(0, -3)
-    joints, mean = (
-        t.unflatten(0, logits.shape[:-2])
-        for t in anchor_regression(logits.flatten(0, -3), offset.flatten(0, -4), anchors)
-    )
+    joints, mean = space_joints(logits, offset, anchors)
     target = target.to(joints.dtype).expand_as(joints)
     valid = valid.to(joints.dtype)
     weight = valid / (3 * valid.sum(-1, keepdim=True)).clamp(min=1)
@@ -209,7 +229,8 @@ class A2J(nn.Module):
     Args:
         num_joints: V.
         blocks, width: of the backbone, see ``ResNet``; published is ResNet-50.
-        tower_width: channels of the three heads.
+        tower_width: channels of the heads.
+        with_depth: find the depth of the joints, too.
 
     Example:
         >>> model = A2J(num_joints=15)
@@ -230,6 +251,7 @@ class A2J(nn.Module):
         blocks: tuple[int, ...] = (3, 4, 6, 3),
         width: int = 64,
         tower_width: int = 256,
+        with_depth: bool = True,
     ) -> None:
         super().__init__()
         self.num_joints = num_joints
@@ -237,7 +259,7 @@ class A2J(nn.Module):
         per_cell = len(CELL) ** 2 * num_joints
         self.weight = Tower(16 * width, per_cell, tower_width)
         self.offset = Tower(32 * width, 2 * per_cell, tower_width)
-        self.depth = Tower(32 * width, per_cell, tower_width)
+        self.depth = Tower(32 * width, per_cell, tower_width) if with_depth else None
 
     def forward(self, depth: Tensor) -> Votes:
         """Depth (N, 1, H, W), normalised; H and W multiples of 16."""
@@ -250,11 +272,11 @@ class A2J(nn.Module):
         return Votes(
             by_anchor(self.weight(common), V),
             by_anchor(self.offset(deep), V, 2),
-            by_anchor(self.depth(deep), V),
+            None if self.depth is None else by_anchor(self.depth(deep), V),
         )
 
     @staticmethod
     def joints(votes: Votes, height: int, width: int) -> Tensor:
-        """(N, V, 3) as (row, column, depth), of an image of so many pixels."""
+        """(N, V, 3) as (row, column, depth), or (N, V, 2), of an image of so many pixels."""
         anchors = image_anchors(height // STRIDE, width // STRIDE).to(votes.logits)
         return anchor_regression(votes.logits, votes.offset, anchors, votes.depth)[0]

@@ -24,7 +24,9 @@ class DGSTGCN(SkeletonNet):
         ratio: channels of a group relative to the unit's.
         channel_wise, joint_wise: see ``skelops.nn.DynamicGraphConv``.
         temporal, branches, tcn_dropout: see ``make_block``.
-        mean_joint: the mean over joints takes part in the temporal modules as a further joint.
+        mean_joint: the mean over joints takes part in the temporal modules as a further joint, with
+            weights for the joints of the layout or, if a number, for so many: the
+            published default is 25 whatever the layout.
         net: further arguments of ``skelops.nn.SkeletonNet``.
 
     Published: NTU RGB+D 60 X-Sub 91.2 % (joint), 100 frames.
@@ -42,7 +44,7 @@ class DGSTGCN(SkeletonNet):
         joint_wise: bool = True,
         temporal: str = "multi",
         branches: Sequence = BRANCHES,
-        mean_joint: bool = True,
+        mean_joint: bool | int = True,
         tcn_dropout: float = 0.0,
         input_norm: str = "VC",
         **net,
@@ -57,6 +59,7 @@ class DGSTGCN(SkeletonNet):
             conv = DynamicGraphConv(C, out, A, int(ratio * out), **terms)
             return GraphUnit(conv, C, out)
 
-        block = make_block(unit, temporal, branches, tcn_dropout, V if mean_joint else None)
+        weights = V if mean_joint is True else mean_joint or None
+        block = make_block(unit, temporal, branches, tcn_dropout, weights)
         super().__init__(block, num_classes, layout, input_norm=input_norm, head_std=0.01, **net)
         self.published_keys = PUBLISHED_KEYS

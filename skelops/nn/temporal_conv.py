@@ -63,8 +63,8 @@ class MultiScaleTemporalConv(Packed):
         stride: in time.
         widths: channels of every branch; C' in equal parts if None, the rest to the first.
         transform: follow the branches by BN, ReLU and a 1x1 convolution (ST-GCN++).
-        mean_joint: number of joints V, to append the mean over joints as a further one and to add
-            what becomes of it to every joint, weighted by a learnable (V,) (DG-STGCN).
+        mean_joint: append the mean over joints as a further one and add what becomes of it to
+            every joint, weighted by the first V of so many learnable weights (DG-STGCN).
         padding_mode: see the op.
 
     Shape: (N, C, T, V) -> (N, C', ceil(T / stride), V).
@@ -186,7 +186,7 @@ class MultiScaleTemporalConv(Packed):
         )
         if self.add_coeff is not None:
             # A copy of the mean joint, so that y as a whole is not kept for the backward.
-            y = torch.addcmul(y[..., :V], y[..., V:].contiguous(), self.add_coeff)
+            y = torch.addcmul(y[..., :V], y[..., V:].contiguous(), self.add_coeff[:V])
         if self.transform is not None:
             y = self.transform[2](bn_act_add(y, self.transform[0]))
         return y

@@ -36,18 +36,16 @@ def grid(case: Case) -> Tensor:
     options = Options(case.kwargs)
     height, width = options.take("shape")
     stride = options.take("stride", a2j.STRIDE)
-    cell = list(a2j.CELL)
-    options.expect(
-        P_h=(None, cell), P_w=(None, cell), spatialFactor=(), is_3D=(True,), voting=(), thres=()
-    )
-    return a2j.image_anchors(height, width, stride)
+    cell = [options.take(name) or a2j.CELL for name in ("P_h", "P_w")]
+    options.expect(spatialFactor=(), is_3D=(), voting=(), thres=(), img_shape=())
+    return a2j.image_anchors(height, width, stride, *cell)
 
 
 @replays(A2J, "post_process")
 def post_process(case: Case) -> Replay:
     places = grid(case)
 
-    def call(logits: Tensor, offset: Tensor, depth: Tensor) -> Tensor:
+    def call(logits: Tensor, offset: Tensor, depth: Tensor | None = None) -> Tensor:
         return ops.anchor_regression(logits, offset, places.to(logits), depth)[0]
 
     return Replay(call)
@@ -58,9 +56,9 @@ def loss(case: Case) -> Replay:
     places = grid(case)
     factor = case.kwargs.get("spatialFactor", 0.5)
 
-    def call(logits: Tensor, offset: Tensor, depth: Tensor, target: Tensor):
-        votes = a2j.Votes(logits, offset, depth)
-        terms = a2j.a2j_loss(votes, places.to(logits), target, factor)
+    def call(*inputs: Tensor) -> tuple[Tensor, ...]:
+        *votes, target = inputs
+        terms = a2j.a2j_loss(a2j.Votes(*votes), places.to(target), target, factor)
         return tuple(term.view(1) for term in terms)
 
     def gradients(*inputs: Tensor) -> dict[str, Tensor]:
@@ -76,8 +74,8 @@ def loss(case: Case) -> Replay:
 @replays(A2J, "A2J_model")
 def network(case: Case) -> Replay:
     options = Options(case.kwargs)
-    model = a2j.A2J(options.take("num_classes"))
-    options.expect(is_3D=(True,))
+    model = a2j.A2J(options.take("num_classes"), with_depth=options.take("is_3D", True))
+    options.expect()
 
     def call(depth: Tensor) -> tuple[Tensor, ...]:
         votes = model(depth.to(model.backbone.conv1.weight))
@@ -88,11 +86,42 @@ def network(case: Case) -> Replay:
     return Replay(call, model, model.published_keys)
 
 
+# Of the data sets: rows and columns, and depths.
+SPACES = {
+    "InterHand2.6M": (16, a2j.DEPTHS),
+    "nyu": (16, (-75.0, 0.0, 75.0)),
+    "hands2017": (11, (-75.0, 0.0, 75.0)),
+}
+
+
+def space_anchors(options: Options) -> Tensor:
+    size, depths = SPACES[options.take("dataset", "InterHand2.6M")]
+    return a2j.space_anchors(size, depths=depths)
+
+
+@replays(TRANSFORMER, "generate_keypoints_coord_new")
+def space_joints(case: Case) -> Replay:
+    options = Options(case.kwargs)
+    options.expect(num_joints=(), is_3D=())
+
+    def call(offset: Tensor, weight: Tensor, reference: Tensor) -> tuple[Tensor, ...]:
+        found = a2j.space_joints(weight, offset.reshape(*weight.shape, -1), reference)
+        return found[: len(case.meta["output_names"])]
+
+    return Replay(call)
+
+
+@replays(TRANSFORMER, "generate_all_anchors_3d")
+def every_space_anchor(case: Case) -> Replay:
+    anchors = space_anchors(Options(case.kwargs))
+    return Replay(lambda *_: anchors)
+
+
 @replays(TRANSFORMER, "a2jloss_new")
 def space_loss(case: Case) -> Replay:
     options, names = Options(case.kwargs), case.meta["input_names"]
-    factor = options.take("spatialFactor", 0.5)
-    options.expect()
+    factor, anchors = options.take("spatialFactor", 0.5), space_anchors(options)
+    options.expect(is_3D=(True,), use_lvl_weights=(False,))
 
     def terms(given: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         offset = given["offset"].unflatten(-1, (-1, 3))
@@ -104,7 +133,7 @@ def space_loss(case: Case) -> Replay:
     def call(*inputs: Tensor) -> tuple[Tensor, ...]:
         found = terms(dict(zip(names, inputs, strict=True)))
         named = dict(zip(("anchor_loss", "regression_loss"), found, strict=True))
-        named["anchors_full"] = a2j.space_anchors()
+        named["anchors_full"] = anchors
         return tuple(named[name] for name in case.meta["output_names"])
 
     def gradients(*inputs: Tensor) -> dict[str, Tensor]:

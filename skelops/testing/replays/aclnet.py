@@ -20,7 +20,7 @@ from skelops.testing.replays.gcn import (
     temporal_replay,
     transformed_scales,
 )
-from skelops.testing.replays.gcn_networks import pyskl_temporal
+from skelops.testing.replays.gcn_networks import mean_joint, pyskl_temporal
 from skelops.testing.rule import rule_value
 
 REPOSITORY = "firework8/ACLNet"
@@ -78,7 +78,7 @@ def backbone(case: Case) -> Replay:
         ratio=of_gcn.take("ratio", 0.125),
         channel_wise=of_gcn.take("ctr", "T") == "T",
         joint_wise=of_gcn.take("ada", "T") == "T",
-        mean_joint="gcn.0.tcn.add_coeff" in case.shapes,
+        mean_joint=mean_joint(case.shapes),
         weights=(0, 0),
         **pyskl_temporal(case.shapes, of_tcn),
     )

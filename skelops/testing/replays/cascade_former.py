@@ -116,6 +116,6 @@ for repository in REPOSITORIES:
     replays(repository, "BaseT1")(pretraining)
     replays(repository, "Whole")(classification)
     replays(repository, "SpatialTransformer")(spatial)
-    for kind in ("CrossAttention", "CrossAttentionWithFFN"):
+    for kind in ("CrossAttention", "SimpleCrossAttention", "CrossAttentionWithFFN"):
         replays(repository, kind)(cross)
     replays(repository, "Wrap", "train_T1)")(person)

@@ -199,8 +199,15 @@ def cropped(case: Case, x: Tensor, frames: Tensor, u: Tensor, start: Tensor, out
 @replays("anshulbshah/HaLP", "temporal_cropresize")
 @replays("anshulbshah/HaLP", "crop_subsequence")
 def halp_crop(case: Case) -> Replay:
-    out = case.kwargs.get("output_size", 64)
-    return Replay(lambda x, frames, u, start: sample(x, cropped(case, x, frames, u, start, out)))
+    out, low = case.kwargs.get("output_size", 64), case.kwargs["l_ratio"][0]
+
+    def call(x: Tensor, frames: Tensor, *draws: Tensor) -> Tensor:
+        if case.kind == "crop_subsequence" and low != 0.5:  # published: a test
+            frame, blend = p.resize(*p.central_crop(frames.cpu(), low), out)
+            return sample(x, replace(still(x), frame=frame, blend=blend))
+        return sample(x, cropped(case, x, frames, *draws, out))
+
+    return Replay(call)
 
 
 @replays("anshulbshah/HaLP", "pose_augmentation")
@@ -246,7 +253,8 @@ def halp_view(case: Case) -> Replay:
 
 @replays("anshulbshah/HaLP", "pre_normalization")
 def halp_normalization(case: Case) -> Replay:
-    if (case.kwargs["zaxis"], case.kwargs["xaxis"]) != ([0, 1], [8, 4]):
+    axes = (case.kwargs.get("zaxis", [0, 1]), case.kwargs.get("xaxis", [8, 4]))
+    if axes != ([0, 1], [8, 4]):
         raise NotUnderstood(f"pre_normalization with {case.kwargs}")
 
     def call(x: Tensor) -> Tensor:

@@ -95,6 +95,11 @@ def pyskl_temporal(shapes: Shapes, options: Options) -> dict:
     return dropout | {"temporal": "multi", "branches": [*first.convs, *kinds]}
 
 
+def mean_joint(shapes: Shapes) -> int:
+    """How many weights of the mean joint there are, see ``DGSTGCN``."""
+    return shapes.get("gcn.0.tcn.add_coeff", (0,))[0]
+
+
 @replays(PYSKL, "Rec")
 @replays(BRL, "Rec")
 def pyskl_network(case: Case) -> Replay:
@@ -138,7 +143,7 @@ def pyskl_network(case: Case) -> Replay:
         kwargs["ratio"] = of_gcn.take("ratio", 0.25)
         kwargs["channel_wise"] = of_gcn.take("ctr", "T") == "T"
         kwargs["joint_wise"] = of_gcn.take("ada", "T") == "T"
-        kwargs["mean_joint"] = "gcn.0.tcn.add_coeff" in shapes
+        kwargs["mean_joint"] = mean_joint(shapes)
     else:
         kwargs["variant"] = "pyskl"
         first = plain_scales(below(shapes, "net.0.tcn1."), options, dilations=(1, 2))

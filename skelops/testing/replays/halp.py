@@ -8,14 +8,17 @@ from torch.nn import functional as F
 
 from skelops import ops
 from skelops.data.streams import make_streams
-from skelops.graph import get_layout
+from skelops.graph import Layout
 from skelops.models.halp import BiGRU, HaLP
 from skelops.testing.replay import Case, NotUnderstood, Replay, replays
-from skelops.testing.replays.data import sample, still
 from skelops.testing.replays.gcn import Options
 
 REPOSITORY = "anshulbshah/HaLP"
-EVERY_POSITION = "1000"  # lambda_pos of the farthest positives
+
+
+def at_the_edge(options: dict) -> bool:
+    """Whether positives are the farthest ones, which an extreme ``lambda_pos`` asks for."""
+    return float(options["lambda_pos"]) == 1000
 
 
 @replays(REPOSITORY, "BIGRU")
@@ -27,7 +30,7 @@ def encoder(case: Case) -> Replay:
         raise NotUnderstood(f"argument en_input_size={width}")
     model = BiGRU(
         options.take("num_class", 60),
-        get_layout("ntu25") if width == 150 else None,
+        Layout("case", tuple(range(width // 6))),
         hidden_size=options.take("en_hidden_size", 1024),
         num_layers=options.take("en_num_layers", 3),
         mlp="fc.2.weight" in case.shapes,
@@ -81,11 +84,13 @@ def by_name(names, losses, wanted):
 @replays(REPOSITORY, "pos_generator")
 def positives(case: Case) -> Replay:
     options = case.kwargs
-    if options.get("skip_closest_positives", 1) != 1:
-        raise NotUnderstood(f"pos_generator with {options}")
-    farthest = str(options["lambda_pos"]) == EVERY_POSITION
+    farthest = at_the_edge(options)
+    ignored = options.get("num_closest_to_ignore_positives", 20)
+    ignored += options.get("skip_closest_positives", 1)
 
     def outputs(k, q, prototypes, pick, u):
+        # Picked among the closest prototypes, the very closest left out.
+        pick = pick + max(len(prototypes) - ignored, 0)
         found = ops.hallucinate_positives(q, k, prototypes, pick, u, farthest=farthest)
         total = (found.similarity * found.kept).sum() / (found.kept.sum() + 1e-8)
         loss = -options["mu"] * total / options["T"]
@@ -132,7 +137,7 @@ def window(case: Case) -> Replay:
 def step(case: Case) -> Replay:
     options, shapes = case.kwargs, case.shapes
     D, K = shapes["queue"]
-    farthest = str(options["lambda_pos"]) == EVERY_POSITION
+    farthest = at_the_edge(options)
     stream = options.get("modality", "joint")
     model = HaLP(
         hidden_size=shapes["encoder_q.encoder.gru.weight_hh_l0"][1],
@@ -151,8 +156,7 @@ def step(case: Case) -> Replay:
     start = int(case.arrays["kept.queue_ptr"][0]) - len(case.arrays["in.xq"])
 
     def view(x: Tensor) -> Tensor:
-        streams = make_streams({"motion": "joint_motion"}.get(stream, stream), get_layout("ntu25"))
-        return x if stream == "joint" else sample(x, still(x), streams)
+        return make_streams({"motion": "joint_motion"}.get(stream, stream), "ntu25")(x)
 
     def call(xq, xk, queue, prototypes, pick, u) -> list[Tensor]:
         before = {k: v.clone() for k, v in contrast.encoder_k.state_dict().items()}

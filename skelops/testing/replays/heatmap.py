@@ -67,18 +67,18 @@ def generator(options: Options, convention: str) -> Callable[[Tensor, Tensor, in
         H, W = int(H * scaling + 0.5), int(W * scaling + 0.5)
         keypoint = torch.nan_to_num(keypoint) if convention == "epam" else keypoint
         keypoint, score = keypoint[None] * scaling, score[None] if use_score else None
-        mirror = exchanged(keypoint.shape[3], *sides)
-        partner = exchanged(len(pairs), *limb_sides)
-        turned = [{mirror[v] for v in pair} for pair in pairs]
-        if limbs and double and any(
-            set(pairs[k]) != turned[i] for i, k in enumerate(partner)
-        ):  # fmt: skip
-            raise NotUnderstood("limbs whose sides do not match those of the joints")
+        # Sides are those of the default skeleton unless they are given.
+        mirror = exchanged(keypoint.shape[3], *sides) if double else range(keypoint.shape[3])
+        if limbs and double:
+            turned = [{mirror[v] for v in pair} for pair in pairs]
+            partner = exchanged(len(pairs), *limb_sides)
+            if any(set(pairs[k]) != turned[i] for i, k in enumerate(partner)):
+                raise NotUnderstood("limbs whose sides do not match those of the joints")
 
         def drawn(flip: bool) -> Tensor:
             y = ops.pose_heatmap(
                 keypoint, score, H, W, joints=joints, limbs=pairs if limbs else None, sigma=sigma,
-                flip=torch.tensor([flip], device=keypoint.device), mirror=mirror,
+                flip=torch.tensor([flip], device=keypoint.device), mirror=list(mirror),
                 convention=convention,
             )  # fmt: skip
             return y[0].movedim(0, 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 from torch import Tensor, nn
 
@@ -9,11 +11,13 @@ from skelops import ops
 from skelops.graph import Layout
 from skelops.models.hiclr import (
     BLOCK_KEYS,
+    GCN_KEYS,
     HiCLR,
     HiCLRDSTA,
     HiCLRGCN,
     JointAttentionBlock,
     add_edges,
+    drop_edges,
 )
 from skelops.nn import GraphConv, GraphUnit, STBlock, TemporalConv
 from skelops.testing.replay import Case, NotUnderstood, Replay, replays
@@ -21,7 +25,8 @@ from skelops.testing.replays.gcn import Options, Shapes, below
 from skelops.testing.replays.halp import by_name
 
 REPOSITORY = "JHang2020/HiCLR"
-OFF = {"dropout_graph": (0, 0.0), "add_graph": (0, 0.0), "attentiondrop": (0, 0.0)}
+# Rates of what the published forward leaves out unless it is asked to, and of dropout.
+OFF = {"dropout_graph": (), "add_graph": (), "attentiondrop": (), "dropout": ()}
 
 
 def layout(V: int) -> Layout:
@@ -40,7 +45,7 @@ def stages(shapes: Shapes) -> list[tuple[int, int]]:
 @replays("Levigty/AimCLR", "Model", "st_gcn.py")
 def gcn(case: Case) -> Replay:
     options, shapes = Options(case.kwargs), case.shapes
-    for name in ("graph_args", "hidden_channels", "hidden_dim", "dropout"):
+    for name in ("graph_args", "hidden_channels", "hidden_dim"):
         options.take(name)
     graph = torch.zeros(shapes["A"])
     model = HiCLRGCN(
@@ -52,7 +57,9 @@ def gcn(case: Case) -> Replay:
         mlp="fc.2.weight" in shapes,
     )
     options.expect(edge_importance_weighting=(True,), **OFF)
-    return Replay(model, model, model.published_keys)
+    # AimCLR has a list of importances, where HiCLR numbers them from 1.
+    keys = GCN_KEYS if case.repository == REPOSITORY else GCN_KEYS[:-1]
+    return Replay(model, model, keys)
 
 
 @replays(REPOSITORY, "st_gcn")
@@ -69,8 +76,23 @@ def gcn_block(case: Case) -> Replay:
 
 
 @replays(REPOSITORY, "randadd")
-def edges(case: Case) -> Replay:
-    return Replay(add_edges)
+def added_edges(case: Case) -> Replay:
+    def call(A: Tensor, drawn: Tensor) -> Tensor:
+        # Edges of the transformer weigh as much as its attention on average.
+        return add_edges(A, drawn, A.detach().mean() if "net/dsta.py" in words else 1.0)
+
+    words = case.meta["source"].split()
+    return Replay(call, data=("drawn",))
+
+
+@replays(REPOSITORY, "drop_graph")
+def dropped_edges(case: Case) -> Replay:
+    """The case has the edges that are kept and the rate that was drawn."""
+
+    def call(A: Tensor, kept: Tensor, rate: Tensor) -> Tensor:
+        return drop_edges(A, kept, rate.reshape(()))
+
+    return Replay(call, data=tuple(case.meta["input_names"][1:]))
 
 
 def attention_block(options: Options, shapes: Shapes) -> JointAttentionBlock:
@@ -89,9 +111,9 @@ def attention_block(options: Options, shapes: Shapes) -> JointAttentionBlock:
 
 
 SPATIAL_ONLY = {
-    "glo_reg_s": (True,), "att_s": (True,), "glo_reg_t": (), "att_t": (), "dropout": (),
-    "dropout2d": (), "use_spatial_att": (True,), "use_temporal_att": (False,), "use_pet": (),
-    "use_pes": (True,), "fix_conv1": (), "t_kernel": (7,), **OFF,
+    "glo_reg_s": (True,), "att_s": (True,), "glo_reg_t": (), "att_t": (), "dropout2d": (),
+    "use_spatial_att": (True,), "use_temporal_att": (False,), "use_pet": (), "use_pes": (True,),
+    "fix_conv1": (), "t_kernel": (7,), **OFF,
 }  # fmt: skip
 
 
@@ -103,19 +125,23 @@ def dsta_block(case: Case) -> Replay:
     return Replay(block, block)
 
 
+def dsta_arguments(options: Options) -> dict:
+    """Those of ``HiCLRDSTA`` from the published ones."""
+    return {
+        "layout": layout(options.take("num_point", 25)),
+        "in_channels": options.take("num_channel", 3),
+        "num_persons": options.take("num_person", 2),
+        "num_frames": options.take("num_frame", 32),
+        "stages": [block[1:] for block in options.take("config")],
+        "heads": options.take("num_subset", 3),
+    }
+
+
 @replays(REPOSITORY, "DSTANet")
 def dsta(case: Case) -> Replay:
     options = Options(case.kwargs)
-    config = options.take("config")
     model = HiCLRDSTA(
-        options.take("num_class", 60),
-        layout(options.take("num_point", 25)),
-        in_channels=options.take("num_channel", 3),
-        num_persons=options.take("num_person", 2),
-        num_frames=options.take("num_frame", 50),
-        stages=[(out, width, stride) for _, out, width, stride in config],
-        heads=options.take("num_subset", 3),
-        mlp="fc.2.weight" in case.shapes,
+        options.take("num_class", 60), mlp="fc.2.weight" in case.shapes, **dsta_arguments(options)
     )
     options.expect(**SPATIAL_ONLY)
     return Replay(model, model)
@@ -123,13 +149,15 @@ def dsta(case: Case) -> Replay:
 
 @replays(REPOSITORY, "HiCLR loss")
 def loss(case: Case) -> Replay:
-    options, names = case.kwargs, case.meta["input_names"]
-    mine = options["topk"] if options["nnm"] else 0
+    options, names = Options(case.kwargs), case.meta["input_names"]
+    temperature, mine = options.take("T", 0.07), options.take("topk", 1)
+    mine = mine if options.take("nnm", False) else 0
+    options.expect(K=())
 
     def losses(q, q1, q2, k, queue) -> list[Tensor]:
         bank = queue.T.contiguous()
         parts = ops.directional_clustering_loss(
-            torch.stack([q, q1, q2]), k, bank, temperature=options["T"], mine=mine
+            torch.stack([q, q1, q2]), k, bank, temperature=temperature, mine=mine
         )
         key = torch.nn.functional.normalize(k, dim=1)
         pointer = torch.zeros(1, dtype=torch.int64, device=k.device)
@@ -140,20 +168,35 @@ def loss(case: Case) -> Replay:
     return Replay(losses, gradients=by_name(names, losses, ("q", "q1", "q2")))
 
 
+def case_mask(case: Case) -> float:
+    """What the note says that ``mask_param`` is overridden by, else by the rule."""
+    found = re.search(r"mask_param ?= ?(-?[\d.]+)", case.meta["note"] or "")
+    return float(found[1].rstrip(".")) if found else float(case.value("mask_param"))
+
+
 @replays(REPOSITORY, "HiCLR")
 def step(case: Case) -> Replay:
     options, shapes = Options(case.kwargs), case.shapes
-    if not str(options.take("base_encoder")).startswith("net.st_gcn"):
-        raise NotUnderstood("an encoder other than the graph convolutional one")
-    for name in ("graph_args", "hidden_channels", "hidden_dim", "dropout", "num_class"):
+    encoder, harmless = str(options.take("base_encoder")).split(".")[1], OFF
+    for name in ("graph_args", "hidden_channels", "hidden_dim", "num_class", "transformer"):
         options.take(name)
     of_encoder = below(shapes, "encoder_q.")
-    graph = torch.zeros(of_encoder["A"])
+    if encoder == "dsta":
+        arguments, harmless = dsta_arguments(options), SPATIAL_ONLY
+        sizes = {name: arguments.pop(name) for name in ("layout", "num_frames", "num_persons")}
+        options.take("in_channels")  # of the other encoder
+    elif encoder == "st_gcn":
+        graph = torch.zeros(of_encoder["A"])
+        arguments = {"graph": graph, "stages": stages(of_encoder)}
+        arguments["in_channels"] = options.take("in_channels", 3)
+        sizes = {"layout": layout(graph.shape[-1])}
+    else:
+        raise NotUnderstood(f"encoder {encoder}")
     D, K = shapes["queue"]
     model = HiCLR(
-        layout(graph.shape[-1]),
-        in_channels=options.take("in_channels", 3),
-        encoder_kwargs={"graph": graph, "stages": stages(of_encoder)},
+        **sizes,
+        encoder=encoder,
+        encoder_kwargs=arguments,
         width=options.take("feature_dim", D),
         queue_size=options.take("queue_size", K),
         momentum=options.take("momentum", 0.999),
@@ -161,8 +204,11 @@ def step(case: Case) -> Replay:
         mine=options.take("topk", 1),
     )
     model.mining = bool(options.take("nnm", False))
-    options.expect(pretrain=(True,), mlp=(True,), edge_importance_weighting=(True,), **OFF)
-    noted = 0.25  # what the case overrides mask_param by
+    options.expect(
+        pretrain=(True,), mlp=(True,), edge_importance_weighting=(True,), rep_ratio=(),
+        doublequeue=(), **harmless,
+    )  # fmt: skip
+    noted = case_mask(case)
     nn.init.constant_(model.mask_param, noted)
     start = int(case.arrays["kept.queue_ptr"][0]) - len(case.arrays["in.x1"])
 

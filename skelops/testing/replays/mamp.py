@@ -13,6 +13,9 @@ from skelops.testing.replay import Case, NotUnderstood, Replay, replays
 from skelops.testing.replays.gcn import Options
 
 REPOSITORY = "maoyunyao/MAMP"
+# Cases are recorded without dropout; the published attention is scaled by its width whatever is
+# asked for.
+UNUSED = ("drop_rate", "attn_drop_rate", "drop_path_rate", "qk_scale")
 
 
 def layout_of(joints: int) -> Layout:
@@ -24,8 +27,8 @@ def encoder_arguments(options: Options) -> dict:
     """Those of ``MAMPEncoder`` from the published ones."""
     if (size := options.take("patch_size", 1)) != 1:
         raise NotUnderstood(f"argument patch_size={size!r}")
-    for dropout in ("drop_rate", "attn_drop_rate", "drop_path_rate"):
-        options.take(dropout)  # cases are recorded without
+    for name in UNUSED:
+        options.take(name)
     return {
         "layout": layout_of(options.take("num_joints", 25)),
         "num_frames": options.take("num_frames", 120),
@@ -36,7 +39,6 @@ def encoder_arguments(options: Options) -> dict:
         "heads": options.take("num_heads", 8),
         "mlp_ratio": options.take("mlp_ratio", 4),
         "qkv_bias": options.take("qkv_bias", True),
-        "scale": options.take("qk_scale", None),
     }
 
 
@@ -44,9 +46,9 @@ def encoder_arguments(options: Options) -> dict:
 def attention(case: Case) -> Replay:
     options = Options(case.kwargs)
     dim, heads = options.take("dim"), options.take("num_heads", 8)
-    bias, scale = options.take("qkv_bias", False), options.take("qk_scale", None)
-    options.expect(attn_drop=(0, 0.0), proj_drop=(0, 0.0))
-    module = STAttention(dim, heads, qkv_bias=bias, scale=scale)
+    bias = options.take("qkv_bias", False)
+    options.expect(qk_scale=(), attn_drop=(), proj_drop=())
+    module = STAttention(dim, heads, qkv_bias=bias)
     return Replay(module, module)
 
 
@@ -55,11 +57,9 @@ def block(case: Case) -> Replay:
     options = Options(case.kwargs)
     dim, heads = options.take("dim"), options.take("num_heads")
     ratio = options.take("mlp_ratio", 4)
-    bias, scale = options.take("qkv_bias", False), options.take("qk_scale", None)
-    for name in ("drop", "attn_drop", "drop_path"):
-        options.take(name, 0)
-    options.expect()
-    module = TransformerBlock(dim, heads, ratio, qkv_bias=bias, scale=scale)
+    bias = options.take("qkv_bias", True)
+    options.expect(qk_scale=(), drop=(), attn_drop=(), drop_path=())
+    module = TransformerBlock(dim, heads, ratio, qkv_bias=bias)
     return Replay(module, module)
 
 
@@ -70,12 +70,13 @@ def pretraining(case: Case) -> Replay:
     call = dict(options.take("forward", {}))
     encoder = encoder_arguments(options)
     coordinates = "model_mae" in case.meta["source"]
+    motion_stride, tau = call.pop("motion_stride", 1), call.pop("motion_aware_tau", 0.75)
     model = MAMP(
         decoder_width=options.take("decoder_dim_feat", 256),
         decoder_depth=options.take("decoder_depth", 5),
-        mask_ratio=call.pop("mask_ratio", 0.9),
-        stride=0 if coordinates else call.pop("motion_stride", 1),
-        tau=0.0 if coordinates else max(call.pop("motion_aware_tau", 0.75), 0.0),
+        mask_ratio=call.pop("mask_ratio", 0.8),
+        stride=0 if coordinates else motion_stride,
+        tau=0.0 if coordinates else max(tau, 0.0),
         normalise=options.take("norm_skes_loss", False),
         **encoder,
     )
