@@ -13,19 +13,40 @@ from skelops.models import (
     build_classifier,
     create_model,
     create_pretext,
+    list_models,
+    list_pretexts,
 )
 
 X = torch.randn(2, 3, 16, 20, 1, generator=torch.Generator().manual_seed(0))
 
 
+GRAPH = {"stages": [(16, 1), (32, 2)]}
 MAPS = {"base_channels": 8, "blocks": (1, 1, 1), "size": (16, 16)}
 TOKENS = {"num_frames": 16, "width": 16, "depth": 2, "heads": 2}
+QUEUE = {"queue_size": 32}
 SIZE = {"size": (50, 50, 2, 2, 64, True)}
 # What makes a model small, and (C, T, V, M) of its input.
 MODELS = {
+    "aclnet": (GRAPH | {"base_channels": 16}, (3, 16, 25, 2)),
     "cascade_former": (SIZE, (3, 16, 25, 1)),
     "epam_net_pose": (MAPS, (2, 6, 17, 2)),
+    "finetec": (GRAPH | {"frames": 16, "completion": {"layers": 6}}, (2, 16, 17, 1)),
+    "ms_clr": ({"base_channels": 8}, (3, 16, 25, 2)),
     "posec3d": (MAPS, (2, 6, 17, 2)),
+    "psumnet_body": (GRAPH, (12, 16, 25, 2)),
+    "psumnet_hand": (GRAPH, (12, 16, 13, 2)),
+    "psumnet_leg": (GRAPH, (12, 16, 9, 2)),
+    "ssl_strl": ({"channels": (16, 16)}, (2, 64, 17, 2)),
+}
+PRETEXTS = {
+    "cascade_former_pretrain": (SIZE, (3, 16, 25, 1)),
+    "halp": (QUEUE | {"hidden_size": 16}, (3, 16, 25, 2)),
+    "hiclr": (QUEUE | {"encoder_kwargs": GRAPH}, (3, 16, 25, 2)),
+    "mae": (TOKENS, (3, 16, 25, 2)),
+    "mamp": (TOKENS, (3, 16, 25, 2)),
+    "ms_clr": (QUEUE | {"base_channels": 8}, (3, 16, 25, 2)),
+    "skeleton_mae": ({}, (2, 64, 17, 2)),
+    "stars": (TOKENS | QUEUE | {"hidden": 16}, (3, 16, 25, 2)),
 }
 PICTURES = {
     "EPAMNetVideo": (
@@ -48,27 +69,35 @@ def finetuned(name, num_classes, **options):
     return build_classifier(create_pretext(name, **options).encoder, num_classes)
 
 
+def case(build, name, options=GRAPH, shape=(3, 16, 25, 2)):
+    return pytest.param(build, name, options, shape, id=f"{build.__name__}-{name}")
+
+
 def of_class(name, **options):
     return getattr(zoo, name)(**options)
 
 
-@pytest.mark.parametrize("name", sorted(MODELS))
-def test_heat_maps_and_cascades(name, tmp_path):
-    options, shape = MODELS[name]
-    example = torch.randn(3, *shape)
-    model = create_model(name, num_classes=5, **options)
-    written = export(model, example, tmp_path / "net.pt2", to="pt2", clips=[example[:1]])
-    assert written.difference <= 1e-4
+EVERY = [
+    *(case(create_model, name, *MODELS.get(name, ())) for name in list_models()),
+    *(case(finetuned, name, *PRETEXTS[name]) for name in list_pretexts()),
+    *(case(of_class, name, *given) for name, given in PICTURES.items()),
+]
 
 
-@pytest.mark.parametrize("name", sorted(PICTURES))
-def test_pictures(name, tmp_path):
-    options, shapes = PICTURES[name]
-    example = {key: torch.rand(3, *shape) for key, shape in shapes.items()}
-    one = {key: x[:1] for key, x in example.items()}
-    model = of_class(name, num_classes=5, **options)
-    written = export(model, example, tmp_path / "net.pt2", to="pt2", clips=[one])
-    assert written.difference <= 1e-4
+@pytest.mark.parametrize(("build", "name", "options", "shape"), EVERY)
+def test_every_model_as_onnx(build, name, options, shape, tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    torch.manual_seed(0)
+    model = build(name, num_classes=5, **options)
+    if isinstance(shape, dict):
+        example = {name: torch.rand(3, *size) for name, size in shape.items()}
+        one = {name: x[:1] for name, x in example.items()}
+    else:
+        example = torch.randn(3, *shape)
+        one = example[:1]
+    written = export(model, example, tmp_path / "net.onnx", clips=[one])
+    assert written.clips == 4 and written.difference <= 1e-4
 
 
 def small(name="ctr_gcn"):
