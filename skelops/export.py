@@ -91,7 +91,7 @@ def export(
             program = torch.export.export(model, (example,), dynamic_shapes=(shapes,), strict=True)
             run = _WRITERS[to](decomposed(program), path)
             batches = [pytree.tree_map(torch.randn_like, example), *clips]
-            difference, scale = 0.0, 1.0
+            difference, scale = 0.0, 0.0
             for x in batches:
                 expected = model(x)
                 difference = max(difference, float((run(x) - expected).abs().max()))
