@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from skelops import ops
+from skelops import _check, ops
 from skelops.models import Pretext, create_pretext, load_published
 from skelops.train.metrics import ClipScores
 from skelops.train.optimizing import Optimized
@@ -134,7 +134,7 @@ def checkpoint_of(run: str | Path) -> Path:
     path = Path(run)
     path = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
     if not path.is_file():
-        raise ValueError(f"skelops: expected the folder or a checkpoint of a run, got {run}")
+        raise _check.fail(str(run), "the folder or a checkpoint of a run", "none")
     return path
 
 
@@ -165,7 +165,7 @@ def load_encoder(run: str | Path, *, random: bool = False) -> nn.Module:
     checkpoint = read_run(run)
     settings = checkpoint.get("hyper_parameters", {})
     if "frames" not in settings:
-        raise ValueError(f"skelops: expected a run that trained without labels, got {run}")
+        raise _check.fail(str(run), "a run that trained without labels", "one with labels")
     model = _build(settings)
     if not random:
         start = "model."
@@ -186,4 +186,4 @@ def load_encoder_(encoder: nn.Module, source: str | Path) -> None:
         return
     missing = load_published(encoder, checkpoint, strict=False).missing
     if missing:
-        raise ValueError(f"skelops: expected a checkpoint with {missing[0]}, got {source}")
+        raise _check.fail(str(source), f"a checkpoint with {missing[0]}", "one without")
