@@ -528,9 +528,10 @@ def unipose() -> str:
 
 
 # What is published on 2-D key-points, and what else the first command of a method needs.
-_FILMED = ("posec3d", "epam_net_pose", "epam_net_rgb")
+_FILMED = ("posec3d", "epam_net", "epam_net_pose", "epam_net_rgb")
 _FURTHER = {
     "brl": " --config ntu_lt",
+    "epam_net": " --data.recorded.folders.rgb nturgb+d_rgb",
     "epam_net_rgb": " --data.recorded.folders.rgb nturgb+d_rgb",
     "psumnet": " --config psumnet_body",
     "stars": " --model.start runs/ntu60_xsub-mamp",
