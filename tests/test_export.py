@@ -138,7 +138,7 @@ def test_nothing_of_skelops_remains(name):
 def test_a_free_batch_whichever_product_runs(pays, monkeypatch, tmp_path):
     """``linear`` leaves products of a few rows to PyTorch; a program takes any number."""
     linear = importlib.import_module("skelops.ops.linear")
-    monkeypatch.setattr(linear, "faster_here", lambda: pays)
+    monkeypatch.setattr(linear, "FASTER_HERE", pays)
     model = finetuned("mamp", 5, **TOKENS)
     example = torch.randn(3, 3, 16, 25, 2)
     written = export(model, example, tmp_path / "net.pt2", to="pt2", clips=[example[:1]])

@@ -52,12 +52,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     half = x.dtype in (torch.float16, torch.bfloat16)
     # A traced program takes any number of rows.
     few = not torch.compiler.is_compiling() and rows.shape[0] < MIN_ROWS
-    if x.device.type != "cpu" or half or few or not faster_here():
+    if x.device.type != "cpu" or half or few or not FASTER_HERE:
         return F.linear(x, weight, bias)
     return _op(rows, weight, bias).view(*x.shape[:-1], weight.shape[0])
 
 
-@torch.compiler.assume_constant_result
 def faster_here() -> bool:
     """Whether the op beats the BLAS library that PyTorch calls on this processor."""
     return (
@@ -65,6 +64,9 @@ def faster_here() -> bool:
         and _build.cpu_isa() == "v4"
         and _build.cpu_vendor() != "GenuineIntel"
     )
+
+
+FASTER_HERE = faster_here()  # a constant to programs that are traced
 
 
 def _reference(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
