@@ -22,12 +22,13 @@ def fill_frames(x: Tensor, kept: Tensor) -> Tensor:
         kept: (N, T) bool, True = kept.
 
     Returns:
-        x's shape; kept frames are the same, samples without any become their first frame.
+        x's shape; kept frames are the same, samples without any become their last frame.
     """
     T = x.shape[1]
     t = torch.arange(T, device=x.device)
-    before = torch.where(kept, t, -1).cummax(1).values
-    after = torch.where(kept, t, T).flip(1).cummin(1).values.flip(1)
+    known = kept[:, None]  # (N, 1, T): ONNX has no running maximum
+    before = torch.where(known & (t <= t[:, None]), t, -1).amax(-1)
+    after = torch.where(known & (t >= t[:, None]), t, T).amin(-1)
     low = torch.where(before < 0, after, before).clamp(max=T - 1)
     high = torch.where(after == T, low, after)
     weight = (t - low) / (high - low).clamp(min=1)
