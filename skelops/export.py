@@ -127,6 +127,14 @@ def decomposed(program: ExportedProgram) -> ExportedProgram:
     return program.run_decompositions(table)
 
 
+def _stable_sort(x: Any, stable: bool = True, dim: int = -1, descending: bool = False) -> Any:
+    """A stable sort in ONNX, whose TopK takes the lower index of equals first."""
+    from onnxscript import opset18 as op
+
+    size = op.Gather(op.Shape(x), op.Constant(value_ints=[dim]))
+    return op.TopK(x, size, axis=dim, largest=int(descending))
+
+
 def _onnx(program: ExportedProgram, path: Path) -> Callable[[Clips], Tensor]:
     import onnxruntime
 
@@ -135,6 +143,7 @@ def _onnx(program: ExportedProgram, path: Path) -> Callable[[Clips], Tensor]:
     torch.onnx.export(
         program, input_names=names, output_names=["scores"], external_data=False,
         dynamo=True, verbose=False,
+        custom_translation_table={torch.ops.aten.sort.stable: _stable_sort},
     ).save(path)  # fmt: skip
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 

@@ -73,7 +73,9 @@ def gru(
         h0 = x.new_zeros(S, N, H)
     _check.shape(name, "h0", h0, "S N H", **sizes)
     half = x.dtype in (torch.float16, torch.bfloat16)
-    if x.device.type != "cpu" or half or _backend.active(OPS["mcu_scan"], "cpu")[0] != "cpu":
+    # A traced program cannot ask which backend runs.
+    fused = torch.compiler.is_compiling() or _backend.active(OPS["mcu_scan"], "cpu")[0] == "cpu"
+    if x.device.type != "cpu" or half or not fused:
         weights = zip(weight_ih, weight_hh, bias_ih, bias_hh, strict=True)
         units = [
             torch.gru(x, start[None], unit, True, 1, 0.0, False, False, True)[0]
