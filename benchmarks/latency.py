@@ -116,6 +116,7 @@ def _rate(measured: np.ndarray) -> str:
 def trained_row(run: str, seconds: float) -> list[str]:
     """Size, and by precision top-1 of the run's test clips and clips per second, one at a time."""
     from skelops.train import SkeletonDataModule, load_recognizer
+    from skelops.train.cli import TRANSFERS
     from skelops.train.pretrain import data_settings, run_folder
 
     torch.set_num_threads(1)
@@ -136,7 +137,9 @@ def trained_row(run: str, seconds: float) -> list[str]:
         f"{100 * right[p] / count:.1f} %, {rates[p]:.0f}" if p in found else "-" for p in PRECISIONS
     ]
     size = sum(p.numel() for p in model.parameters()) / 1e6
-    return [run_folder(run).name, f"{size:.2f} M", f"{count}", *cells]
+    folder = run_folder(run)
+    name = f"{folder.parent.name}/{folder.name}" if folder.name in TRANSFERS else folder.name
+    return [name, f"{size:.2f} M", f"{count}", *cells]
 
 
 def stream_rows(
