@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 
 from skelops._library import OPS
 from skelops.graph import get_layout
+from skelops.models.m_mixer import CHANNELS
 
 FORMATS = ("onnx", "pt2", "aoti")
 LARGEST_DIFFERENCE = 1e-4
@@ -226,9 +227,9 @@ def _example(facts: Any, data: Any) -> Clips:
     modalities, S = data.hparams.modalities, data.hparams.image_size
     if modalities is None:
         return torch.randn(2, C, T, V, M)
-    pictures = {"rgb": 3, "depth": 1, "infrared": 1}
-    shapes = {name: (pictures[name], T, S, S) for name in modalities if name in pictures}
-    return {name: torch.rand(2, *shapes.get(name, (3, T, V, M))) for name in modalities}
+    joints = ("keypoints", "skeleton")
+    sizes = {name: (T, V, M) if name in joints else (T, S, S) for name in modalities}
+    return {name: torch.rand(2, CHANNELS.get(name, 3), *size) for name, size in sizes.items()}
 
 
 def _recorded(data: Any, example: Clips) -> Clips:

@@ -112,7 +112,7 @@ def test_straight_lines():
     x = torch.tensor([0.0, 9, 4, 9, 9, 10, 9])[None, :, None]
     kept = torch.tensor([[False, False, True, False, False, True, False]])
     assert fill_frames(x, kept).flatten().tolist() == [4, 4, 4, 6, 8, 10, 10]
-    assert torch.equal(fill_frames(torch.zeros_like(x), torch.zeros_like(kept)), 0 * x)
+    assert torch.equal(fill_frames(x, torch.zeros_like(kept)), x[:, -1:].expand_as(x))
     assert torch.equal(fill_frames(x, torch.ones_like(kept)), x)
 
 
