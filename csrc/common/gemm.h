@@ -2,17 +2,14 @@
 // refinement, temporal convolutions and all their gradients.
 #pragma once
 
-#include <algorithm>
-#include <array>
-#include <utility>
-
 #include "common/simd.h"
 
 namespace skelops {
 
-// c[g][m][n] (+)= sum over parts s and k of a[g][s][m][k] * b[s][k][n], b and c dense along n.
-// Strides are in elements; nothing beyond the named elements is read or written. Groups share b:
-// a panel of b is used by all of them while it is in the first-level cache.
+// c[g][m][n] (+)= sum over parts s and k of a[g][s][m][k] * b[s][k][n], b and c dense along n, a
+// along m or k: one of a_row and a_col is 1. Strides are in elements; nothing beyond the named
+// elements is read or written. Groups share b: a panel of b is used by all of them while it is in
+// the first-level cache.
 template <typename T>
 struct Product {
   int64_t m, n, k;
@@ -30,112 +27,14 @@ struct Product {
   int64_t groups = 1, a_group = 0, c_group = 0, row_init_group = 0;
 };
 
-namespace detail {
-
-// M rows by NV vectors of c in registers; `tail` lanes of the last vector.
-template <typename T, int M, int NV, bool kTail>
-void tile(const Product<T>& p, int64_t row, int64_t column, int tail) {
-  using S = Simd<T>;
-  typename S::Vec acc[M][NV];
-  T* c = p.c + row * p.c_row + column;
-  const T* init = p.accumulate ? c : p.init ? p.init + row * p.init_row + column : nullptr;
-  const int64_t init_row = p.accumulate ? p.c_row : p.init_row;
-  const T* row_init = p.accumulate || !p.row_init ? nullptr : p.row_init + row;
-  const auto load = [tail](const T* q, int j) {
-    return kTail && j == NV - 1 ? S::load(q + j * S::kLanes, tail) : S::load(q + j * S::kLanes);
-  };
-#pragma GCC unroll 16
-  for (int m = 0; m < M; ++m) {
-#pragma GCC unroll 2
-    for (int j = 0; j < NV; ++j) {
-      acc[m][j] = init       ? load(init + m * init_row, j)
-                  : row_init ? typename S::Vec{} + row_init[m]
-                             : typename S::Vec{};
-    }
-  }
-  const int64_t row1 = p.a_row, row3 = 3 * p.a_row;
-  for (int64_t s = 0; s < p.parts; ++s) {
-    const T* b = p.b + s * p.b_part + column;
-    const T* a[(M + 3) / 4];
-#pragma GCC unroll 4
-    for (int q = 0; q < (M + 3) / 4; ++q) a[q] = p.a + s * p.a_part + (row + 4 * q) * p.a_row;
-    for (int64_t k = 0; k < p.k; ++k, b += p.b_row) {
-      typename S::Vec bv[NV];
-#pragma GCC unroll 2
-      for (int j = 0; j < NV; ++j) bv[j] = load(b, j);
-#pragma GCC unroll 16
-      for (int m = 0; m < M; ++m) {
-        const int r = m % 4;
-        const T scalar = a[m / 4][r == 0 ? 0 : r == 1 ? row1 : r == 2 ? 2 * row1 : row3];
-#pragma GCC unroll 2
-        for (int j = 0; j < NV; ++j) acc[m][j] += bv[j] * scalar;
-      }
-#pragma GCC unroll 4
-      for (int q = 0; q < (M + 3) / 4; ++q) a[q] += p.a_col;
-    }
-  }
-#pragma GCC unroll 16
-  for (int m = 0; m < M; ++m) {
-#pragma GCC unroll 2
-    for (int j = 0; j < NV; ++j) {
-      T* q = c + m * p.c_row + j * S::kLanes;
-      if (kTail && j == NV - 1) {
-        S::store(q, acc[m][j], tail);
-      } else {
-        S::store(q, acc[m][j]);
-      }
-    }
-  }
-}
-
-template <typename T>
-using Tile = void (*)(const Product<T>&, int64_t, int64_t, int);
-
-template <typename T, int NV, bool kTail, int... M>
-constexpr std::array<Tile<T>, sizeof...(M)> tiles(std::integer_sequence<int, M...>) {
-  return {{&tile<T, M + 1, NV, kTail>...}};
-}
-
-template <typename T, int NV, bool kTail>
-constexpr auto kTiles = tiles<T, NV, kTail>(std::make_integer_sequence<int, kAccumulatorRows>{});
-
-}  // namespace detail
-
 // The rows of k that a panel of two vectors keeps in 32 KB.
 template <typename T>
 constexpr int64_t kPanelRows = 32 * 1024 / (2 * kVectorBytes);
 
 template <typename T>
-void multiply(Product<T> p) {
-  constexpr int64_t kLanes = Simd<T>::kLanes;
-  if (p.m == 0 || p.n == 0) return;
-  const int64_t row_blocks = (p.m + kAccumulatorRows - 1) / kAccumulatorRows;
-  const bool cut = p.parts == 1 && p.k > kPanelRows<T>;
-  const int64_t depth = p.k, chunk = cut ? kPanelRows<T> : std::max<int64_t>(depth, 1);
-  const T *a = p.a, *b = p.b;
-  T* c = p.c;
-  for (int64_t column = 0; column < p.n; column += 2 * kLanes) {
-    const int64_t width = std::min(p.n - column, 2 * kLanes);
-    const bool wide = width > kLanes;
-    const int tail = static_cast<int>(width % kLanes);
-    const auto& table = wide ? (tail ? detail::kTiles<T, 2, true> : detail::kTiles<T, 2, false>)
-                             : (tail ? detail::kTiles<T, 1, true> : detail::kTiles<T, 1, false>);
-    Product<T> q = p;
-    for (int64_t begin = 0; begin == 0 || begin < depth; begin += chunk) {
-      q.k = std::min(chunk, depth - begin);
-      q.b = b + begin * p.b_row;
-      q.accumulate = p.accumulate || begin > 0;
-      for (int64_t group = 0; group < p.groups; ++group) {
-        q.a = a + group * p.a_group + begin * p.a_col;
-        q.c = c + group * p.c_group;
-        q.row_init = p.row_init ? p.row_init + group * p.row_init_group : nullptr;
-        for (int64_t block = 0; block < row_blocks; ++block) {
-          const int64_t row = block * p.m / row_blocks, end = (block + 1) * p.m / row_blocks;
-          table[end - row - 1](q, row, column, tail);
-        }
-      }
-    }
-  }
-}
+void multiply(Product<T> p);
+
+extern template void multiply(Product<float>);
+extern template void multiply(Product<double>);
 
 }  // namespace skelops

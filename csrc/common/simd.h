@@ -79,6 +79,20 @@ struct Simd {
 #endif
   }
 
+  // sum + v * *p in one instruction, where there is one that reads and spreads *p.
+  static Vec add_product(Vec sum, Vec v, const T* p) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4) {
+      asm("vfmadd231ps %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(v), "m"(*p));
+    } else {
+      asm("vfmadd231pd %2%{1to8%}, %1, %0" : "+v"(sum) : "v"(v), "m"(*p));
+    }
+    return sum;
+#else
+    return sum + v * *p;
+#endif
+  }
+
   // p[index[0]], p[index[1]], ...
   static Vec gather(const T* p, const int32_t* index) {
 #if defined(__AVX512F__)

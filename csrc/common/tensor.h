@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <new>
 #include <optional>
 #include <type_traits>
 #include <vector>
@@ -64,16 +65,22 @@ void stream_as(const A* from, T* to, int64_t count) {
   }
 }
 
-// Uninitialised memory of one task.
+// Uninitialised memory of one task, from the beginning of a cache line on.
 template <typename T>
 class Scratch {
  public:
-  explicit Scratch(int64_t count) : data_(new T[count]) {}
+  explicit Scratch(int64_t count)
+      : data_(static_cast<T*>(::operator new(count * sizeof(T), kLine))) {}
   T* get() const { return data_.get(); }
-  T& operator[](int64_t i) const { return data_[i]; }
+  T& operator[](int64_t i) const { return data_.get()[i]; }
 
  private:
-  std::unique_ptr<T[]> data_;
+  static constexpr std::align_val_t kLine{64};
+  struct Free {
+    void operator()(T* p) const { ::operator delete(p, kLine); }
+  };
+  static_assert(std::is_trivial_v<T>);
+  std::unique_ptr<T, Free> data_;
 };
 
 // A batch tensor read sample by sample: in place, or converted into the caller's scratch.

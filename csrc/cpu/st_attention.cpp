@@ -1,4 +1,6 @@
-// st_attention: online softmax over tiles of queries by keys that stay in the first-level caches.
+// st_attention: online softmax over tiles of keys by queries that stay in the first-level caches. A
+// row of a tile belongs to a key, so that a vector holds a value of as many queries, largest scores
+// and sums are taken lane by lane, and both matrices of a product are read as they lie.
 // A plan lays the tokens of a sequence out so that what a block of queries may attend to is a few
 // intervals of keys; dropped keys, other frames and distant joints are then never touched.
 #include <algorithm>
@@ -15,9 +17,9 @@
 namespace skelops {
 namespace {
 
-constexpr int64_t kRows = 52 / kAccumulatorRows * kAccumulatorRows;  // queries of a block
-constexpr int64_t kKeys = 256;                                       // keys of a tile
-constexpr int64_t kStride = kKeys + 16;  // not a power of two: columns spread over the sets
+constexpr int64_t kQueries = 64;                     // of a block
+constexpr int64_t kKeys = 128;                       // of a tile
+constexpr int64_t kLeastQueries = kVectorBytes / 4;  // that a window does not cut further
 
 constexpr double kLog2E = 1.4426950408889634;
 
@@ -31,13 +33,6 @@ struct Rules {
 template <typename A>
 int64_t whole_vectors(int64_t count) {
   return (count + Simd<A>::kLanes - 1) / Simd<A>::kLanes * Simd<A>::kLanes;
-}
-
-// Columns of a tile, and keys of a sequence, are computed in panels of two vectors.
-template <typename A>
-int64_t whole_panels(int64_t count) {
-  constexpr int64_t kPanel = 2 * Simd<A>::kLanes;
-  return (count + kPanel - 1) / kPanel * kPanel;
 }
 
 // Where the sequences lie among the rows of qkv.
@@ -122,9 +117,9 @@ Plan::Plan(const Rules& rules, bool by_joint, const bool* pairs, const int32_t* 
   for (int64_t begin = 0, end; begin < length; begin = end) {
     const int32_t joint = group(queries[begin]);
     const int64_t first_frame = query_frame[begin];
-    for (end = begin + 1; end < std::min(length, begin + kRows); ++end) {
+    for (end = begin + 1; end < std::min(length, begin + kQueries); ++end) {
       const bool far = window >= 0 && query_frame[end] - first_frame > window;
-      if (group(queries[end]) != joint || (far && end - begin >= kAccumulatorRows)) break;
+      if (group(queries[end]) != joint || (far && end - begin >= kLeastQueries)) break;
     }
     const int64_t last_frame = query_frame[end - 1];
     const int64_t first = intervals.size();
@@ -269,15 +264,10 @@ class Rows {
     }
   }
 
-  // across[d][i] = row(i)[d] for whole panels of rows and one more, those from `count` on zero.
+  // across[d][i] = row(i)[d], in rows of kQueries; zeros up to whole vectors of them.
   void transpose_to(A* across, int64_t count) const {
-    const int64_t all = across_pitch(count);
-    clear(count, all);
-    transpose(get(), all, pitch_, across);
-  }
-
-  static int64_t across_pitch(int64_t count) {
-    return whole_panels<A>(count) + 2 * Simd<A>::kLanes;
+    clear(count, whole_vectors<A>(count));
+    transpose(get(), whole_vectors<A>(count), pitch_, pitch_, across, kQueries);
   }
 
  private:
@@ -294,39 +284,34 @@ class Tile {
   Tile(const Rules& rules, const Biases<A>& biases, int64_t longest)
       : rules_(rules),
         biases_(biases),
-        keys(Rows<A>::across_pitch(longest), rules.width),
-        queries(kRows, rules.width),
-        keys_across(Rows<A>::across_pitch(longest) * keys.pitch()),
-        scores(kRows * kStride),
-        joint_row_(biases.joint.empty() ? 0 : longest),
-        sign_(rules.scale < 0   ? -1
-              : rules.scale > 0 ? 1
-                                : 0),
-        scale_(static_cast<A>(rules.scale == 0 ? 1 : std::abs(rules.scale) * kLog2E)),
-        biased_(!biases.joint.empty() || !biases.lag.empty()) {}
+        keys(longest, rules.width),
+        queries(kQueries, rules.width),
+        queries_across(queries.pitch() * kQueries),
+        scores(kKeys * kQueries),
+        joint_bias_(biases.joint.empty() ? 0 : longest) {}
 
-  // Both orders of the keys of a head.
   template <typename T>
   void load_keys(const Head<const T>& head, const Plan& plan) {
     plan_ = &plan;
-    const int64_t count = static_cast<int64_t>(plan.keys.size());
-    across_pitch_ = Rows<A>::across_pitch(count);
-    keys.gather(head, plan.keys.data(), count, A(1));
-    keys.transpose_to(keys_across.get(), count);
+    keys.gather(head, plan.keys.data(), plan.keys.size(), A(1));
   }
 
+  // Scaled, so that their products with keys are scores in units of log 2.
   template <typename T>
   void load_queries(const Head<const T>& head, const Block& block, int64_t h) {
     block_ = &block;
     head_ = h;
-    // The sign of the scale changes sides, so that the largest product is the largest score.
-    queries.gather(head, plan_->queries.data() + block.begin, block.end - block.begin, sign_);
+    const int32_t* at = plan_->queries.data() + block.begin;
+    queries.gather(head, at, count(), static_cast<A>(rules_.scale * kLog2E));
+    queries.transpose_to(queries_across.get(), count());
+    std::fill_n(frame_, kQueries, 0);
+    std::copy_n(plan_->query_frame.data() + block.begin, count(), frame_);
     if (biases_.joint.empty()) return;
     const A* from = biases_.joint.data() + (h * rules_.joints + block.joint) * rules_.joints;
     for (int64_t i = block.first; i < block.last; ++i) {
       const Interval& interval = plan_->intervals[i];
       for (int64_t j = interval.begin; j < interval.end; ++j) {
-        joint_row_[j] = from[plan_->key_joint[j]];
+        joint_bias_[j] = from[plan_->key_joint[j]];
       }
     }
   }
@@ -342,96 +327,98 @@ class Tile {
     }
   }
 
-  int64_t rows() const { return block_->end - block_->begin; }
-  A factor() const { return biased_ ? A(1) : scale_; }
+  int64_t count() const { return block_->end - block_->begin; }  // of queries
+  int64_t lanes() const { return whole_vectors<A>(count()); }
 
-  // product[i][j] = a[i] . across[.][first + j] for whole panels of j, rows of `product` being
-  // kStride apart.
-  void multiply_across(const Rows<A>& a, const A* across, int64_t first, int64_t count,
-                       A* product) const {
-    Product<A> p{};
-    p.m = rows(), p.n = whole_panels<A>(count), p.k = rules_.width;
-    p.a = a.get(), p.a_row = a.pitch(), p.a_col = 1;
-    p.b = across + first, p.b_row = across_pitch_;
-    p.c = product, p.c_row = kStride;
-    multiply(p);
+  // product[j][i] = init[j] + rows[first + j] . across[.][i], rows of `product` being kQueries
+  // apart.
+  void multiply_rows(const Rows<A>& rows, const A* across, int64_t first, int64_t keys,
+                     const A* init, A* product) const {
+    multiply<A>({.m = keys,
+                 .n = lanes(),
+                 .k = rules_.width,
+                 .a = rows.row(first),
+                 .a_row = rows.pitch(),
+                 .a_col = 1,
+                 .b = across,
+                 .b_row = kQueries,
+                 .c = product,
+                 .c_row = kQueries,
+                 .row_init = init});
   }
 
-  // scores[i][j], of which factor() times are in units of log 2; -infinity for pairs that do not
-  // attend, and behind.
-  void compute_scores(int64_t first, int64_t count) {
-    multiply_across(queries, keys_across.get(), first, count, scores.get());
+  // scores[j][i] in units of log 2; -infinity for pairs that do not attend.
+  void compute_scores(int64_t first, int64_t n) {
+    multiply_rows(keys, queries_across.get(), first, n,
+                  biases_.joint.empty() ? nullptr : joint_bias_.get() + first, scores.get());
+    if (biases_.lag.empty() && !block_->differ) return;
     constexpr A kNone = -std::numeric_limits<A>::infinity();
-    const int32_t* key_frame = plan_->key_frame.data() + first;
-    for (int64_t i = 0; i < rows(); ++i) {
-      A* row = scores.get() + i * kStride;
-      const int32_t frame = plan_->query_frame[block_->begin + i];
-      if (!biases_.joint.empty()) {
-        const A* bias = joint_row_.get() + first;
-        for (int64_t j = 0; j < count; ++j) row[j] = row[j] * scale_ + bias[j];
+    const int32_t window = static_cast<int32_t>(rules_.window);
+    const int64_t width = lanes();
+    for (int64_t j = 0; j < n; ++j) {
+      A* row = scores.get() + j * kQueries;
+      const int32_t frame = plan_->key_frame[first + j];
+      if (!biases_.lag.empty()) add_lags(frame, row);
+      if (!block_->differ) continue;
+      for (int64_t i = 0; i < width; ++i) {
+        row[i] = std::abs(frame_[i] - frame) <= window ? row[i] : kNone;
       }
-      if (!biases_.lag.empty()) {
-        add_lags(frame, key_frame, count, biases_.joint.empty() ? scale_ : A(1), row);
-      }
-      if (block_->differ) {
-        const int32_t window = static_cast<int32_t>(rules_.window);
-        for (int64_t j = 0; j < count; ++j) {
-          row[j] = std::abs(frame - key_frame[j]) <= window ? row[j] : kNone;
-        }
-      }
-      for (int64_t j = count; j < whole_panels<A>(count); ++j) row[j] = kNone;
     }
   }
 
-  // c (+)= left (rows by count) right, and c += left^T right.
-  void multiply_keys(const A* left, const Rows<A>& right, int64_t first, int64_t count,
-                     bool accumulate, const Rows<A>& c) const {
-    Product<A> p{};
-    p.m = rows(), p.n = c.pitch(), p.k = count;
-    p.a = left, p.a_row = kStride, p.a_col = 1;
-    p.b = right.row(first), p.b_row = right.pitch();
-    p.c = c.get(), p.c_row = c.pitch(), p.accumulate = accumulate;
-    multiply(p);
+  // c (queries, width) (+)= left^T right, and c (keys, width) += left right of the queries.
+  void multiply_keys(const A* left, const Rows<A>& right, int64_t first, int64_t n, bool accumulate,
+                     const Rows<A>& c) const {
+    multiply<A>({.m = count(),
+                 .n = c.pitch(),
+                 .k = n,
+                 .a = left,
+                 .a_row = 1,
+                 .a_col = kQueries,
+                 .b = right.row(first),
+                 .b_row = right.pitch(),
+                 .c = c.get(),
+                 .c_row = c.pitch(),
+                 .accumulate = accumulate});
   }
 
-  void add_transposed(const A* left, const Rows<A>& right, int64_t first, int64_t count,
-                      const Rows<A>& c) const {
-    Product<A> p{};
-    p.m = count, p.n = c.pitch(), p.k = rows();
-    p.a = left, p.a_row = 1, p.a_col = kStride;
-    p.b = right.get(), p.b_row = right.pitch();
-    p.c = c.row(first), p.c_row = c.pitch(), p.accumulate = true;
-    multiply(p);
+  void multiply_queries(const A* left, const Rows<A>& right, int64_t first, int64_t n,
+                        const Rows<A>& c) const {
+    multiply<A>({.m = n,
+                 .n = c.pitch(),
+                 .k = count(),
+                 .a = left,
+                 .a_row = kQueries,
+                 .a_col = 1,
+                 .b = right.get(),
+                 .b_row = right.pitch(),
+                 .c = c.row(first),
+                 .c_row = c.pitch(),
+                 .accumulate = true});
   }
 
   // Adds what the gradient of the scores of a tile contributes to those of the biases.
-  void add_bias_gradients(const A* d_scores, int64_t first, int64_t count, A* joint, A* lag) {
+  void add_bias_gradients(const A* d_scores, int64_t first, int64_t n, A* joint, A* lag) const {
     const int32_t reach = static_cast<int32_t>(biases_.lags / 2);
-    const int32_t* key_frame = plan_->key_frame.data() + first;
-    if (joint) std::fill_n(column_sums_, count, A(0));
-    for (int64_t i = 0; i < rows(); ++i) {
-      const A* row = d_scores + i * kStride;
-      const int32_t frame = plan_->query_frame[block_->begin + i];
-      for (int64_t j = 0; joint && j < count; ++j) column_sums_[j] += row[j];
-      for (int64_t j = 0; lag && j < count; ++j)
-        lag[lag_index(frame, key_frame[j], reach)] += row[j];
-    }
-    const int32_t* key_joint = plan_->key_joint.data() + first;
-    for (int64_t j = 0; joint && j < count; ++j) {
-      joint[block_->joint * rules_.joints + key_joint[j]] += column_sums_[j];
+    for (int64_t j = 0; j < n; ++j) {
+      const A* row = d_scores + j * kQueries;
+      const int32_t frame = plan_->key_frame[first + j];
+      A sum = 0;
+      for (int64_t i = 0; i < count(); ++i) sum += row[i];
+      if (joint) joint[block_->joint * rules_.joints + plan_->key_joint[first + j]] += sum;
+      for (int64_t i = 0; lag && i < count(); ++i)
+        lag[lag_index(frame_[i], frame, reach)] += row[i];
     }
   }
 
  private:
-  // row = row * factor + bias.
-  void add_lags(int32_t frame, const int32_t* key_frame, int64_t count, A factor, A* row) const {
+  void add_lags(int32_t frame, A* row) const {
     const int32_t reach = static_cast<int32_t>(biases_.lags / 2);
     const Row<A> table(biases_.lag.data() + head_ * biases_.lags, biases_.lags);
-    int32_t index[S::kLanes] = {};
-    for (int64_t j = 0; j < count; j += S::kLanes) {
-      const int lanes = static_cast<int>(std::min<int64_t>(S::kLanes, count - j));
-      for (int l = 0; l < lanes; ++l) index[l] = lag_index(frame, key_frame[j + l], reach);
-      S::store(row + j, S::load(row + j) * factor + table.pick(index));
+    int32_t index[S::kLanes];
+    for (int64_t i = 0; i < lanes(); i += S::kLanes) {
+      for (int l = 0; l < S::kLanes; ++l) index[l] = lag_index(frame_[i + l], frame, reach);
+      S::store(row + i, S::load(row + i) + table.pick(index));
     }
   }
 
@@ -439,48 +426,16 @@ class Tile {
   const Biases<A>& biases_;
   const Plan* plan_ = nullptr;
   const Block* block_ = nullptr;
-  int64_t across_pitch_ = 0, head_ = 0;
+  int64_t head_ = 0;
 
  public:
   const Rows<A> keys, queries;
-  const Scratch<A> keys_across, scores;
+  const Scratch<A> queries_across, scores;
 
  private:
-  const Scratch<A> joint_row_;
-  const A sign_, scale_;
-  const bool biased_;
-  A column_sums_[kStride];
+  const Scratch<A> joint_bias_;  // of the keys
+  int32_t frame_[kQueries];      // of the queries
 };
-
-template <typename A>
-A maximum(const A* row, int64_t count) {
-  using S = Simd<A>;
-  auto most = S::load(row);
-  for (int64_t j = S::kLanes; j < count; j += S::kLanes) {
-    const auto v = S::load(row + j);
-    most = v > most ? v : most;
-  }
-  A lanes[S::kLanes];
-  S::store(lanes, most);
-#pragma GCC unroll 4
-  for (int half = S::kLanes / 2; half > 0; half /= 2) {
-    for (int l = 0; l < half; ++l) lanes[l] = std::max(lanes[l], lanes[l + half]);
-  }
-  return lanes[0];
-}
-
-// row = 2^(factor * row - shift); returns the sum.
-template <typename A>
-A exponentiate(A* row, int64_t count, A factor, A shift) {
-  using S = Simd<A>;
-  typename S::Vec total = {};
-  for (int64_t j = 0; j < count; j += S::kLanes) {
-    const auto e = exp2_nonpositive(S::load(row + j) * factor - shift);
-    S::store(row + j, e);
-    total += e;
-  }
-  return S::sum(total);
-}
 
 // Of rows that are padded by zeros.
 template <typename A>
@@ -495,42 +450,31 @@ A dot(const A* a, const A* b, int64_t count) {
 template <typename A>
 class OnlineSoftmax {
  public:
-  explicit OnlineSoftmax(int64_t width) : out(kRows, width) {}
+  using S = Simd<A>;
 
-  void begin(int64_t rows) {
-    rows_ = rows;
+  explicit OnlineSoftmax(int64_t width) : out(kQueries, width) {}
+
+  void begin() {
     empty_ = true;
-    std::fill_n(largest_, rows, kNone);
-    std::fill_n(total_, rows, A(0));
+    std::fill_n(largest_, kQueries, kNone);
+    std::fill_n(total_, kQueries, A(0));
   }
 
-  void add(Tile<A>& tile, const Rows<A>& values, int64_t first, int64_t count) {
-    for (int64_t i = 0; i < rows_; ++i) {
-      A* row = tile.scores.get() + i * kStride;
-      const A largest = maximum(row, whole_panels<A>(count)) * tile.factor();
-      const A before = largest_[i], most = std::max(before, largest);
-      if (most == kNone) {
-        std::fill_n(row, count, A(0));
-        continue;
-      }
-      const A sum = exponentiate(row, whole_panels<A>(count), tile.factor(), most);
-      if (most != before && !empty_) {
-        const A shrink = std::exp2(before - most);
-        total_[i] *= shrink;
-        for (int64_t d = 0; d < out.pitch(); ++d) out.row(i)[d] *= shrink;
-      }
-      total_[i] += sum;
-      largest_[i] = most;
+  void add(const Tile<A>& tile, const Rows<A>& values, int64_t first, int64_t keys) {
+    for (int64_t i = 0; i < tile.lanes(); i += S::kLanes) add_lanes(tile.scores.get(), i, keys);
+    for (int64_t i = 0; !empty_ && i < tile.count(); ++i) {
+      if (shrink_[i] == A(1)) continue;
+      for (int64_t d = 0; d < out.pitch(); ++d) out.row(i)[d] *= shrink_[i];
     }
-    tile.multiply_keys(tile.scores.get(), values, first, count, !empty_, out);
+    tile.multiply_keys(tile.scores.get(), values, first, keys, !empty_, out);
     empty_ = false;
   }
 
   // Divides by the denominators and returns their logarithms in base 2; +infinity where there is no
   // key, so that every probability made from it is 0.
-  void end(A* lse) {
-    if (empty_) out.clear(0, rows_);
-    for (int64_t i = 0; i < rows_; ++i) {
+  void end(int64_t count, A* lse) {
+    if (empty_) out.clear(0, count);
+    for (int64_t i = 0; i < count; ++i) {
       const bool none = total_[i] == A(0);
       const A factor = none ? A(0) : A(1) / total_[i];
       for (int64_t d = 0; d < out.pitch(); ++d) out.row(i)[d] *= factor;
@@ -539,10 +483,31 @@ class OnlineSoftmax {
   }
 
  private:
+  // A vector of queries: scores become powers of two relative to the largest of all so far.
+  void add_lanes(A* scores, int64_t i, int64_t keys) {
+    const auto before = S::load(largest_ + i);
+    auto most = before;
+    for (int64_t j = 0; j < keys; ++j) {
+      const auto score = S::load(scores + j * kQueries + i);
+      most = score > most ? score : most;
+    }
+    const auto shift = most == kNone ? typename S::Vec{} : most;
+    typename S::Vec sum = {};
+    for (int64_t j = 0; j < keys; ++j) {
+      A* score = scores + j * kQueries + i;
+      const auto e = exp2_nonpositive(S::load(score) - shift);
+      S::store(score, e);
+      sum += e;
+    }
+    const auto shrink = exp2_nonpositive(before - shift);
+    S::store(shrink_ + i, shrink);
+    S::store(total_ + i, S::load(total_ + i) * shrink + sum);
+    S::store(largest_ + i, most);
+  }
+
   static constexpr A kNone = -std::numeric_limits<A>::infinity();
-  int64_t rows_ = 0;
   bool empty_ = true;
-  A largest_[kRows], total_[kRows];
+  A largest_[kQueries], total_[kQueries], shrink_[kQueries];
 
  public:
   const Rows<A> out;
@@ -614,7 +579,7 @@ std::tuple<Tensor, Tensor> forward(const Problem& problem, const Tensor& qkv_,
     Tile<A> tile(rules, biases, longest);
     OnlineSoftmax<A> softmax(rules.width);
     const Rows<A> values(longest, rules.width);
-    A logarithms[kRows];
+    A logarithms[kQueries];
     for (int64_t s = first; s < last; ++s) {
       const Plan& plan = problem.plans.get(s);
       tile.load_keys(problem.head(in, s, 1, 3, h), plan);
@@ -622,15 +587,15 @@ std::tuple<Tensor, Tensor> forward(const Problem& problem, const Tensor& qkv_,
       A* lse_s = data<A>(lse) + h * rows + sequences.begin(s);
       for (const Block& block : plan.blocks) {
         tile.load_queries(problem.head(in, s, 0, 3, h), block, h);
-        softmax.begin(tile.rows());
+        softmax.begin();
         tile.for_each([&](int64_t j, int64_t count) {
           tile.compute_scores(j, count);
           softmax.add(tile, values, j, count);
         });
-        softmax.end(logarithms);
+        softmax.end(tile.count(), logarithms);
         const int32_t* at = plan.queries.data() + block.begin;
-        softmax.out.scatter(at, tile.rows(), A(1), problem.head(data<T>(out), s, 0, 1, h));
-        for (int64_t i = 0; i < tile.rows(); ++i) lse_s[at[i]] = logarithms[i];
+        softmax.out.scatter(at, tile.count(), A(1), problem.head(data<T>(out), s, 0, 1, h));
+        for (int64_t i = 0; i < tile.count(); ++i) lse_s[at[i]] = logarithms[i];
       }
     }
     std::fill(data<A>(lse) + h * rows + sequences.end(), data<A>(lse) + (h + 1) * rows, A(0));
@@ -645,6 +610,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Problem& problem, const Tensor
                                             const OptionalTensor& lag_bias, const Tensor& out_,
                                             const Tensor& lse_, int64_t needs) {
   using A = Accumulate<T>;
+  using S = Simd<A>;
   const char* op = "st_attention_backward";
   const Rules& rules = problem.rules;
   const Sequences& sequences = problem.sequences;
@@ -666,29 +632,28 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Problem& problem, const Tensor
 
   problem.for_each([&](int64_t task, int64_t first, int64_t last, int64_t h) {
     Tile<A> tile(rules, biases, longest);
-    const Rows<A> values(Rows<A>::across_pitch(longest), width), d_keys(longest, width);
-    const Rows<A> d_values(longest, width), d_queries(kRows, width), d_out(kRows, width);
-    const Scratch<A> values_across(Rows<A>::across_pitch(longest) * values.pitch());
-    const Scratch<A> d_scores(kRows * kStride);
+    const Rows<A> values(longest, width), d_keys(longest, width), d_values(longest, width);
+    const Rows<A> d_queries(kQueries, width), d_out(kQueries, width);
+    const Scratch<A> d_out_across(d_out.pitch() * kQueries), d_scores(kKeys * kQueries);
     A* const joint = want_joint ? djoint.data() + task * pairs : nullptr;
     A* const lag = want_lag ? dlag.data() + task * biases.lags : nullptr;
-    A shift[kRows], delta[kRows];
+    A shift[kQueries] = {}, delta[kQueries] = {};
     for (int64_t s = first; s < last; ++s) {
       const Plan& plan = problem.plans.get(s);
       const int64_t keys = plan.keys.size();
       tile.load_keys(problem.head(in, s, 1, 3, h), plan);
       values.gather(problem.head(in, s, 2, 3, h), plan.keys.data(), keys, A(1));
-      values.transpose_to(values_across.get(), keys);
       d_keys.clear(0, keys);
       d_values.clear(0, keys);
       const A* lse_s = data<A>(lse) + h * rows + sequences.begin(s);
       for (const Block& block : plan.blocks) {
         const int32_t* at = plan.queries.data() + block.begin;
         tile.load_queries(problem.head(in, s, 0, 3, h), block, h);
-        const int64_t count = tile.rows();
+        const int64_t count = tile.count();
         // The output passes through the memory of dq, which is not needed yet.
         d_queries.gather(problem.head(outs, s, 0, 1, h), at, count, A(1));
         d_out.gather(problem.head(grads, s, 0, 1, h), at, count, A(1));
+        d_out.transpose_to(d_out_across.get(), count);
         for (int64_t i = 0; i < count; ++i) {
           shift[i] = lse_s[at[i]];
           delta[i] = dot(d_out.row(i), d_queries.row(i), d_out.pitch());
@@ -696,16 +661,20 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Problem& problem, const Tensor
         bool empty = true;
         tile.for_each([&](int64_t j, int64_t n) {
           tile.compute_scores(j, n);
-          tile.multiply_across(d_out, values_across.get(), j, n, d_scores.get());
-          for (int64_t i = 0; i < count; ++i) {
-            A *p = tile.scores.get() + i * kStride, *ds = d_scores.get() + i * kStride;
-            exponentiate(p, whole_panels<A>(n), tile.factor(), shift[i]);
-            for (int64_t k = 0; k < n; ++k) ds[k] = p[k] * (ds[k] - delta[i]);
+          tile.multiply_rows(values, d_out_across.get(), j, n, nullptr, d_scores.get());
+          for (int64_t i = 0; i < tile.lanes(); i += S::kLanes) {
+            const auto logarithm = S::load(shift + i), mean = S::load(delta + i);
+            for (int64_t k = i; k < n * kQueries; k += kQueries) {
+              A *p = tile.scores.get() + k, *ds = d_scores.get() + k;
+              const auto e = exp2_nonpositive(S::load(p) - logarithm);
+              S::store(p, e);
+              S::store(ds, e * (S::load(ds) - mean));
+            }
           }
           if (joint || lag) tile.add_bias_gradients(d_scores.get(), j, n, joint, lag);
           if (!want_qkv) return;
-          tile.add_transposed(tile.scores.get(), d_out, j, n, d_values);
-          tile.add_transposed(d_scores.get(), tile.queries, j, n, d_keys);
+          tile.multiply_queries(tile.scores.get(), d_out, j, n, d_values);
+          tile.multiply_queries(d_scores.get(), tile.queries, j, n, d_keys);
           tile.multiply_keys(d_scores.get(), tile.keys, j, n, !empty, d_queries);
           empty = false;
         });
@@ -723,7 +692,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Problem& problem, const Tensor
           std::fill_n(to_values.row(i), width, T(0));
         }
       }
-      d_keys.scatter(plan.keys.data(), keys, static_cast<A>(std::abs(rules.scale)), to_keys);
+      d_keys.scatter(plan.keys.data(), keys, static_cast<A>(1 / kLog2E), to_keys);
       d_values.scatter(plan.keys.data(), keys, A(1), to_values);
     }
   });

@@ -1,0 +1,133 @@
+// The tiles of matrix products.
+#include "common/gemm.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+namespace skelops {
+namespace {
+
+// M rows by NV vectors of c in registers; `tail` lanes of the last vector. kAcross: a is dense
+// along m. What counts besides the multiplications is how few instructions there are, as the other
+// thread of a core takes its share of them: half of the rows are multiplied by a value in memory.
+template <typename T, int M, int NV, bool kTail, bool kAcross>
+void tile(const Product<T>& p, int64_t row, int64_t column, int tail) {
+  using S = Simd<T>;
+  constexpr int kBases = kAcross ? 1 : (M + 3) / 4;
+  typename S::Vec acc[M][NV];
+  const int64_t c_row = p.c_row;
+  T* c = p.c + row * c_row + column;
+  const T* init = p.accumulate ? c : p.init ? p.init + row * p.init_row + column : nullptr;
+  const int64_t init_row = p.accumulate ? c_row : p.init_row;
+  const T* row_init = p.accumulate || !p.row_init ? nullptr : p.row_init + row;
+  const auto load = [tail](const T* q, int j) {
+    return kTail && j == NV - 1 ? S::load(q + j * S::kLanes, tail) : S::load(q + j * S::kLanes);
+  };
+#pragma GCC unroll 16
+  for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 2
+    for (int j = 0; j < NV; ++j) {
+      acc[m][j] = init       ? load(init + m * init_row, j)
+                  : row_init ? typename S::Vec{} + row_init[m]
+                             : typename S::Vec{};
+    }
+  }
+  const int64_t depth = p.k, b_row = p.b_row, row1 = p.a_row, row3 = 3 * row1;
+  const int64_t a_col = kAcross ? p.a_col : 1;
+  for (int64_t s = 0; s < p.parts; ++s) {
+    const T* b = p.b + s * p.b_part + column;
+    const T* a[kBases];
+#pragma GCC unroll 4
+    for (int q = 0; q < kBases; ++q) a[q] = p.a + s * p.a_part + (row + 4 * q) * row1;
+#pragma GCC unroll 2
+    for (int64_t k = 0; k < depth; ++k, b += b_row) {
+      typename S::Vec bv[NV];
+#pragma GCC unroll 2
+      for (int j = 0; j < NV; ++j) bv[j] = load(b, j);
+#pragma GCC unroll 16
+      for (int m = 0; m < M; ++m) {
+        const int r = m % 4;
+        const int64_t beside = r == 0 ? 0 : r == 1 ? row1 : r == 2 ? 2 * row1 : row3;
+        const T* factor = kAcross ? a[0] + m : a[m / 4] + beside;
+#pragma GCC unroll 2
+        for (int j = 0; j < NV; ++j) {
+          acc[m][j] =
+              m % 2 ? S::add_product(acc[m][j], bv[j], factor) : acc[m][j] + bv[j] * *factor;
+        }
+      }
+#pragma GCC unroll 4
+      for (int q = 0; q < kBases; ++q) a[q] += a_col;
+    }
+  }
+#pragma GCC unroll 16
+  for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 2
+    for (int j = 0; j < NV; ++j) {
+      T* q = c + m * c_row + j * S::kLanes;
+      if (kTail && j == NV - 1) {
+        S::store(q, acc[m][j], tail);
+      } else {
+        S::store(q, acc[m][j]);
+      }
+    }
+  }
+}
+
+template <typename T>
+using Tile = void (*)(const Product<T>&, int64_t, int64_t, int);
+
+template <typename T, int NV, bool kTail, bool kAcross, int... M>
+constexpr std::array<Tile<T>, sizeof...(M)> tiles(std::integer_sequence<int, M...>) {
+  return {{&tile<T, M + 1, NV, kTail, kAcross>...}};
+}
+
+template <typename T, int NV, bool kTail, bool kAcross>
+constexpr auto kTiles =
+    tiles<T, NV, kTail, kAcross>(std::make_integer_sequence<int, kAccumulatorRows>{});
+
+template <typename T, bool kAcross>
+const auto& tiles_for(bool wide, bool tail) {
+  return wide ? (tail ? kTiles<T, 2, true, kAcross> : kTiles<T, 2, false, kAcross>)
+              : (tail ? kTiles<T, 1, true, kAcross> : kTiles<T, 1, false, kAcross>);
+}
+
+}  // namespace
+
+template <typename T>
+void multiply(Product<T> p) {
+  constexpr int64_t kLanes = Simd<T>::kLanes;
+  if (p.m == 0 || p.n == 0) return;
+  const int64_t row_blocks = (p.m + kAccumulatorRows - 1) / kAccumulatorRows;
+  const bool cut = p.parts == 1 && p.k > kPanelRows<T>;
+  const int64_t depth = p.k, chunk = cut ? kPanelRows<T> : std::max<int64_t>(depth, 1);
+  const T *a = p.a, *b = p.b;
+  T* c = p.c;
+  for (int64_t column = 0; column < p.n; column += 2 * kLanes) {
+    const int64_t width = std::min(p.n - column, 2 * kLanes);
+    const bool wide = width > kLanes;
+    const int tail = static_cast<int>(width % kLanes);
+    const auto& table =
+        p.a_row == 1 ? tiles_for<T, true>(wide, tail > 0) : tiles_for<T, false>(wide, tail > 0);
+    Product<T> q = p;
+    for (int64_t begin = 0; begin == 0 || begin < depth; begin += chunk) {
+      q.k = std::min(chunk, depth - begin);
+      q.b = b + begin * p.b_row;
+      q.accumulate = p.accumulate || begin > 0;
+      for (int64_t group = 0; group < p.groups; ++group) {
+        q.a = a + group * p.a_group + begin * p.a_col;
+        q.c = c + group * p.c_group;
+        q.row_init = p.row_init ? p.row_init + group * p.row_init_group : nullptr;
+        for (int64_t block = 0; block < row_blocks; ++block) {
+          const int64_t row = block * p.m / row_blocks, end = (block + 1) * p.m / row_blocks;
+          table[end - row - 1](q, row, column, tail);
+        }
+      }
+    }
+  }
+}
+
+template void multiply(Product<float>);
+template void multiply(Product<double>);
+
+}  // namespace skelops
