@@ -49,11 +49,12 @@ void tile(const Product<T>& p, int64_t row, int64_t column, int tail) {
       for (int m = 0; m < M; ++m) {
         const int r = m % 4;
         const int64_t beside = r == 0 ? 0 : r == 1 ? row1 : r == 2 ? 2 * row1 : row3;
+        const bool from_memory = kAcross ? m % 2 == 0 : r == 0;
         const T* factor = kAcross ? a[0] + m : a[m / 4] + beside;
 #pragma GCC unroll 2
         for (int j = 0; j < NV; ++j) {
           acc[m][j] =
-              m % 2 ? S::add_product(acc[m][j], bv[j], factor) : acc[m][j] + bv[j] * *factor;
+              from_memory ? S::add_product(acc[m][j], bv[j], factor) : acc[m][j] + bv[j] * *factor;
         }
       }
 #pragma GCC unroll 4

@@ -11,7 +11,7 @@
 
 namespace skelops {
 
-constexpr int64_t kBlockRows = 104 / kAccumulatorRows * kAccumulatorRows;
+constexpr int64_t kBlockRows = 208 / kAccumulatorRows * kAccumulatorRows;
 
 // A matrix (depth, columns) in panels of two vectors of columns, cut along the depth.
 template <typename A>
