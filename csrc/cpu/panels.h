@@ -54,15 +54,15 @@ class Panels {
   // c (m, columns) = the product of a (m, count) and `count` rows from `begin` on; of p, what says
   // where a and c are and what is added counts.
   void multiply_rows(int64_t begin, int64_t count, Product<A> p) const {
-    A* const c = p.c;
-    const A* const init = p.init;
-    p.k = count, p.b_row = kColumns;
-    for (int64_t panel = 0; panel < this->count(); ++panel) {
-      const int64_t column = panel * kColumns;
-      p.n = width(panel), p.b = at(panel, begin), p.c = c + column;
-      p.init = init ? init + column : nullptr;
-      multiply(p);
-    }
+    p.k = count;
+    multiply_panels(begin, 0, this->count(), p);
+  }
+
+  // c (m, count) = the product of a (m, depth) and `count` columns from `begin` on, that of a
+  // panel.
+  void multiply_columns(int64_t begin, int64_t count, Product<A> p) const {
+    p.k = depth_;
+    multiply_panels(0, begin / kColumns, (begin + count + kColumns - 1) / kColumns, p);
   }
 
   // c (m, columns) (+)= a (m, depth) times the matrix.
@@ -79,6 +79,16 @@ class Panels {
   }
 
  private:
+  void multiply_panels(int64_t row, int64_t first, int64_t last, Product<A> p) const {
+    p.b_row = kColumns;
+    for (int64_t panel = first; panel < last; ++panel) {
+      p.n = width(panel), p.b = at(panel, row);
+      multiply(p);
+      p.c += kColumns;
+      if (p.init) p.init += kColumns;
+    }
+  }
+
   A* at(int64_t panel, int64_t row) const {
     return values_.get() + (panel * depth_ + row) * kColumns;
   }
@@ -87,35 +97,30 @@ class Panels {
   Scratch<A> values_;
 };
 
-// to (rows, columns of `right`) = bias + left right for a block of rows, in the type of `to`.
-// load(row, rows, first column, columns, stride, to) copies a part of the left matrix; where it is
-// read across, to columns.
-template <bool kAcross = false, typename A, typename T, typename F>
-void block_product(int64_t row, int64_t rows, const Panels<A>& right, const A* bias, T* to,
-                   int64_t to_row, const F& load) {
-  constexpr int64_t kStride = (kAcross ? kBlockRows : Panels<A>::kDepth) + Simd<A>::kLanes;
-  constexpr bool kInPlace = std::is_same_v<T, A>;
-  const Scratch<A> left(kStride * (kAcross ? Panels<A>::kDepth : kBlockRows));
-  const Scratch<A> sums(kInPlace ? 0 : rows * right.columns());
-  A* c = sums.get();
-  if constexpr (kInPlace) c = to;
-  const int64_t c_row = kInPlace ? to_row : right.columns();
-  for (int64_t cut = 0; cut < right.cuts(); ++cut) {
-    load(row, rows, cut * Panels<A>::kDepth, right.size(cut), kStride, left.get());
-    right.multiply_rows(cut * Panels<A>::kDepth, right.size(cut),
-                        {.m = rows,
-                         .a = left.get(),
-                         .a_row = kAcross ? 1 : kStride,
-                         .a_col = kAcross ? kStride : 1,
-                         .c = c,
-                         .c_row = c_row,
-                         .accumulate = cut > 0,
-                         .init = bias});
+// Results of type T that are summed in A: in place where that is T.
+template <typename A, typename T>
+class Sums {
+ public:
+  Sums(T* to, int64_t count) : to_(to), count_(count), own_(kInPlace ? 0 : count) {}
+
+  A* get() const {
+    if constexpr (kInPlace) {
+      return to_;
+    } else {
+      return own_.get();
+    }
   }
-  for (int64_t i = 0; !kInPlace && i < rows; ++i) {
-    convert(c + i * c_row, to + i * to_row, right.columns());
+
+  void finish() const {
+    if constexpr (!kInPlace) convert(own_.get(), to_, count_);
   }
-}
+
+ private:
+  static constexpr bool kInPlace = std::is_same_v<A, T>;
+  T* to_;
+  int64_t count_;
+  Scratch<A> own_;
+};
 
 // function(first row, rows) for the blocks, in parallel.
 template <typename F>
@@ -126,12 +131,29 @@ void for_each_block(int64_t rows, const F& function) {
   });
 }
 
-// The same for all rows.
+// to (rows, columns of `right`) = bias + left right. load(row, rows, first column, columns, stride,
+// to) copies a part of the left matrix; where it is read across, to columns.
 template <bool kAcross = false, typename A, typename T, typename F>
 void product(int64_t rows, const Panels<A>& right, const A* bias, T* to, const F& load) {
+  constexpr int64_t kDepth = Panels<A>::kDepth;
+  constexpr int64_t kStride = (kAcross ? kBlockRows : kDepth) + Simd<A>::kLanes;
   const int64_t columns = right.columns();
   for_each_block(rows, [&](int64_t row, int64_t count) {
-    block_product<kAcross>(row, count, right, bias, to + row * columns, columns, load);
+    const Scratch<A> left(kStride * (kAcross ? kDepth : kBlockRows));
+    const Sums<A, T> sums(to + row * columns, count * columns);
+    for (int64_t cut = 0; cut < right.cuts(); ++cut) {
+      load(row, count, cut * kDepth, right.size(cut), kStride, left.get());
+      right.multiply_rows(cut * kDepth, right.size(cut),
+                          {.m = count,
+                           .a = left.get(),
+                           .a_row = kAcross ? 1 : kStride,
+                           .a_col = kAcross ? kStride : 1,
+                           .c = sums.get(),
+                           .c_row = columns,
+                           .accumulate = cut > 0,
+                           .init = bias});
+    }
+    sums.finish();
   });
 }
 

@@ -18,7 +18,7 @@ namespace skelops {
 namespace {
 
 constexpr int64_t kQueries = 64;                     // of a block
-constexpr int64_t kKeys = 128;                       // of a tile
+constexpr int64_t kKeys = 128;                      // of a tile
 constexpr int64_t kLeastQueries = kVectorBytes / 4;  // that a window does not cut further
 
 constexpr double kLog2E = 1.4426950408889634;
@@ -485,12 +485,15 @@ class OnlineSoftmax {
  private:
   // A vector of queries: scores become powers of two relative to the largest of all so far.
   void add_lanes(A* scores, int64_t i, int64_t keys) {
+    const auto at = [=](int64_t j) { return S::load(scores + j * kQueries + i); };
+    const auto larger = [](auto a, auto b) { return a > b ? a : b; };
     const auto before = S::load(largest_ + i);
     auto most = before;
-    for (int64_t j = 0; j < keys; ++j) {
-      const auto score = S::load(scores + j * kQueries + i);
-      most = score > most ? score : most;
+    int64_t key = 0;
+    for (; key + 4 <= keys; key += 4) {
+      most = larger(most, larger(larger(at(key), at(key + 1)), larger(at(key + 2), at(key + 3))));
     }
+    for (; key < keys; ++key) most = larger(most, at(key));
     const auto shift = most == kNone ? typename S::Vec{} : most;
     typename S::Vec sum = {};
     for (int64_t j = 0; j < keys; ++j) {
@@ -649,7 +652,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Problem& problem, const Tensor
       for (const Block& block : plan.blocks) {
         const int32_t* at = plan.queries.data() + block.begin;
         tile.load_queries(problem.head(in, s, 0, 3, h), block, h);
-        const int64_t count = tile.count();
+        const int64_t count = tile.count(), lanes = tile.lanes();
         // The output passes through the memory of dq, which is not needed yet.
         d_queries.gather(problem.head(outs, s, 0, 1, h), at, count, A(1));
         d_out.gather(problem.head(grads, s, 0, 1, h), at, count, A(1));
@@ -662,13 +665,12 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Problem& problem, const Tensor
         tile.for_each([&](int64_t j, int64_t n) {
           tile.compute_scores(j, n);
           tile.multiply_rows(values, d_out_across.get(), j, n, nullptr, d_scores.get());
-          for (int64_t i = 0; i < tile.lanes(); i += S::kLanes) {
-            const auto logarithm = S::load(shift + i), mean = S::load(delta + i);
-            for (int64_t k = i; k < n * kQueries; k += kQueries) {
-              A *p = tile.scores.get() + k, *ds = d_scores.get() + k;
-              const auto e = exp2_nonpositive(S::load(p) - logarithm);
+          for (int64_t k = 0; k < n * kQueries; k += kQueries) {
+            for (int64_t i = 0; i < lanes; i += S::kLanes) {
+              A *p = tile.scores.get() + k + i, *ds = d_scores.get() + k + i;
+              const auto e = exp2_nonpositive(S::load(p) - S::load(shift + i));
               S::store(p, e);
-              S::store(ds, e * (S::load(ds) - mean));
+              S::store(ds, e * (S::load(ds) - S::load(delta + i)));
             }
           }
           if (joint || lag) tile.add_bias_gradients(d_scores.get(), j, n, joint, lag);
