@@ -176,8 +176,9 @@ Gradients backward(const Sizes& s, const Tensor& grad_, const Tensor& x_, const 
         for (int64_t j = 0; j < units; ++j) db1[unit + j] += to[i * stride + j];
       }
     };
-    std::get<1>(found) = gradient_of(w1, outer(load, in));
-    std::get<2>(found) = gradient_of(b1_, db1);
+    const std::vector<A> dw1 = outer(load, in);
+    if (wants(needs, 1)) std::get<1>(found) = gradient_of(w1, dw1);
+    if (wants(needs, 2)) std::get<2>(found) = gradient_of(b1_, db1);
   }
   if (wants(needs, 3)) {
     const std::vector<A> sum = outer(columns_of<A>(h.get(), h_row), out);
