@@ -1,5 +1,6 @@
-// info_nce: a softmax over the keys of a bank whose values are the keys themselves, tile by tile.
-// All queries are one block of rows; the bank is cut into slices, each read once.
+// info_nce: a softmax over the keys of a bank whose values are the keys themselves, tile by tile. A
+// row of a tile belongs to a key, so that keys are read as they lie and a vector holds a value of
+// as many queries. All queries are in one tile; the bank is cut into slices, each read once.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -9,15 +10,18 @@
 #include "common/parallel.h"
 #include "common/tensor.h"
 #include "common/transpose.h"
-#include "math/exp.h"
+#include "cpu/column_softmax.h"
+#include "math/exp2.h"
 
 namespace skelops {
 namespace {
 
 constexpr int64_t kSlices = 8;
-constexpr int64_t kKeys = 128;           // keys of a tile
-constexpr int64_t kStride = kKeys + 16;  // not a power of two: columns spread over the sets
+constexpr int64_t kKeys = 128;  // keys of a tile
 constexpr const char* kOp = "info_nce";
+
+template <typename A>
+constexpr A kLog2E = static_cast<A>(1.4426950408889634);
 
 template <typename A>
 constexpr A kNone = -std::numeric_limits<A>::infinity();
@@ -53,137 +57,134 @@ Sizes checked(const Tensor& q, const OptionalTensor& key, const Tensor& bank, co
 // The arguments in the accumulation type A; the bank (of type B) is converted tile by tile.
 template <typename A>
 struct Arguments {
-  Arguments(const Tensor& q, const OptionalTensor& key, const Tensor& scale)
-      : q(q), key(key), scale(scale) {}
+  Arguments(const Sizes& s, const Tensor& q, const OptionalTensor& key, const Tensor& scale)
+      : q(q),
+        key(key),
+        scale(scale),
+        lanes((s.rows() + Simd<A>::kLanes - 1) / Simd<A>::kLanes * Simd<A>::kLanes),
+        pitch(lanes + Simd<A>::kLanes),
+        factor(lanes),
+        across(s.width * pitch) {
+    for (int64_t r = 0; r < s.rows(); ++r) factor[r] = this->scale.data()[r % s.batch] * kLog2E<A>;
+    transpose(this->q.data(), s.rows(), s.width, s.width, across.data(), pitch);
+  }
+
   const Parameter<A> q, key, scale;
+  const int64_t lanes, pitch;  // queries in whole vectors; rows of these are no power of two apart
+  std::vector<A> factor;       // of a query's similarities, in units of log 2
+  std::vector<A> across;       // (D, queries)
 };
 
-// Keys of a tile as they lie, and across: (D, keys).
 template <typename A, typename B>
 class Keys {
  public:
   Keys(const Sizes& sizes, const Tensor& bank)
       : width_(sizes.width),
         bank_(data<B>(bank)),
-        rows_(std::is_same_v<A, B> ? 0 : kKeys * sizes.width),
-        across_(sizes.width * kStride) {}
+        rows_(std::is_same_v<A, B> ? 0 : kKeys * sizes.width) {}
 
-  void load(int64_t first, int64_t count) {
+  const A* load(int64_t first, int64_t count) const {
     if constexpr (std::is_same_v<A, B>) {
-      at_ = bank_ + first * width_;
+      return bank_ + first * width_;
     } else {
       convert(bank_ + first * width_, rows_.get(), count * width_);
-      at_ = rows_.get();
+      return rows_.get();
     }
-    transpose(at_, count, width_, width_, across_.get(), kStride);
   }
-
-  const A* rows() const { return at_; }
-  const A* across() const { return across_.get(); }
 
  private:
   int64_t width_;
   const B* bank_;
-  const A* at_ = nullptr;
-  Scratch<A> rows_, across_;
+  Scratch<A> rows_;
 };
 
-// to (rows, keys) = q keys^T
-template <typename A, typename B>
-void similarities(const Sizes& sizes, const A* q, const Keys<A, B>& keys, int64_t count, A* to) {
-  const int64_t D = sizes.width;
-  multiply(Product<A>{sizes.rows(), count, D, q, D, 1, keys.across(), kStride, to, kStride});
+// to (keys, queries) = keys q^T
+template <typename A>
+void similarities(const Sizes& s, const Arguments<A>& given, const A* keys, int64_t count, A* to) {
+  multiply<A>({.m = count,
+               .n = given.lanes,
+               .k = s.width,
+               .a = keys,
+               .a_row = s.width,
+               .a_col = 1,
+               .b = given.across.data(),
+               .b_row = given.pitch,
+               .c = to,
+               .c_row = given.pitch});
 }
 
-// row[i] = exp(factor row[i] - shift), 0 in the lanes after `count` -> sum
+// The largest similarities of a query and where they are, best first; of equal ones the first.
 template <typename A>
-A exponentiate(A* row, int64_t count, A factor, A shift) {
-  using S = Simd<A>;
-  typename S::Vec total = {};
-  int64_t i = 0;
-  for (; i + S::kLanes <= count; i += S::kLanes) {
-    const auto x = S::load(row + i) * factor - shift;
-    // Below that, exp is 0 in float32 for all that matters, and bits of it would wrap around.
-    const auto e = exp(x < A(-87) ? typename S::Vec{} + A(-87) : x);
-    S::store(row + i, e);
-    total += e;
-  }
-  A sum = S::sum(total);
-  for (; i < count; ++i) sum += row[i] = std::exp(factor * row[i] - shift);
-  return sum;
-}
-
-template <typename A>
-A maximum(const A* row, int64_t count) {
-  using S = Simd<A>;
-  A largest = row[0];
-  int64_t i = 0;
-  if (count >= S::kLanes) {
-    auto m = S::load(row);
-    for (i = S::kLanes; i + S::kLanes <= count; i += S::kLanes) {
-      const auto x = S::load(row + i);
-      m = x > m ? x : m;
-    }
-    for (int l = 0; l < S::kLanes; ++l) largest = std::max<A>(largest, m[l]);
-  }
-  for (; i < count; ++i) largest = std::max(largest, row[i]);
-  return largest;
-}
-
-// The largest similarities of a row and where they are, best first; of equal ones the first.
-template <typename A>
-void keep_best(const A* row, int64_t first, int64_t count, int64_t top, A* value, int64_t* at) {
+void keep_best(const A* column, int64_t pitch, int64_t first, int64_t count, int64_t top, A* value,
+               int64_t* at) {
   for (int64_t i = 0; i < count; ++i) {
-    if (!(row[i] > value[top - 1])) continue;
+    const A found = column[i * pitch];
+    if (!(found > value[top - 1])) continue;
     int64_t place = top - 1;
-    for (; place > 0 && row[i] > value[place - 1]; --place) {
+    for (; place > 0 && found > value[place - 1]; --place) {
       value[place] = value[place - 1];
       at[place] = at[place - 1];
     }
-    value[place] = row[i];
+    value[place] = found;
     at[place] = first + i;
   }
 }
 
-// Running softmax of all rows over a part of the keys.
+// Running softmax of all queries over a part of the keys.
 template <typename A>
 struct Softmax {
-  explicit Softmax(const Sizes& s)
-      : largest(s.rows(), kNone<A>),
-        total(s.rows()),
+  Softmax(const Sizes& s, int64_t lanes)
+      : largest(lanes, kNone<A>),
+        total(lanes),
         mean(s.rows() * s.width),
         best(s.rows() * s.top, kNone<A>),
         at(s.rows() * s.top) {}
-  std::vector<A> largest, total, mean, best;
+  std::vector<A> largest, total;  // `largest` in units of log 2
+  std::vector<A> mean, best;
   std::vector<int64_t> at;
 };
 
 template <typename A, typename B>
-void accumulate(const Sizes& s, const Arguments<A>& given, Keys<A, B>& keys, int64_t slice,
+void accumulate(const Sizes& s, const Arguments<A>& given, const Keys<A, B>& keys, int64_t slice,
                 Softmax<A>& softmax) {
-  const Scratch<A> tile(s.rows() * kStride);
+  using S = Simd<A>;
+  const int64_t pitch = given.pitch;
+  const Scratch<A> tile(kKeys * pitch), shrink(given.lanes);
   s.for_each_tile(slice, [&](int64_t first, int64_t count) {
-    keys.load(first, count);
-    similarities(s, given.q.data(), keys, count, tile.get());
-    for (int64_t r = 0; r < s.rows(); ++r) {
-      A* row = tile.get() + r * kStride;
-      const A factor = given.scale.data()[r % s.batch];
-      const A most = maximum(row, count);
-      if (s.top && most > softmax.best[r * s.top + s.top - 1]) {
-        keep_best(row, first, count, s.top, softmax.best.data() + r * s.top,
-                  softmax.at.data() + r * s.top);
+    const A* of_keys = keys.load(first, count);
+    similarities(s, given, of_keys, count, tile.get());
+    for (int64_t r = 0; r < given.lanes; r += S::kLanes) {
+      A *columns = tile.get() + r, *largest = softmax.largest.data() + r;
+      A* total = softmax.total.data() + r;
+      const auto factor = S::load(given.factor.data() + r), before = S::load(largest);
+      const auto most = column_maximum(columns, count, pitch, typename S::Vec{} + kNone<A>);
+      for (int64_t q = r; s.top && q < std::min(s.rows(), r + S::kLanes); ++q) {
+        A* best = softmax.best.data() + q * s.top;
+        if (!(most[q - r] > best[s.top - 1])) continue;
+        keep_best(tile.get() + q, pitch, first, count, s.top, best, softmax.at.data() + q * s.top);
       }
-      const A before = softmax.largest[r], now = std::max(before, most * factor);
-      if (now != before) {
-        const A shrink = std::exp(before - now);
-        softmax.total[r] *= shrink;
-        for (int64_t d = 0; d < s.width; ++d) softmax.mean[r * s.width + d] *= shrink;
-        softmax.largest[r] = now;
-      }
-      softmax.total[r] += exponentiate(row, count, factor, now);
+      const auto now = larger(before, most * factor);
+      const auto less = exp2_nonpositive(before - now);
+      const auto sum = column_exponentials(columns, count, pitch, factor, now);
+      S::store(shrink.get() + r, less);
+      S::store(total, S::load(total) * less + sum);
+      S::store(largest, now);
     }
-    multiply(Product<A>{s.rows(), s.width, count, tile.get(), kStride, 1, keys.rows(), s.width,
-                        softmax.mean.data(), s.width, /*accumulate=*/true});
+    for (int64_t r = 0; r < s.rows(); ++r) {
+      if (shrink[r] == A(1)) continue;
+      for (int64_t d = 0; d < s.width; ++d) softmax.mean[r * s.width + d] *= shrink[r];
+    }
+    multiply<A>({.m = s.rows(),
+                 .n = s.width,
+                 .k = count,
+                 .a = tile.get(),
+                 .a_row = 1,
+                 .a_col = pitch,
+                 .b = of_keys,
+                 .b_row = s.width,
+                 .c = softmax.mean.data(),
+                 .c_row = s.width,
+                 .accumulate = true});
   });
 }
 
@@ -214,12 +215,12 @@ void merge_row(const Sizes& s, const Arguments<A>& given, std::vector<Softmax<A>
   const A* key = given.key.present() ? given.key.data() + n * D : nullptr;
   const A own = own_similarity(s, given, r);
   A largest = key ? own : kNone<A>;
-  for (const auto& part : parts) largest = std::max(largest, part.largest[r]);
+  for (const auto& part : parts) largest = std::max(largest, part.largest[r] / kLog2E<A>);
   A total = key ? std::exp(own - largest) : A(0);
   for (int64_t d = 0; d < D; ++d) mean[d] = key ? total * key[d] : A(0);
   std::vector<A> best(s.top, kNone<A>);
   for (auto& part : parts) {
-    const A shrink = std::exp(part.largest[r] - largest);
+    const A shrink = std::exp(part.largest[r] / kLog2E<A> - largest);
     total += shrink * part.total[r];
     for (int64_t d = 0; d < D; ++d) mean[d] += shrink * part.mean[r * D + d];
     for (int64_t i = 0; i < s.top; ++i) {
@@ -252,15 +253,15 @@ template <typename A>
 std::tuple<Tensor, Tensor, Tensor> forward(const Sizes& s, const Tensor& q,
                                            const OptionalTensor& key, const Tensor& bank_,
                                            const Tensor& scale) {
-  const Arguments<A> given(q, key, scale);
+  const Arguments<A> given(s, q, key, scale);
   const Tensor bank = torch::stable::contiguous(bank_);
   Tensor out = new_tensor<A>(q, {s.branches, s.batch});
   Tensor mean = new_tensor<A>(q, {s.branches, s.batch, s.width});
   Tensor at = new_tensor<int64_t>(q, {s.branches, s.batch, s.top});
-  std::vector<Softmax<A>> parts(s.slices(), Softmax<A>(s));
+  std::vector<Softmax<A>> parts(s.slices(), Softmax<A>(s, given.lanes));
   dispatch_bank<A>(bank, [&](auto type) {
     parallel(s.rows() ? s.slices() : 0, [&](int64_t slice) {
-      Keys<A, decltype(type)> keys(s, bank);
+      const Keys<A, decltype(type)> keys(s, bank);
       accumulate(s, given, keys, slice, parts[slice]);
     });
   });
@@ -275,17 +276,23 @@ std::tuple<Tensor, Tensor, Tensor> forward(const Sizes& s, const Tensor& q,
 template <typename A, typename B>
 void bank_gradient(const Sizes& s, const Arguments<A>& given, const Tensor& bank, const A* lse,
                    const A* weight, B* to) {
+  using S = Simd<A>;
+  // Of queries that fill the vectors up the weight is 0.
+  std::vector<A> shift(given.lanes), share(given.lanes);
+  for (int64_t r = 0; r < s.rows(); ++r) shift[r] = lse[r] * kLog2E<A>, share[r] = weight[r];
   parallel(s.slices(), [&](int64_t slice) {
-    Keys<A, B> keys(s, bank);
-    const Scratch<A> tile(s.rows() * kStride);
+    const Keys<A, B> keys(s, bank);
+    const Scratch<A> tile(kKeys * given.pitch);
     const Scratch<A> sum(std::is_same_v<A, B> ? 0 : kKeys * s.width);
     s.for_each_tile(slice, [&](int64_t first, int64_t count) {
-      keys.load(first, count);
-      similarities(s, given.q.data(), keys, count, tile.get());
-      for (int64_t r = 0; r < s.rows(); ++r) {
-        A* row = tile.get() + r * kStride;
-        exponentiate(row, count, given.scale.data()[r % s.batch], lse[r]);
-        for (int64_t j = 0; j < count; ++j) row[j] *= weight[r];
+      similarities(s, given, keys.load(first, count), count, tile.get());
+      for (int64_t j = 0; j < count; ++j) {
+        A* row = tile.get() + j * given.pitch;
+        for (int64_t r = 0; r < given.lanes; r += S::kLanes) {
+          const auto x = S::load(row + r) * S::load(given.factor.data() + r);
+          const auto p = exp2_nonpositive(x - S::load(shift.data() + r));
+          S::store(row + r, p * S::load(share.data() + r));
+        }
       }
       A* found;
       if constexpr (std::is_same_v<A, B>) {
@@ -293,8 +300,16 @@ void bank_gradient(const Sizes& s, const Arguments<A>& given, const Tensor& bank
       } else {
         found = sum.get();
       }
-      multiply(Product<A>{count, s.width, s.rows(), tile.get(), 1, kStride, given.q.data(), s.width,
-                          found, s.width});
+      multiply<A>({.m = count,
+                   .n = s.width,
+                   .k = s.rows(),
+                   .a = tile.get(),
+                   .a_row = given.pitch,
+                   .a_col = 1,
+                   .b = given.q.data(),
+                   .b_row = s.width,
+                   .c = found,
+                   .c_row = s.width});
       if constexpr (!std::is_same_v<A, B>) convert(found, to + first * s.width, count * s.width);
     });
   });
@@ -306,7 +321,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Sizes& s, const Tensor
                                                     const Tensor& bank_, const Tensor& scale,
                                                     const Tensor& out_, const Tensor& mean_,
                                                     int64_t needs) {
-  const Arguments<A> given(q, key, scale);
+  const Arguments<A> given(s, q, key, scale);
   const Parameter<A> grad(grad_), out(out_), mean(mean_);
   SKELOPS_CHECK(
       grad_.numel() == s.rows() && out_.numel() == s.rows() && mean_.numel() == s.rows() * s.width,

@@ -12,13 +12,14 @@
 #include "common/parallel.h"
 #include "common/tensor.h"
 #include "common/transpose.h"
+#include "cpu/column_softmax.h"
 #include "math/exp2.h"
 
 namespace skelops {
 namespace {
 
 constexpr int64_t kQueries = 64;                     // of a block
-constexpr int64_t kKeys = 128;                      // of a tile
+constexpr int64_t kKeys = 128;                       // of a tile
 constexpr int64_t kLeastQueries = kVectorBytes / 4;  // that a window does not cut further
 
 constexpr double kLog2E = 1.4426950408889634;
@@ -485,23 +486,11 @@ class OnlineSoftmax {
  private:
   // A vector of queries: scores become powers of two relative to the largest of all so far.
   void add_lanes(A* scores, int64_t i, int64_t keys) {
-    const auto at = [=](int64_t j) { return S::load(scores + j * kQueries + i); };
-    const auto larger = [](auto a, auto b) { return a > b ? a : b; };
     const auto before = S::load(largest_ + i);
-    auto most = before;
-    int64_t key = 0;
-    for (; key + 4 <= keys; key += 4) {
-      most = larger(most, larger(larger(at(key), at(key + 1)), larger(at(key + 2), at(key + 3))));
-    }
-    for (; key < keys; ++key) most = larger(most, at(key));
+    const auto most = column_maximum(scores + i, keys, kQueries, before);
     const auto shift = most == kNone ? typename S::Vec{} : most;
-    typename S::Vec sum = {};
-    for (int64_t j = 0; j < keys; ++j) {
-      A* score = scores + j * kQueries + i;
-      const auto e = exp2_nonpositive(S::load(score) - shift);
-      S::store(score, e);
-      sum += e;
-    }
+    const auto sum =
+        column_exponentials(scores + i, keys, kQueries, typename S::Vec{} + A(1), shift);
     const auto shrink = exp2_nonpositive(before - shift);
     S::store(shrink_ + i, shrink);
     S::store(total_ + i, S::load(total_ + i) * shrink + sum);
