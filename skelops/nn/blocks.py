@@ -45,7 +45,8 @@ class GraphUnit(nn.Module):
     """relu(BN(graph(x)) + D(x)), with gates if there are any.
 
     Args:
-        graph: a graph convolution C -> C', e.g. ``CTRGraphConv``.
+        graph: a graph convolution C -> C', e.g. ``CTRGraphConv``; its method ``unit`` computes all
+            but the gates, if it has one.
         in_channels, out_channels: C and C'.
         residual: with D, the input or, if C differs from C', conv1x1 + BN.
         gates: e.g. ``Gates``, applied to the result.
@@ -74,7 +75,11 @@ class GraphUnit(nn.Module):
 
     def forward(self, x: Tensor, *graph: Tensor) -> Tensor:
         """``graph``: further arguments of the graph convolution."""
-        y = bn_act_add(self.graph(x, *graph), self.bn, *self.down(x))
+        tail = (self.bn, *self.down(x))
+        if hasattr(self.graph, "unit"):
+            y = self.graph.unit(x, *tail, *graph)
+        else:
+            y = bn_act_add(self.graph(x, *graph), *tail)
         return y if self.gates is None else self.gates(y)
 
 

@@ -32,24 +32,15 @@ def bn_act_add(
     """
     if res_bn is not None and (res_bn.training, res_bn.eps) != (bn.training, bn.eps):
         residual, res_bn = bn_act_add(residual, res_bn, relu=False), None
-    momentum = count_batch(bn)
-    second: tuple = ()
-    if res_bn is not None:
-        count_batch(res_bn)
-        second = (res_bn.weight, res_bn.bias, res_bn.running_mean, res_bn.running_var)
-    return ops.bn_act_add(
-        x,
-        bn.weight,
-        bn.bias,
-        bn.running_mean,
-        bn.running_var,
-        residual,
-        *second,
-        training=bn.training,
-        relu=relu,
-        momentum=momentum,
-        eps=bn.eps,
-    )
+    norm, options = norm_arguments(bn)
+    second = () if res_bn is None else norm_arguments(res_bn)[0]
+    return ops.bn_act_add(x, *norm, residual, *second, relu=relu, **options)
+
+
+def norm_arguments(bn: nn.BatchNorm2d) -> tuple[tuple[Tensor | None, ...], dict]:
+    """Tensors and options of a normalisation as the ops take them; its batch is counted."""
+    options = {"training": bn.training, "momentum": count_batch(bn), "eps": bn.eps}
+    return (bn.weight, bn.bias, bn.running_mean, bn.running_var), options
 
 
 def count_batch(bn: nn.BatchNorm2d) -> float:
