@@ -8,9 +8,9 @@
 
 namespace skelops {
 
-// The tile of `rows` by `columns` elements, at most as many as a vector has lanes; kAdd: added to what
-// is there.
-template <bool kAdd, bool kPart, typename T>
+// A tile of `rows` by `columns` elements, at most as many as a vector has lanes; not kPart: as
+// many.
+template <bool kPart, typename T>
 inline void transpose_tile(const T* from, int64_t from_row, T* to, int64_t to_row, int rows,
                            int columns) {
   using S = Simd<T>;
@@ -48,23 +48,22 @@ inline void transpose_tile(const T* from, int64_t from_row, T* to, int64_t to_ro
   for (int i = 0; i < L; ++i) {
     T* const q = to + i * to_row;
     if constexpr (kPart) {
-      if (i < columns) S::store(q, kAdd ? tile[i] + S::load(q, rows) : tile[i], rows);
+      if (i < columns) S::store(q, tile[i], rows);
     } else {
-      S::store(q, kAdd ? tile[i] + S::load(q) : tile[i]);
+      S::store(q, tile[i]);
     }
   }
 #else
   for (int i = 0; i < (kPart ? rows : L); ++i) {
     for (int j = 0; j < (kPart ? columns : L); ++j) {
-      T& q = to[j * to_row + i];
-      q = kAdd ? q + from[i * from_row + j] : from[i * from_row + j];
+      to[j * to_row + i] = from[i * from_row + j];
     }
   }
 #endif
 }
 
-// transposed[j][i] = matrix[i][j], or added to it; strides of both in elements.
-template <bool kAdd = false, typename T>
+// transposed[j][i] = matrix[i][j]; strides of both in elements.
+template <typename T>
 void transpose(const T* matrix, int64_t rows, int64_t columns, int64_t row_stride, T* transposed,
                int64_t transposed_stride) {
   constexpr int64_t kBlock = Simd<T>::kLanes;
@@ -79,9 +78,9 @@ void transpose(const T* matrix, int64_t rows, int64_t columns, int64_t row_strid
         const T* from = matrix + i * row_stride + j;
         T* to = transposed + j * transposed_stride + i;
         if (height == kBlock && width == kBlock) {
-          transpose_tile<kAdd, false>(from, row_stride, to, transposed_stride, height, width);
+          transpose_tile<false>(from, row_stride, to, transposed_stride, height, width);
         } else {
-          transpose_tile<kAdd, true>(from, row_stride, to, transposed_stride, height, width);
+          transpose_tile<true>(from, row_stride, to, transposed_stride, height, width);
         }
       }
     }

@@ -1,7 +1,7 @@
-// What hyper-graph convolutions share. A run of frames of one head at a time, in cache, the channels
-// last and padded to whole vectors, so that the transform W and the aggregation A are dense products
-// without tails. They commute: where the transform widens, the aggregation goes first. Bias and
-// virtual joints come in through a table of Q + 1 columns:
+// What hyper-graph convolutions share. A run of frames of one head at a time, in cache, the
+// channels last and padded to whole vectors, so that the transform W and the aggregation A are
+// dense products without tails. They commute: where the transform widens, the aggregation goes
+// first. Bias and virtual joints come in through a table of Q + 1 columns:
 //   y[c, t, u] = (A x[t] W^T)[u, c] + sum_j E[u, j] H[j, c],
 //   E = [columns of A for virtual joints, row sums of A],  H = [virtual W^T, bias].
 #pragma once
@@ -179,9 +179,8 @@ class Heads {
     transpose(from + tile.begin, channels, tile.frames * s.joints, s.row(), to, lanes);
   }
 
-  template <bool kAdd = false>
   void store(const A* from, int64_t lanes, const Tile& tile, A* to, int64_t channels) const {
-    transpose<kAdd>(from, tile.frames * s.joints, channels, lanes, to + tile.begin, s.row());
+    transpose(from, tile.frames * s.joints, channels, lanes, to + tile.begin, s.row());
   }
 
   // y (C'/K, T, V) of a head of a sample.
@@ -246,9 +245,9 @@ class HeadGradients {
   bool want(int i) const { return wants(needs_, i); }
 
   // From g (C'/K, T, V) and the features of head k of sample n, its slice's next; dx (C/K, T, V)
-  // is written, or added to.
-  void add(int64_t slice, int64_t n, int64_t k, const A* in, const A* graph, const A* g, A* dx,
-           bool add_to_dx) {
+  // gets `further` ones added, unless these are null.
+  void add(int64_t slice, int64_t n, int64_t k, const A* in, const A* graph, const A* g,
+           const A* further, A* dx) {
     const int64_t in_lanes = heads_.in_lanes, row = s_.row();
     const bool want_sums = want_table_ || (want(kGraph) && heads_.has_table);
     const Scratch<A> first(heads_.tile_size()), second(heads_.tile_size());
@@ -259,6 +258,9 @@ class HeadGradients {
     if (want_sums) add_frames(g, sums.get());
     if (in_lanes > s_.inputs) std::fill_n(first.get(), heads_.tile_size(), A(0));
     heads_.for_each_tile([&](const Tile& tile) {
+      for (int64_t i = 0; i < s_.inputs && want(kX); ++i) {
+        prefetch<true>(dx + i * row + tile.begin, tile.frames * s_.joints);
+      }
       if (want(kWeight)) {
         heads_.load(in, s_.inputs, tile, first.get(), in_lanes);
         heads_.aggregate(graph, false, first.get(), tile, in_lanes, nullptr, second.get());
@@ -283,10 +285,15 @@ class HeadGradients {
       }
       if (!want(kX)) return;
       heads_.aggregate(graph, true, first.get(), tile, in_lanes, nullptr, second.get());
-      if (add_to_dx) {
-        heads_.template store<true>(second.get(), in_lanes, tile, dx, s_.inputs);
-      } else {
-        heads_.store(second.get(), in_lanes, tile, dx, s_.inputs);
+      if (further == nullptr) {
+        return heads_.store(second.get(), in_lanes, tile, dx, s_.inputs);
+      }
+      const int64_t size = tile.frames * s_.joints;
+      transpose(second.get(), size, s_.inputs, in_lanes, first.get(), size);
+      for (int64_t i = 0; i < s_.inputs; ++i) {
+        const A *from = first.get() + i * size, *other = further + i * row + tile.begin;
+        A* to = dx + i * row + tile.begin;
+        for (int64_t j = 0; j < size; ++j) to[j] = from[j] + other[j];
       }
     });
     if (want_sums) add_table(slice, k, graph, sums.get(), dgraph);
@@ -296,7 +303,8 @@ class HeadGradients {
   auto finish(const Tensor& like, const Tensor& graph, const Tensor& weight,
               const OptionalTensor& bias, const OptionalTensor& virtuals) const {
     const std::vector<A> table = dtable_.total();
-    Tensor dA = no_gradient(like), dw = no_gradient(like), db = no_gradient(like), dv = no_gradient(like);
+    Tensor dA = no_gradient(like), dw = no_gradient(like), db = no_gradient(like),
+           dv = no_gradient(like);
     if (want(kGraph)) dA = gradient_of(graph, s_.per_sample ? dgraphs_ : dgraph_.total());
     if (want(kWeight)) {
       const std::vector<A> padded = dweight_.total();

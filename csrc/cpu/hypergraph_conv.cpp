@@ -37,8 +37,8 @@ Gradients backward(const Tensor& grad, const Tensor& x, const Tensor& A_, const 
   const Samples<T> inputs(x), grads(grad);
   const int64_t in_size = s.inputs * s.row(), out_size = s.outputs * s.row();
   const bool want_x = wants(needs, kX);
-  Tensor dx = want_x ? new_tensor<T>(x, {s.batch, s.heads * s.inputs, s.frames, s.joints})
-                     : no_gradient(x);
+  Tensor dx =
+      want_x ? new_tensor<T>(x, {s.batch, s.heads * s.inputs, s.frames, s.joints}) : no_gradient(x);
   const Slices slices(s.batch);
   HeadGradients<T> gradients(heads, slices, bias.has_value(), needs);
   parallel(slices.count * s.heads, [&](int64_t task) {
@@ -53,7 +53,7 @@ Gradients backward(const Tensor& grad, const Tensor& x, const Tensor& A_, const 
       T* to = want_x ? data<T>(dx) + (n * s.heads + k) * in_size : nullptr;
       A* dx_head = inputs.kInPlace ? reinterpret_cast<A*>(to) : dx_converted.get();
       const A* graph = heads.graph(n, k, graph_converted.get());
-      gradients.add(slice, n, k, in, graph, g, dx_head, false);
+      gradients.add(slice, n, k, in, graph, g, nullptr, dx_head);
       if (want_x && !inputs.kInPlace) convert(dx_head, to, in_size);
     }
   });

@@ -18,9 +18,9 @@ struct UnitTensors {
 
 HyperShape checked(const char* op, const UnitTensors& t) {
   const HyperShape s(op, t.x, t.graph, t.weight, t.bias, t.virtuals);
-  SKELOPS_CHECK(t.norm_weight.numel() == s.heads * s.outputs &&
-                    t.norm_bias.numel() == s.heads * s.outputs,
-                op, "norm_weight and norm_bias (C',)");
+  SKELOPS_CHECK(
+      t.norm_weight.numel() == s.heads * s.outputs && t.norm_bias.numel() == s.heads * s.outputs,
+      op, "norm_weight and norm_bias (C',)");
   SKELOPS_CHECK(!t.residual || s.inputs == s.outputs, op, "C' = C for a residual");
   return s;
 }
@@ -209,13 +209,14 @@ Gradients backward(const Tensor& grad, const UnitTensors& t, const Tensor& conv,
   parallel(want_conv ? slices.count * s.heads : 0, [&](int64_t task) {
     const int64_t slice = task / s.heads, k = task % s.heads;
     const Buffers buffers(buffer);
-    const Scratch<A> d(out_size), dx_converted(want_x && !kInPlace ? in_size : 0);
+    const bool through = want_x && t.residual;
+    const Scratch<A> d(out_size), masked(through ? out_size : 0);
+    const Scratch<A> dx_converted(want_x && !kInPlace ? in_size : 0);
     const Scratch<A> graph_converted(heads.graph_scratch());
     for (int64_t n = slices.begin(slice); n < slices.end(slice); ++n) {
       const Rows r = rows(n, k, buffers);
       T* to = want_x ? data<T>(dx) + (n * s.heads + k) * in_size : nullptr;
       A* dx_head = kInPlace ? reinterpret_cast<A*>(to) : dx_converted.get();
-      const bool through = want_x && t.residual;
       for (int64_t c = 0; c < s.outputs; ++c) {
         const int64_t channel = k * s.outputs + c;
         const A centre = norm.mean[channel], rstd = norm.rstd[channel];
@@ -223,15 +224,14 @@ Gradients backward(const Tensor& grad, const UnitTensors& t, const Tensor& conv,
         const A mean_g = t.training ? static_cast<A>(total[2 * channel]) / count : A(0);
         const A slope =
             t.training ? static_cast<A>(total[2 * channel + 1]) / count * rstd * rstd : A(0);
-        A* d_row = d.get() + c * row;
-        A* dx_row = through ? dx_head + c * row : nullptr;
+        A *d_row = d.get() + c * row, *masked_row = masked.get() + (through ? c * row : 0);
         for_each(r, k, c, [&](int64_t i, int lanes, Vec g, Vec y) {
           store_some(d_row + i, ((g - mean_g) - (y - centre) * slope) * scale, lanes);
-          if (through) store_some(dx_row + i, g, lanes);
+          if (through) store_some(masked_row + i, g, lanes);
         });
       }
       const A* graph = heads.graph(n, k, graph_converted.get());
-      gradients.add(slice, n, k, r.x, graph, d.get(), dx_head, through);
+      gradients.add(slice, n, k, r.x, graph, d.get(), through ? masked.get() : nullptr, dx_head);
       if (want_x && !kInPlace) convert(dx_head, to, in_size);
     }
   });
@@ -254,8 +254,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> hypergraph_unit(
     Tensor x, Tensor A, Tensor weight, OptionalTensor bias, OptionalTensor virtuals,
     Tensor norm_weight, Tensor norm_bias, OptionalTensor running_mean, OptionalTensor running_var,
     bool residual, bool training, bool keep, double eps) {
-  const UnitTensors t{x,         A,        weight,   bias, virtuals, norm_weight,
-                      norm_bias, residual, training, eps};
+  const UnitTensors t{x,           A,         weight,   bias,     virtuals,
+                      norm_weight, norm_bias, residual, training, eps};
   return dispatch(x, "hypergraph_unit", [&](auto type) {
     return forward<decltype(type)>(t, running_mean, running_var, keep);
   });
@@ -268,8 +268,8 @@ Gradients hypergraph_unit_backward(Tensor grad, Tensor x, Tensor A, Tensor weigh
                                    bool keep, double eps, Tensor conv, Tensor mean, Tensor var,
                                    int64_t needs) {
   SKELOPS_CHECK(keep, "hypergraph_unit_backward", "keep");
-  const UnitTensors t{x,         A,        weight,   bias, virtuals, norm_weight,
-                      norm_bias, residual, training, eps};
+  const UnitTensors t{x,           A,         weight,   bias,     virtuals,
+                      norm_weight, norm_bias, residual, training, eps};
   return dispatch(x, "hypergraph_unit_backward", [&](auto type) {
     return backward<decltype(type)>(grad, t, conv, training ? mean : *running_mean,
                                     training ? var : *running_var, needs);

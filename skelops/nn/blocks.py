@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from skelops.nn.norm import bn_act_add
+from skelops.nn.pointwise import pointwise_conv
 
 
 class Shortcut(nn.Module):
@@ -38,7 +39,7 @@ class Shortcut(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor | None, nn.BatchNorm2d | None]:
         if not self.enabled:
             return None, None
-        return (x, None) if self.conv is None else (self.conv(x), self.bn)
+        return (x, None) if self.conv is None else (pointwise_conv(self.conv, x), self.bn)
 
 
 class GraphUnit(nn.Module):

@@ -284,7 +284,9 @@ for training, residual, per_sample in product((True, False), repeat=3):
 register(
     "hypergraph_unit",
     _unit("wider", dims=dict(D=6, residual=False, bias=False, Q=0), small=True),
-    _unit("inference", dims=dict(C=16, D=16, T=13, V=25, training=False, keep=False), backward=False),
+    _unit(
+        "inference", dims=dict(C=16, D=16, T=13, V=25, training=False, keep=False), backward=False
+    ),
     _unit("training_no_keep", dims=dict(C=16, D=16, T=13, V=17, keep=False), backward=False),
     _unit("hypergcn", dims=dict(N=2, C=128, D=128, T=64, V=25, Q=3, K=8)),
     _unit("hypergcn_wider", dims=dict(N=2, C=32, D=64, T=13, V=25, Q=3, K=8, residual=False)),
