@@ -63,7 +63,7 @@ BAD = [
     (dict(weight=torch.ones(12, 8)), ValueError, "weight of shape (C', C/K) with C/K=2, got"),
     (dict(weight=torch.ones(12, 2), bias=None), ValueError, "weight of C'=8 rows, as many as x"),
     (dict(norm_weight=torch.ones(4)), ValueError, "norm_weight of shape (C') with C'=8, got (4,)"),
-    (dict(norm_bias=None), TypeError, "norm_bias to be a tensor, got NoneType"),
+    (dict(norm_bias=3.0), TypeError, "norm_bias to be a tensor, got float"),
     (dict(running_mean=torch.ones(8)), ValueError, "running_mean and running_var or neither"),
     (dict(training=False), ValueError, "running_mean and running_var outside training, got None"),
     (
