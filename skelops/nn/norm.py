@@ -14,8 +14,9 @@ def bn_act_add(
     res_bn: nn.BatchNorm2d | None = None,
     *,
     relu: bool = True,
+    dropout: float = 0.0,
 ) -> Tensor:
-    """relu(bn(x) + res_bn(residual)) in one pass: ``ops.bn_act_add`` with modules.
+    """relu(drop(bn(x)) + res_bn(residual)) in one pass: ``ops.bn_act_add`` with modules.
 
     Args:
         x: (N, C, T, V).
@@ -23,6 +24,7 @@ def bn_act_add(
         residual: (N, C, T, V) or None.
         res_bn: normalisation of the residual, or None for the residual as it is.
         relu: apply the rectifier.
+        dropout: rate, in either mode.
 
     Returns:
         (N, C, T, V).
@@ -49,6 +51,7 @@ def bn_act_add(
         relu=relu,
         momentum=momentum,
         eps=bn.eps,
+        dropout=dropout,
     )
 
 
