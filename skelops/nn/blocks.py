@@ -112,9 +112,10 @@ class TemporalUnit(nn.Module):
         self, x: Tensor, residual: Tensor | None = None, res_bn: nn.BatchNorm2d | None = None
     ) -> Tensor:
         z = self.temporal(x)
-        if not self.inner_relu and not (self.training and self.dropout.p > 0):
-            return bn_act_add(z, self.temporal.bn, residual, res_bn, relu=self.relu)
-        y = self.dropout(bn_act_add(z, self.temporal.bn, relu=self.inner_relu))
+        if not self.inner_relu:
+            bn, p = self.temporal.bn, self.dropout.p if self.training else 0.0
+            return bn_act_add(z, bn, residual, res_bn, relu=self.relu, dropout=p)
+        y = self.dropout(bn_act_add(z, self.temporal.bn))
         if res_bn is not None:
             return bn_act_add(residual, res_bn, y, relu=self.relu)
         y = y if residual is None else y + residual

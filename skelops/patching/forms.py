@@ -328,9 +328,8 @@ def _st_gcn_block(m: nn.Module, x: Tensor, A: Tensor) -> tuple[Tensor, Tensor]:
     residual, res_bn = _shortcut(m.residual, x)
     y, A = m.gcn(x, A)
     z = conv(norm.bn_act_add(y, first))
-    if drop.training and drop.p > 0:
-        return _sum(drop(norm.bn_act_add(z, last, relu=False)), residual, res_bn), A
-    return norm.bn_act_add(z, last, residual, res_bn), A
+    p = drop.p if drop.training else 0.0
+    return norm.bn_act_add(z, last, residual, res_bn, dropout=p), A
 
 
 # ---- attention ----

@@ -6,6 +6,7 @@ from skelops.ops.triton import _tiles, bn_act_add, hypergraph_conv
 
 GRADS = ("x", "A", "weight", "bias", "virtual", "norm_weight", "norm_bias")
 CONV = (1 << len(hypergraph_conv.GRADS)) - 1
+PLAIN = (None, None, None, None, None, 0)  # a residual as it is, no dropout
 
 
 def supports(x, A, weight, bias, virtual, *_) -> str | None:
@@ -13,9 +14,8 @@ def supports(x, A, weight, bias, virtual, *_) -> str | None:
 
 
 def _normalise(x, z, weight, bias, mean, var, residual, training, eps):
-    none = (None,) * 4
     r = x if residual else None
-    return bn_act_add.forward(z, weight, bias, mean, var, r, *none, training, True, eps)
+    return bn_act_add.forward(z, weight, bias, mean, var, r, *PLAIN, training, True, eps)
 
 
 def forward(
@@ -38,11 +38,10 @@ def backward(
     out, *_ = _normalise(x, z, norm_weight, norm_bias, *statistics, residual, False, eps)
     mask = bool(needs & CONV) | wants("norm_weight") << 1 | wants("norm_bias") << 2
     mask |= (residual and wants("x")) << 3
-    none = (None,) * 4
     empty = grad.new_empty(0)
     r = x if residual else None
     dz, dweight, dbias, dx, *_ = bn_act_add.backward(
-        grad, z, norm_weight, norm_bias, running_mean, running_var, r, *none, training, True, eps,
+        grad, z, norm_weight, norm_bias, running_mean, running_var, r, *PLAIN, training, True, eps,
         out, mean, var, empty, empty, mask,
     )  # fmt: skip
     if not needs & CONV:
