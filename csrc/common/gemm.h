@@ -138,4 +138,34 @@ void multiply(Product<T> p) {
   }
 }
 
+// c (m, n) = row_init + a (m, k) b, where fill(begin, count, column, lanes, panel) writes columns
+// [column, column + lanes) of the rows of b from `begin` as rows of two vectors: for a right-hand
+// side that is nowhere as a whole and that enough rows of a use. `panel` has kPanelRows rows.
+template <typename T, typename F>
+void multiply_panels(const Product<T>& p, T* panel, const F& fill) {
+  constexpr int64_t kWidth = 2 * Simd<T>::kLanes;
+  const int64_t row_blocks = (p.m + kAccumulatorRows - 1) / kAccumulatorRows;
+  Product<T> q = p;
+  q.b = panel, q.b_row = kWidth;
+  // A chunk of a stays in cache while it meets all columns.
+  for (int64_t begin = 0; begin < p.k; begin += kPanelRows<T>) {
+    q.k = std::min(kPanelRows<T>, p.k - begin);
+    q.a = p.a + begin * p.a_col;
+    q.accumulate = begin > 0;
+    for (int64_t column = 0; column < p.n; column += kWidth) {
+      const int64_t width = std::min(p.n - column, kWidth);
+      const int tail = static_cast<int>(width % Simd<T>::kLanes);
+      const auto& table = width > Simd<T>::kLanes
+                              ? (tail ? detail::kTiles<T, 2, true> : detail::kTiles<T, 2, false>)
+                              : (tail ? detail::kTiles<T, 1, true> : detail::kTiles<T, 1, false>);
+      fill(begin, q.k, column, width, panel);
+      q.c = p.c + column;
+      for (int64_t block = 0; block < row_blocks; ++block) {
+        const int64_t row = block * p.m / row_blocks, end = (block + 1) * p.m / row_blocks;
+        table[end - row - 1](q, row, 0, tail);
+      }
+    }
+  }
+}
+
 }  // namespace skelops

@@ -1,0 +1,87 @@
+"""What units at inference share: parameters in pieces, and the tail y = relu(BN(z) + r)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from skelops import _check
+from skelops.ops.bn_act_add import normalise
+
+Pieces = Tensor | Sequence[Tensor]
+TAIL = "Tensor[] norm, Tensor? residual, bool relu, float eps"
+
+
+def pieces(value: Pieces | None) -> Sequence[Tensor]:
+    """A parameter as its pieces: itself, or those given; none for None."""
+    return () if value is None else (value,) if isinstance(value, Tensor) else value
+
+
+def check_features(op: str, x: Tensor) -> None:
+    _check.tensors(op, x=x)
+    _check.shape(op, "x", x, "N C T V")
+    if 0 in x.shape[1:]:
+        raise _check.fail(op, "x with a channel, a frame and a joint", _check.shape_text(x.shape))
+    _refuse_gradient(op, "x", x, torch.is_grad_enabled())
+
+
+def check_pieces(op: str, name: str, x: Tensor, given: Sequence[Tensor], count: int) -> None:
+    """Tensors of x's dtype on its device that have ``count`` elements and want no gradient."""
+    recorded, found = torch.is_grad_enabled(), 0
+    for t in given:
+        if not isinstance(t, Tensor):
+            raise TypeError(f"{op}: expected {name} of tensors, got {type(t).__name__}")
+        if t.dtype != x.dtype:
+            raise TypeError(f"{op}: expected {name} of x's dtype {x.dtype}, got {t.dtype}")
+        if t.device != x.device:
+            raise ValueError(f"{op}: expected {name} on x's device {x.device}, got {t.device}")
+        _refuse_gradient(op, name, t, recorded)
+        found += t.numel()
+    if found != count:
+        raise _check.fail(op, f"{name} of {count} elements", found)
+
+
+def check_norm(op: str, name: str, x: Tensor, norm: Sequence[Tensor], channels: int) -> None:
+    """4 P tensors of x's dtype or float32: ``channels`` weights, biases, means and variances."""
+    if len(norm) % 4:
+        raise _check.fail(op, f"{name} of weights, biases, means and variances", f"{len(norm)} tensors")
+    each = len(norm) // 4
+    for i in range(0, len(norm), max(each, 1)):
+        part = norm[i : i + each]
+        like = x if x.dtype == part[0].dtype else x.new_empty(0, dtype=torch.float32)
+        check_pieces(op, name, like, part, channels)
+
+
+def check_tail(
+    op: str, x: Tensor, norm: Sequence[Tensor], residual: Tensor | None, shape: Sequence[int]
+) -> None:
+    if norm:
+        check_norm(op, "norm", x, norm, shape[1])
+    if residual is not None:
+        check_pieces(op, "residual", x, (residual,), residual.numel())
+        _check.shape(op, "residual", residual, "N C T V", **dict(zip("NCTV", shape, strict=True)))
+
+
+def _refuse_gradient(op: str, name: str, t: Tensor, recorded: bool) -> None:
+    if recorded and t.requires_grad:
+        raise TypeError(f"{op}: expected {name} that requires no gradient, got one that does")
+
+
+def joined(given: Sequence[Tensor], *shape: int) -> Tensor:
+    return torch.cat([t.reshape(-1) for t in given]).view(shape)
+
+
+def normalised(x: Tensor, norm: Sequence[Tensor], eps: float) -> Tensor:
+    each = len(norm) // 4
+    weight, bias, mean, var = (joined(norm[i * each : (i + 1) * each], -1) for i in range(4))
+    return normalise(x, weight, bias, mean, var, False, eps)[0]
+
+
+def tail(
+    z: Tensor, norm: Sequence[Tensor], residual: Tensor | None, relu: bool, eps: float
+) -> Tensor:
+    y = normalised(z, norm, eps) if norm else z
+    y = y if residual is None else y + residual
+    return (y.relu() if relu else y).to(z.dtype).contiguous()
