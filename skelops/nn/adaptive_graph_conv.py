@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from skelops import ops
+from skelops.nn.norm import at_inference
 from skelops.nn.packed import Packed, Part, init_conv
 from skelops.nn.topology import Topology
 
@@ -73,13 +77,18 @@ class AdaptiveGraphConv(Packed):
 
     def relations(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """S (N, K, V, V)."""
-        N, _, T, V = x.shape
-        K = self.weight.shape[0]
-        embedded = F.conv2d(x, weight.flatten(0, 2)[..., None, None], bias.flatten())
-        a, b = embedded.view(N, 2, K, self.embed_channels * T, V).unbind(1)
-        return torch.tanh(a.transpose(-1, -2) @ b / (self.embed_channels * T))
+        return torch.tanh(inner_products(x, self.weight.shape[0], [weight], [bias]))
 
     def forward(self, x: Tensor) -> Tensor:
+        return ops.graph_conv(x, self.graph(x), self.weight, self.bias.sum(0), transposed=True)
+
+    def unit(self, x: Tensor, **tail: Any) -> Tensor:
+        """The unit that ends by ``tail``, without gradients: ``ops.graph_unit``."""
+        options = {"bias_after": True, "transposed": True}
+        return ops.graph_unit(x, self.graph(x), self.weight, self.bias, **options, **tail)
+
+    def graph(self, x: Tensor) -> Tensor:
+        """A + alpha S, (N, K, V, V), or A alone."""
         A = self.topology()
         if self.embed_channels is not None:
             embedding = (x, self.embed_weight, self.embed_bias)
@@ -90,7 +99,27 @@ class AdaptiveGraphConv(Packed):
             else:
                 S = self.relations(*embedding)
             A = A + self.alpha * S
-        return ops.graph_conv(x, A, self.weight, self.bias.sum(0), transposed=True)
+        return A
+
+
+def inner_products(
+    x: Tensor, subsets: int, weights: Sequence[Tensor], biases: Sequence[Tensor]
+) -> Tensor:
+    """a^T b / (C_e T) of two 1x1 transforms a and b of x: (N, K, V, V).
+
+    Args:
+        x: (N, C, T, V).
+        subsets: K.
+        weights, biases: (2, K, C_e, C) and (2, K, C_e), or pieces of them one after the other.
+    """
+    N, C, T, V = x.shape
+    if at_inference(x):
+        embedded = ops.temporal_unit(x, weights, biases, relu=False)
+    else:
+        weight = torch.cat([w.reshape(-1, C) for w in weights])
+        embedded = F.conv2d(x, weight[..., None, None], torch.cat([b.flatten() for b in biases]))
+    a, b = embedded.view(N, 2, subsets, -1, V).unbind(1)
+    return a.transpose(-1, -2) @ b / a.shape[2]
 
 
 class Gates(nn.Module):

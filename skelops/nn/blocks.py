@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from skelops.nn.norm import bn_act_add
+from skelops.nn.norm import at_inference, bn_act_add, conv_bn, tail
 
 
 class Shortcut(nn.Module):
@@ -38,7 +38,35 @@ class Shortcut(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor | None, nn.BatchNorm2d | None]:
         if not self.enabled:
             return None, None
-        return (x, None) if self.conv is None else (self.conv(x), self.bn)
+        if self.conv is None:
+            return x, None
+        if at_inference(x, self.bn):
+            return conv_bn(x, self.conv, self.bn, relu=False), None
+        return self.conv(x), self.bn
+
+
+def end_unit(
+    conv: nn.Module,
+    bn: nn.BatchNorm2d,
+    x: Tensor,
+    *graph: Tensor,
+    residual: Tensor | None = None,
+    res_bn: nn.BatchNorm2d | None = None,
+    relu: bool = True,
+) -> Tensor:
+    """relu(bn(conv(x)) + res_bn(residual)), by ``conv.unit`` as one op at inference.
+
+    Args:
+        conv: a convolution over joints or frames, its result not yet normalised.
+        bn: the normalisation.
+        x: (N, C, T, V).
+        graph: further arguments of ``conv``.
+        residual, res_bn: see ``skelops.nn.norm.bn_act_add``.
+        relu: the rectifier at the end.
+    """
+    if hasattr(conv, "unit") and at_inference(x, bn):
+        return conv.unit(x, *graph, **tail([bn], residual, res_bn, relu=relu))
+    return bn_act_add(conv(x, *graph), bn, residual, res_bn, relu=relu)
 
 
 class GraphUnit(nn.Module):
@@ -74,7 +102,8 @@ class GraphUnit(nn.Module):
 
     def forward(self, x: Tensor, *graph: Tensor) -> Tensor:
         """``graph``: further arguments of the graph convolution."""
-        y = bn_act_add(self.graph(x, *graph), self.bn, *self.down(x))
+        residual, res_bn = self.down(x)
+        y = end_unit(self.graph, self.bn, x, *graph, residual=residual, res_bn=res_bn)
         return y if self.gates is None else self.gates(y)
 
 
@@ -105,10 +134,11 @@ class TemporalUnit(nn.Module):
     def forward(
         self, x: Tensor, residual: Tensor | None = None, res_bn: nn.BatchNorm2d | None = None
     ) -> Tensor:
-        z = self.temporal(x)
+        temporal, bn = self.temporal, self.temporal.bn
         if not self.inner_relu and not (self.training and self.dropout.p > 0):
-            return bn_act_add(z, self.temporal.bn, residual, res_bn, relu=self.relu)
-        y = self.dropout(bn_act_add(z, self.temporal.bn, relu=self.inner_relu))
+            end = {"residual": residual, "res_bn": res_bn, "relu": self.relu}
+            return end_unit(temporal, bn, x, **end)
+        y = self.dropout(end_unit(temporal, bn, x, relu=self.inner_relu))
         if res_bn is not None:
             return bn_act_add(residual, res_bn, y, relu=self.relu)
         y = y if residual is None else y + residual
