@@ -160,8 +160,14 @@ void multiply_panels(const Product<T>& p, T* panel, const F& fill) {
                               : (tail ? detail::kTiles<T, 1, true> : detail::kTiles<T, 1, false>);
       fill(begin, q.k, column, width, panel);
       q.c = p.c + column;
+      // The next chunk comes from further away: its rows are asked for a part with every panel.
+      const int64_t next = begin + q.k, left = std::min(kPanelRows<T>, p.k - next);
+      const int64_t from = next + column * left / p.n, to = next + (column + width) * left / p.n;
       for (int64_t block = 0; block < row_blocks; ++block) {
         const int64_t row = block * p.m / row_blocks, end = (block + 1) * p.m / row_blocks;
+        for (int64_t i = row; i < end && from < to; ++i) {
+          prefetch(p.a + i * p.a_row + from * p.a_col, to - from);
+        }
         table[end - row - 1](q, row, 0, tail);
       }
     }

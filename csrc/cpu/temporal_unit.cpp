@@ -70,7 +70,6 @@ Tensor forward(const Tensor& x, const Shape& s, const Tensor& weight_, const Opt
     const Scratch<A> result(samples.kInPlace ? 0 : (last - first) * row);
     const A* in = samples.get(n, converted.get());
     if (!s.in_place()) pad_frames(s, in, padded.get());
-    const A* from = s.in_place() ? in : padded.get();
     T* to = data<T>(out) + (n * s.channels + first) * row;
     A* z = samples.kInPlace ? reinterpret_cast<A*>(to) : result.get();
     Product<A> p{};
@@ -78,18 +77,23 @@ Tensor forward(const Tensor& x, const Shape& s, const Tensor& weight_, const Opt
     p.a = weight.data() + first * s.depth, p.a_row = s.depth, p.a_col = 1;
     p.c = z, p.c_row = row;
     p.row_init = bias.empty() ? nullptr : bias.data() + first;
-    multiply_panels(
-        p, panel.get(), [&](int64_t begin, int64_t count, int64_t column, int64_t width, A* to) {
-          int64_t c = begin / s.taps, j = begin % s.taps;
-          for (int64_t i = 0; i < count; ++i, to += 2 * S::kLanes) {
-            const int64_t frame = j * s.dilation;
-            const A* b = from + c * channel + frame % s.stride * s.phase() +
-                         frame / s.stride * s.joints + column;
-            vectors<A>(width,
-                       [&](int64_t l, int lanes) { S::store(to + l, load_some(b + l, lanes)); });
-            if (++j == s.taps) j = 0, ++c;
-          }
-        });
+    if (s.in_place()) {
+      p.b = in, p.b_row = row;
+      multiply(p);
+    } else {
+      multiply_panels(
+          p, panel.get(), [&](int64_t begin, int64_t count, int64_t column, int64_t width, A* to) {
+            int64_t c = begin / s.taps, j = begin % s.taps;
+            for (int64_t i = 0; i < count; ++i, to += 2 * S::kLanes) {
+              const int64_t frame = j * s.dilation;
+              const A* b = padded.get() + c * channel + frame % s.stride * s.phase() +
+                           frame / s.stride * s.joints + column;
+              vectors<A>(width,
+                         [&](int64_t l, int lanes) { S::store(to + l, load_some(b + l, lanes)); });
+              if (++j == s.taps) j = 0, ++c;
+            }
+          });
+    }
     tail.apply(n, first, last - first, z);
     if (!samples.kInPlace) convert(z, to, (last - first) * row);
   });

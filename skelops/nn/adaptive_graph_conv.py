@@ -112,7 +112,7 @@ def inner_products(
         subsets: K.
         weights, biases: (2, K, C_e, C) and (2, K, C_e), or pieces of them one after the other.
     """
-    N, C, T, V = x.shape
+    N, C, _, V = x.shape
     if at_inference(x):
         embedded = ops.temporal_unit(x, weights, biases, relu=False)
     else:
@@ -167,13 +167,22 @@ class Gates(nn.Module):
 def apply_gates(y: Tensor, layers: nn.Module) -> Tensor:
     """The gates of ``layers``: its ``conv_sa``, ``conv_ta``, ``fc1c`` and ``fc2c``."""
     N, C, T, V = y.shape
-    joints = 1 + torch.sigmoid(layers.conv_sa(ops.temporal_mean(y)))  # (N, 1, V)
+    joints = 1 + torch.sigmoid(_along(ops.temporal_mean(y), layers.conv_sa))  # (N, 1, V)
     # Means of the gated tensor follow from the gates: y (1 + g) need not be written for them.
     over_joints = (y.reshape(N, C * T, V) @ joints.transpose(1, 2)).view(N, C, T) / V
-    frames = 1 + torch.sigmoid(layers.conv_ta(over_joints))  # (N, 1, T)
+    frames = 1 + torch.sigmoid(_along(over_joints, layers.conv_ta))  # (N, 1, T)
     over_frames = (over_joints * frames).mean(-1)
     channels = 1 + torch.sigmoid(layers.fc2c(torch.relu(layers.fc1c(over_frames))))  # (N, C)
     return _Scale.apply(y, (channels[..., None] * frames)[..., None], joints[:, :, None])
+
+
+def _along(x: Tensor, conv: nn.Conv1d) -> Tensor:
+    """A padded convolution along the last axis of (N, C, L)."""
+    if not at_inference(x):
+        return conv(x)
+    size = conv.kernel_size[0]
+    y = ops.temporal_unit(x[..., None], conv.weight, conv.bias, kernel_size=size, relu=False)
+    return y.squeeze(-1)
 
 
 class _Scale(torch.autograd.Function):

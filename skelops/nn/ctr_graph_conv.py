@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skelops import _check, ops
-from skelops.nn.norm import conv_bn, temporal_unit
+from skelops.nn.norm import conv_bn, pointwise_unit
 from skelops.nn.packed import Packed, Part, init_conv
 from skelops.nn.topology import Topology
 
@@ -184,7 +184,7 @@ class DynamicGraphConv(Packed):
 
     def unit(self, x: Tensor, **tail: Any) -> Tensor:
         """The unit that ends by ``tail``, without gradients."""
-        return temporal_unit(self._hidden(x), self.post, **tail)
+        return pointwise_unit(self._hidden(x), self.post, **tail)
 
     def _hidden(self, x: Tensor) -> Tensor:
         """(N, K * width, T, V), what ``post`` sees."""

@@ -65,37 +65,25 @@ def conv_bn(
     *,
     relu: bool = True,
 ) -> Tensor:
-    """relu(bn(conv(x)) + res_bn(residual)) of a convolution over frames; one op at inference."""
-    if at_inference(x, bn) and _over_frames(conv):
-        return temporal_unit(x, conv, **tail([bn], residual, res_bn, relu=relu))
+    """relu(bn(conv(x)) + res_bn(residual)); one op at inference if the convolution is 1x1."""
+    if at_inference(x, bn) and _pointwise(conv):
+        return pointwise_unit(x, conv, **tail([bn], residual, res_bn, relu=relu))
     return bn_act_add(conv(x), bn, residual, res_bn, relu=relu)
 
 
-def temporal_unit(x: Tensor, conv: nn.Conv2d, **tail: Any) -> Tensor:
-    """``ops.temporal_unit`` with a convolution over frames."""
-    return ops.temporal_unit(
-        x,
-        conv.weight,
-        conv.bias,
-        kernel_size=conv.kernel_size[0],
-        stride=conv.stride[0],
-        dilation=conv.dilation[0],
-        **tail,
-    )
+def pointwise_unit(x: Tensor, conv: nn.Conv2d, **tail: Any) -> Tensor:
+    """``ops.temporal_unit`` with a 1x1 convolution."""
+    return ops.temporal_unit(x, conv.weight, conv.bias, stride=conv.stride[0], **tail)
 
 
-def _over_frames(conv: nn.Module) -> bool:
-    """Whether a layer is a convolution (k, 1) that keeps its frames by zeros around them."""
-    if type(conv) is not nn.Conv2d:
-        return False
-    (k, joints), pad = conv.kernel_size, (conv.dilation[0] * (conv.kernel_size[0] // 2), 0)
+def _pointwise(conv: nn.Module) -> bool:
+    """Whether a layer is a 1x1 convolution, strided over frames at most."""
     return (
-        joints == 1
-        and k % 2 == 1
+        type(conv) is nn.Conv2d
+        and conv.kernel_size == (1, 1)
+        and conv.padding == (0, 0)
         and conv.stride[1] == 1
         and conv.groups == 1
-        and conv.padding_mode == "zeros"
-        and conv.padding == pad
     )
 
 

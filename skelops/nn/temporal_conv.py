@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from skelops import _check, ops
 from skelops.nn import norm
-from skelops.nn.norm import bn_act_add, count_batch, temporal_unit
+from skelops.nn.norm import bn_act_add, count_batch, pointwise_unit
 from skelops.nn.packed import Packed, Part, init_conv, norm_parts
 
 Branch = tuple[int, int] | str
@@ -52,10 +52,6 @@ class TemporalConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(x)
-
-    def unit(self, x: Tensor, **tail: Any) -> Tensor:
-        """The unit that ends by ``tail``, without gradients: ``ops.temporal_unit``."""
-        return temporal_unit(x, self.conv, **tail)
 
 
 class MultiScaleTemporalConv(Packed):
@@ -196,7 +192,7 @@ class MultiScaleTemporalConv(Packed):
         else:
             z = self._without_mean(self._branches(self._with_mean(x), relu=False), x.shape[-1])
             y = norm.apply_tail(z, **end)
-        return y if self.transform is None else temporal_unit(y, self.transform[2], **tail)
+        return y if self.transform is None else pointwise_unit(y, self.transform[2], **tail)
 
     def _branches(self, x: Tensor, **tail: Any) -> Tensor:
         return ops.ms_temporal_unit(

@@ -46,7 +46,9 @@ def check_pieces(op: str, name: str, x: Tensor, given: Sequence[Tensor], count: 
 def check_norm(op: str, name: str, x: Tensor, norm: Sequence[Tensor], channels: int) -> None:
     """4 P tensors of x's dtype or float32: ``channels`` weights, biases, means and variances."""
     if len(norm) % 4:
-        raise _check.fail(op, f"{name} of weights, biases, means and variances", f"{len(norm)} tensors")
+        raise _check.fail(
+            op, f"{name} of weights, biases, means and variances", f"{len(norm)} tensors"
+        )
     each = len(norm) // 4
     for i in range(0, len(norm), max(each, 1)):
         part = norm[i : i + each]

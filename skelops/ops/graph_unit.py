@@ -87,8 +87,10 @@ def _channels(x: Tensor, A: Tensor, weight: Sequence[Tensor]) -> int:
 def _reference(x, A, weight, bias, bias_after, transposed, norm, residual, relu, eps):
     K, channels = A.shape[-3], _channels(x, A, weight)
     w = _unit.joined(weight, K, channels, x.shape[1])
-    b = _unit.joined(bias, -1, channels) if bias else None
-    b = b.sum(0) if bias and bias_after else b
+    b = None
+    if bias:
+        b = _unit.joined(bias, -1, channels)
+        b = b.sum(0) if bias_after else b
     z = graph_conv(x, A, w, b, transposed)
     return _unit.tail(z, norm, residual, relu, eps)
 

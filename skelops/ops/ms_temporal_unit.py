@@ -115,13 +115,12 @@ def _reference(
     replicate, inner_eps, norm, residual, relu, eps,
 ):  # fmt: skip
     each = len(inner_norm) // 4
-    inner = (_unit.joined(inner_norm[i * each : (i + 1) * each], -1) for i in range(4))
-    taps, shifts = (
-        _unit.joined(t, -1) if t else x.new_empty(0) for t in (conv_weight, conv_bias)
-    )
+    g, h, mean, var = (_unit.joined(inner_norm[i * each : (i + 1) * each], -1) for i in range(4))
+    taps, shifts = (_unit.joined(t, -1) if t else x.new_empty(0) for t in (conv_weight, conv_bias))
+    w, b = _unit.joined(weight, -1, x.shape[1]), _unit.joined(bias, -1)
     z, *_ = ms_temporal_conv(
-        x, _unit.joined(weight, -1, x.shape[1]), _unit.joined(bias, -1), taps, shifts, *inner,
-        widths, dilations, kernel_size, stride, replicate, False, False, inner_eps,
+        x, w, b, taps, shifts, g, h, mean, var, widths, dilations, kernel_size, stride, replicate,
+        False, False, inner_eps,
     )  # fmt: skip
     return _unit.tail(z, norm, residual, relu, eps)
 

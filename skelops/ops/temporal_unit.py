@@ -1,4 +1,4 @@
-"""A unit over frames at inference: y = relu(BN(sum_ij W[o, i, j] x[n, i, s t + d j, v] + b) + r)."""
+"""A unit over frames at inference: y = relu(BN(conv(x)) + r), conv (k, 1)."""
 
 from __future__ import annotations
 

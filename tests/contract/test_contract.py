@@ -21,12 +21,16 @@ from skelops.testing.contract import (
 ROOT = Path(__file__).parents[2]
 ON_DATA = (
     "ball_query",
+    "ctr_graph_unit",
     "farthest_point_sample",
+    "graph_unit",
     "knn",
     "motion_mask",
+    "ms_temporal_unit",
     "nn_lookup",
     "random_uniform",
     "sample_clips",
+    "temporal_unit",
     "x3d_block",
 )
 SECTIONS = ("Args", "Returns", "Raises", "Backends", "Example", "Source")
