@@ -114,10 +114,13 @@ def inner_products(
     """
     N, C, _, V = x.shape
     if at_inference(x):
-        embedded = ops.temporal_unit(x, weights, biases, relu=False)
-    else:
-        weight = torch.cat([w.reshape(-1, C) for w in weights])
-        embedded = F.conv2d(x, weight[..., None, None], torch.cat([b.flatten() for b in biases]))
+        embedded = ops.temporal_unit(x, weights, biases, relu=False).view(N, 2, subsets, -1, V)
+        found = x.new_empty(N, subsets, V, V)
+        for (a, b), out in zip(embedded, found, strict=True):  # All at once would be copied first.
+            torch.bmm(a.mT, b, out=out)
+        return found / embedded.shape[3]
+    weight = torch.cat([w.reshape(-1, C) for w in weights])
+    embedded = F.conv2d(x, weight[..., None, None], torch.cat([b.flatten() for b in biases]))
     a, b = embedded.view(N, 2, subsets, -1, V).unbind(1)
     return a.transpose(-1, -2) @ b / a.shape[2]
 

@@ -15,8 +15,14 @@ TAIL = "Tensor[] norm, Tensor? residual, bool relu, float eps"
 
 
 def pieces(value: Pieces | None) -> Sequence[Tensor]:
-    """A parameter as its pieces: itself, or those given; none for None."""
-    return () if value is None else (value,) if isinstance(value, Tensor) else value
+    """A parameter as its pieces, itself or those given, cast in an autocast region; none for
+    None."""
+    given = () if value is None else (value,) if isinstance(value, Tensor) else value
+    return _check.autocast(*given)
+
+
+def numel(given: Sequence[Tensor]) -> int:
+    return sum(t.numel() for t in given)
 
 
 def check_features(op: str, x: Tensor) -> None:
@@ -24,23 +30,34 @@ def check_features(op: str, x: Tensor) -> None:
     _check.shape(op, "x", x, "N C T V")
     if 0 in x.shape[1:]:
         raise _check.fail(op, "x with a channel, a frame and a joint", _check.shape_text(x.shape))
-    _refuse_gradient(op, "x", x, torch.is_grad_enabled())
+    check_pieces(op, "x", x, (x,), x.numel())
 
 
 def check_pieces(op: str, name: str, x: Tensor, given: Sequence[Tensor], count: int) -> None:
     """Tensors of x's dtype on its device that have ``count`` elements and want no gradient."""
-    recorded, found = torch.is_grad_enabled(), 0
+    dtype, device, recorded = x.dtype, x.device, torch.is_grad_enabled()
+    found = 0
     for t in given:
-        if not isinstance(t, Tensor):
-            raise TypeError(f"{op}: expected {name} of tensors, got {type(t).__name__}")
-        if t.dtype != x.dtype:
-            raise TypeError(f"{op}: expected {name} of x's dtype {x.dtype}, got {t.dtype}")
-        if t.device != x.device:
-            raise ValueError(f"{op}: expected {name} on x's device {x.device}, got {t.device}")
-        _refuse_gradient(op, name, t, recorded)
+        if (
+            not isinstance(t, Tensor)
+            or t.dtype != dtype
+            or t.device != device
+            or (recorded and t.requires_grad)
+        ):
+            raise _wrong_piece(op, name, x, t)
         found += t.numel()
     if found != count:
         raise _check.fail(op, f"{name} of {count} elements", found)
+
+
+def _wrong_piece(op: str, name: str, x: Tensor, t: object) -> Exception:
+    if not isinstance(t, Tensor):
+        return TypeError(f"{op}: expected {name} of tensors, got {type(t).__name__}")
+    if t.dtype != x.dtype:
+        return TypeError(f"{op}: expected {name} of x's dtype {x.dtype}, got {t.dtype}")
+    if t.device != x.device:
+        return ValueError(f"{op}: expected {name} on x's device {x.device}, got {t.device}")
+    return TypeError(f"{op}: expected {name} that requires no gradient, got one that does")
 
 
 def check_norm(op: str, name: str, x: Tensor, norm: Sequence[Tensor], channels: int) -> None:
@@ -64,11 +81,6 @@ def check_tail(
     if residual is not None:
         check_pieces(op, "residual", x, (residual,), residual.numel())
         _check.shape(op, "residual", residual, "N C T V", **dict(zip("NCTV", shape, strict=True)))
-
-
-def _refuse_gradient(op: str, name: str, t: Tensor, recorded: bool) -> None:
-    if recorded and t.requires_grad:
-        raise TypeError(f"{op}: expected {name} that requires no gradient, got one that does")
 
 
 def joined(given: Sequence[Tensor], *shape: int) -> Tensor:

@@ -82,13 +82,13 @@ def ctr_graph_unit(
         "bias4": bias4, "weight": weight, "bias": bias,
     }  # fmt: skip
     x, A, alpha, residual = _check.autocast(x, A, alpha, residual)
-    parameters = [_check.autocast(*_unit.pieces(value)) for value in named.values()]
+    parameters = [_unit.pieces(value) for value in named.values()]
     _unit.check_features(op, x)
     N, C, T, V = x.shape
     _unit.check_pieces(op, "A", x, (A,), A.numel())
     K = check_graph(op, x, A)
-    relations = sum(t.numel() for t in parameters[1]) // (2 * K)
-    channels = sum(t.numel() for t in parameters[4]) // (K * C)
+    relations = _unit.numel(parameters[1]) // (2 * K)
+    channels = _unit.numel(parameters[4]) // (K * C)
     _unit.check_pieces(op, "alpha", x, (alpha,), 1)
     counts = (
         2 * K * relations * C, 2 * K * relations, K * channels * relations, K * channels,
@@ -102,8 +102,8 @@ def ctr_graph_unit(
 
 def _sizes(x: Tensor, A: Tensor, embed_bias: Sequence[Tensor], weight: Sequence[Tensor]):
     K = A.shape[-3]
-    relations = sum(t.numel() for t in embed_bias) // (2 * K)
-    return K, relations, sum(t.numel() for t in weight) // (K * x.shape[1])
+    relations = _unit.numel(embed_bias) // (2 * K)
+    return K, relations, _unit.numel(weight) // (K * x.shape[1])
 
 
 def _reference(

@@ -65,15 +65,14 @@ def graph_unit(
     op = "graph_unit"
     weight, bias = _unit.pieces(weight), _unit.pieces(bias)
     x, A, residual = _check.autocast(x, A, residual)
-    weight, bias = _check.autocast(*weight), _check.autocast(*bias)
     _unit.check_features(op, x)
     N, C, T, V = x.shape
     _unit.check_pieces(op, "A", x, (A,), A.numel())
     subsets = check_graph(op, x, A)
-    channels = sum(w.numel() for w in weight) // (subsets * C)
+    channels = _unit.numel(weight) // (subsets * C)
     _unit.check_pieces(op, "weight", x, weight, subsets * channels * C)
     if bias:
-        found = sum(b.numel() for b in bias)
+        found = _unit.numel(bias)
         count = channels if bias_after and found == channels else subsets * channels
         _unit.check_pieces(op, "bias", x, bias, count)
     _unit.check_tail(op, x, norm, residual, (N, channels, T, V))
@@ -81,7 +80,7 @@ def graph_unit(
 
 
 def _channels(x: Tensor, A: Tensor, weight: Sequence[Tensor]) -> int:
-    return sum(w.numel() for w in weight) // (A.shape[-3] * x.shape[1])
+    return _unit.numel(weight) // (A.shape[-3] * x.shape[1])
 
 
 def _reference(x, A, weight, bias, bias_after, transposed, norm, residual, relu, eps):

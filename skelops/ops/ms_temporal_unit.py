@@ -77,8 +77,8 @@ def ms_temporal_unit(
     """
     op = "ms_temporal_unit"
     x, residual = _check.autocast(x, residual)
-    weight, bias = (_check.autocast(*_unit.pieces(value)) for value in (weight, bias))
-    conv_weights, conv_biases = _check.autocast(*conv_weights), _check.autocast(*conv_biases)
+    given = (weight, bias, conv_weights, conv_biases)
+    weight, bias, conv_weights, conv_biases = map(_unit.pieces, given)
     _unit.check_features(op, x)
     N, C, T, V = x.shape
     if stride < 1:
@@ -92,7 +92,7 @@ def ms_temporal_unit(
     if len(widths) - len(dilations) not in (0, 1):
         counts = f"{len(widths)} and {len(dilations)}"
         raise _check.fail(op, "a width per dilation and at most one more", counts)
-    channels, convs = sum(b.numel() for b in bias), widths[: len(dilations)]
+    channels, convs = _unit.numel(bias), widths[: len(dilations)]
     if sum(widths) > channels:
         raise _check.fail(op, f"widths of at most {channels} channels", [*widths])
     _unit.check_pieces(op, "bias", x, bias, channels)
@@ -130,7 +130,7 @@ def _fake(
     replicate, inner_eps, norm, residual, relu, eps,
 ):  # fmt: skip
     N, _, T, V = x.shape
-    return x.new_empty(N, sum(b.numel() for b in bias), (T - 1) // stride + 1, V)
+    return x.new_empty(N, _unit.numel(bias), (T - 1) // stride + 1, V)
 
 
 _op = define(

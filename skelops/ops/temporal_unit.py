@@ -70,14 +70,13 @@ def temporal_unit(
     op = "temporal_unit"
     weight, bias = _unit.pieces(weight), _unit.pieces(bias)
     x, residual = _check.autocast(x, residual)
-    weight, bias = _check.autocast(*weight), _check.autocast(*bias)
     _unit.check_features(op, x)
     N, C, T, V = x.shape
     if kernel_size < 1 or kernel_size % 2 == 0:
         raise _check.fail(op, "an odd kernel_size", kernel_size)
     if stride < 1 or dilation < 1:
         raise _check.fail(op, "stride and dilation >= 1", f"{stride} and {dilation}")
-    channels = sum(w.numel() for w in weight) // (C * kernel_size)
+    channels = _unit.numel(weight) // (C * kernel_size)
     _unit.check_pieces(op, "weight", x, weight, channels * C * kernel_size)
     if bias:
         _unit.check_pieces(op, "bias", x, bias, channels)
@@ -95,7 +94,7 @@ def _reference(x, weight, bias, kernel_size, stride, dilation, norm, residual, r
 
 def _fake(x, weight, bias, kernel_size, stride, dilation, norm, residual, relu, eps):
     N, C, T, V = x.shape
-    channels = sum(w.numel() for w in weight) // (C * kernel_size)
+    channels = _unit.numel(weight) // (C * kernel_size)
     return x.new_empty(N, channels, (T - 1) // stride + 1, V)
 
 

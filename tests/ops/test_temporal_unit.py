@@ -67,6 +67,7 @@ BAD = [
     (dict(x=X.clone().requires_grad_()), TypeError, "x that requires no gradient, got one that"),
     (dict(weight=torch.ones(7)), ValueError, "weight of 6 elements, got 7"),
     (dict(weight=torch.ones(6).double()), TypeError, "weight of x's dtype torch.float32, got"),
+    (dict(weight=[1]), TypeError, "weight of tensors, got int"),
     (dict(bias=torch.ones(3)), ValueError, "bias of 2 elements, got 3"),
     (dict(kernel_size=2), ValueError, "an odd kernel_size, got 2"),
     (dict(stride=0), ValueError, "stride and dilation >= 1, got 0 and 1"),
