@@ -53,6 +53,7 @@ def end_unit(
     residual: Tensor | None = None,
     res_bn: nn.BatchNorm2d | None = None,
     relu: bool = True,
+    dropout: float = 0.0,
 ) -> Tensor:
     """relu(bn(conv(x)) + res_bn(residual)), by ``conv.unit`` as one op at inference.
 
@@ -61,12 +62,11 @@ def end_unit(
         bn: the normalisation.
         x: (N, C, T, V).
         graph: further arguments of ``conv``.
-        residual, res_bn: see ``skelops.nn.norm.bn_act_add``.
-        relu: the rectifier at the end.
+        residual, res_bn, relu, dropout: see ``skelops.nn.norm.bn_act_add``.
     """
-    if hasattr(conv, "unit") and at_inference(x, bn):
+    if hasattr(conv, "unit") and dropout == 0 and at_inference(x, bn):
         return conv.unit(x, *graph, **tail([bn], residual, res_bn, relu=relu))
-    return bn_act_add(conv(x, *graph), bn, residual, res_bn, relu=relu)
+    return bn_act_add(conv(x, *graph), bn, residual, res_bn, relu=relu, dropout=dropout)
 
 
 class GraphUnit(nn.Module):
@@ -135,10 +135,11 @@ class TemporalUnit(nn.Module):
         self, x: Tensor, residual: Tensor | None = None, res_bn: nn.BatchNorm2d | None = None
     ) -> Tensor:
         temporal, bn = self.temporal, self.temporal.bn
-        if not self.inner_relu and not (self.training and self.dropout.p > 0):
-            end = {"residual": residual, "res_bn": res_bn, "relu": self.relu}
+        if not self.inner_relu:
+            p = self.dropout.p if self.training else 0.0
+            end = {"residual": residual, "res_bn": res_bn, "relu": self.relu, "dropout": p}
             return end_unit(temporal, bn, x, **end)
-        y = self.dropout(end_unit(temporal, bn, x, relu=self.inner_relu))
+        y = self.dropout(end_unit(temporal, bn, x))
         if res_bn is not None:
             return bn_act_add(residual, res_bn, y, relu=self.relu)
         y = y if residual is None else y + residual

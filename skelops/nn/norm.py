@@ -64,11 +64,12 @@ def conv_bn(
     res_bn: nn.BatchNorm2d | None = None,
     *,
     relu: bool = True,
+    dropout: float = 0.0,
 ) -> Tensor:
-    """relu(bn(conv(x)) + res_bn(residual)); one op at inference if the convolution is 1x1."""
-    if at_inference(x, bn) and _pointwise(conv):
+    """``bn_act_add`` of conv(x); one op at inference if the convolution is 1x1."""
+    if dropout == 0 and at_inference(x, bn) and _pointwise(conv):
         return pointwise_unit(x, conv, **tail([bn], residual, res_bn, relu=relu))
-    return bn_act_add(conv(x), bn, residual, res_bn, relu=relu)
+    return bn_act_add(conv(x), bn, residual, res_bn, relu=relu, dropout=dropout)
 
 
 def pointwise_unit(x: Tensor, conv: nn.Conv2d, **tail: Any) -> Tensor:
@@ -94,8 +95,9 @@ def bn_act_add(
     res_bn: nn.BatchNorm2d | None = None,
     *,
     relu: bool = True,
+    dropout: float = 0.0,
 ) -> Tensor:
-    """relu(bn(x) + res_bn(residual)) in one pass: ``ops.bn_act_add`` with modules.
+    """relu(drop(bn(x)) + res_bn(residual)) in one pass: ``ops.bn_act_add`` with modules.
 
     Args:
         x: (N, C, T, V).
@@ -103,6 +105,7 @@ def bn_act_add(
         residual: (N, C, T, V) or None.
         res_bn: normalisation of the residual, or None for the residual as it is.
         relu: apply the rectifier.
+        dropout: rate, in either mode.
 
     Returns:
         (N, C, T, V).
@@ -129,6 +132,7 @@ def bn_act_add(
         relu=relu,
         momentum=momentum,
         eps=bn.eps,
+        dropout=dropout,
     )
 
 

@@ -399,10 +399,8 @@ def _st_gcn_block(m: nn.Module, x: Tensor, A: Tensor) -> tuple[Tensor, Tensor]:
     first, _, conv, last, drop = m.tcn
     residual, res_bn = _shortcut(m.residual, x)
     y, A = m.gcn(x, A)
-    y = norm.bn_act_add(y, first)
-    if drop.training and drop.p > 0:
-        return _sum(drop(norm.conv_bn(y, conv, last, relu=False)), residual, res_bn), A
-    return norm.conv_bn(y, conv, last, residual, res_bn), A
+    p = drop.p if drop.training else 0.0
+    return norm.conv_bn(norm.bn_act_add(y, first), conv, last, residual, res_bn, dropout=p), A
 
 
 # ---- attention ----

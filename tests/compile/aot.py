@@ -91,6 +91,7 @@ CASES = {
         "odd": dict(N=8, C=64, T=13, V=25, residual="plain"),
         "tiny": dict(N=1, C=1, T=1, V=1),
         "eval": dict(N=8, C=64, T=13, V=25, residual="norm", training=False),
+        "dropout": dict(N=8, C=64, T=13, V=25, residual="norm", dropped=32768),
     },
     "hyper_adjacency": {
         "ntu": dict(N=8, K=8, D=8, W=28, topk=9, rows=25),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from skelops import ops
+from skelops.ops._dropout import LEVELS
 from skelops.testing.cases import Case, Draw, register, relayout
 
 EPS = 1e-5
@@ -202,7 +203,7 @@ register(
 
 def bn_act_add(
     draw, N=2, C=3, T=3, V=4, training=True, relu=True, residual=None, running=True, mean=0.0,
-    scale=1.0, layout="contiguous", absent=False, norm_dtype="float32",
+    scale=1.0, layout="contiguous", absent=False, norm_dtype="float32", dropped=0,
 ):  # fmt: skip
     def norm():
         weight, bias = draw.norm(C, mean=1), draw.norm(C)
@@ -218,12 +219,14 @@ def bn_act_add(
     if absent:
         x[::2] = 0
     first, second = norm(), norm() if residual == "norm" else (None,) * 4
-    return *_arranged(layout, x, *first, r, *second), training, relu, EPS
+    seed = torch.tensor([2**40 + 7], device=draw.device) if dropped else None
+    return *_arranged(layout, x, *first, r, *second), seed, dropped, training, relu, EPS
 
 
 def _bn_act_add_public(*args):
-    *tensors, training, relu, eps = args
-    return ops.bn_act_add(*tensors, training=training, relu=relu, eps=eps)
+    *tensors, seed, dropped, training, relu, eps = args
+    drop = {"dropout": dropped / LEVELS, "seed": seed}
+    return ops.bn_act_add(*tensors, training=training, relu=relu, eps=eps, **drop)
 
 
 _bn = partial(Case, build=bn_act_add, public=_bn_act_add_public)
@@ -233,6 +236,9 @@ for training, relu, residual in product((True, False), (True, False), (None, "pl
     register("bn_act_add", _bn(f"{name}_residual", dims=dims, small=True))
 register(
     "bn_act_add",
+    _bn("small_dropout", dims=dict(dropped=20000, residual="norm"), small=True),
+    _bn("dropout", dims=dict(N=2, C=5, T=13, V=25, dropped=32768, residual="plain")),
+    _bn("dropout_downsample", dims=dict(N=3, C=17, T=13, V=20, dropped=6554, residual="norm")),
     _bn("stgcn", dims=dict(N=2, C=64, T=13, V=25, residual="plain")),
     _bn("downsample", dims=dict(N=2, C=64, T=13, V=25, residual="norm")),
     _bn("stgcn_eval", dims=dict(N=1, C=64, T=64, V=25, residual="plain", training=False)),
