@@ -18,7 +18,9 @@ def pieces(value: Pieces | None) -> Sequence[Tensor]:
     """A parameter as its pieces, itself or those given, cast in an autocast region; none for
     None."""
     given = () if value is None else (value,) if isinstance(value, Tensor) else value
-    return _check.autocast(*given)
+    if given and isinstance(given[0], Tensor) and torch.is_autocast_enabled(given[0].device.type):
+        return _check.autocast(*given)
+    return given
 
 
 def numel(given: Sequence[Tensor]) -> int:

@@ -144,10 +144,10 @@ def _ctr_unit(m: nn.Module, x: Tensor, transposed: bool) -> Tensor:
     A = (m.PA if isinstance(find(m, "PA"), Tensor) else m.A).to(x.device)
     shortcut = _shortcut(find(m, "down"), x)
     if norm.at_inference(x, m.bn):
-        first, second, last, refined = (
-            [getattr(c, f"conv{i}") for c in m.convs] for i in (1, 2, 3, 4)
-        )
-        parameters = (*_pieces([*first, *second]), *_pieces(refined), *_pieces(last))
+        subsets = [*m.convs]
+        embed = [*(c.conv1 for c in subsets), *(c.conv2 for c in subsets)]
+        refined, last = [c.conv4 for c in subsets], [c.conv3 for c in subsets]
+        parameters = (*_pieces(embed), *_pieces(refined), *_pieces(last))
         options = {"transposed": transposed, **norm.tail([m.bn], *shortcut)}
         return ops.ctr_graph_unit(x, A, m.alpha, *parameters, **options)
     weight12, bias12 = _stacked([getattr(c, name) for name in ("conv1", "conv2") for c in m.convs])
@@ -261,19 +261,21 @@ class _Branches(NamedTuple):
             if isinstance(branch, nn.Conv2d):
                 found.first.append(branch)
                 continue
-            found.first.append(branch[0])
-            if len(branch) == 2:
-                found.last.append(branch[1])
+            conv, bn, *layers = branch
+            found.first.append(conv)
+            if not layers:
+                found.last.append(bn)
                 continue
-            found.inner.append(branch[1])
-            if isinstance(branch[3], nn.MaxPool2d):
-                stride = branch[3].stride[0]
-                found.last.extend(branch[4:])
+            found.inner.append(bn)
+            _, over_frames, *last = layers
+            if isinstance(over_frames, nn.MaxPool2d):
+                stride = over_frames.stride[0]
+                found.last.extend(last)
             else:
-                conv = branch[3].conv
+                conv = over_frames.conv
                 found.convs.append(conv)
                 stride = conv.stride[0]
-                found.last.append(find(branch[3], "bn"))
+                found.last.append(find(over_frames, "bn"))
         return found._replace(stride=stride)
 
     def kernels(self) -> list[Tensor]:
