@@ -14,11 +14,14 @@ Pieces = Tensor | Sequence[Tensor]
 TAIL = "Tensor[] norm, Tensor? residual, bool relu, float eps"
 
 
-def pieces(value: Pieces | None) -> Sequence[Tensor]:
+def pieces(op: str, name: str, value: Pieces | None) -> Sequence[Tensor]:
     """A parameter as its pieces, itself or those given, cast in an autocast region; none for
     None."""
     given = () if value is None else (value,) if isinstance(value, Tensor) else value
-    if given and isinstance(given[0], Tensor) and torch.is_autocast_enabled(given[0].device.type):
+    for t in given:
+        if not isinstance(t, Tensor):
+            raise TypeError(f"{op}: expected {name} of tensors, got {type(t).__name__}")
+    if given and torch.is_autocast_enabled(given[0].device.type):
         return _check.autocast(*given)
     return given
 
@@ -40,21 +43,14 @@ def check_pieces(op: str, name: str, x: Tensor, given: Sequence[Tensor], count: 
     dtype, device, recorded = x.dtype, x.device, torch.is_grad_enabled()
     found = 0
     for t in given:
-        if (
-            not isinstance(t, Tensor)
-            or t.dtype != dtype
-            or t.device != device
-            or (recorded and t.requires_grad)
-        ):
+        if t.dtype != dtype or t.device != device or (recorded and t.requires_grad):
             raise _wrong_piece(op, name, x, t)
         found += t.numel()
     if found != count:
         raise _check.fail(op, f"{name} of {count} elements", found)
 
 
-def _wrong_piece(op: str, name: str, x: Tensor, t: object) -> Exception:
-    if not isinstance(t, Tensor):
-        return TypeError(f"{op}: expected {name} of tensors, got {type(t).__name__}")
+def _wrong_piece(op: str, name: str, x: Tensor, t: Tensor) -> Exception:
     if t.dtype != x.dtype:
         return TypeError(f"{op}: expected {name} of x's dtype {x.dtype}, got {t.dtype}")
     if t.device != x.device:

@@ -63,7 +63,7 @@ def graph_unit(
     Source: Yan et al., ST-GCN, AAAI 2018, eq. 9 and section 3.4.
     """
     op = "graph_unit"
-    weight, bias = _unit.pieces(weight), _unit.pieces(bias)
+    weight, bias = _unit.pieces(op, "weight", weight), _unit.pieces(op, "bias", bias)
     x, A, residual = _check.autocast(x, A, residual)
     _unit.check_features(op, x)
     N, C, T, V = x.shape

@@ -77,8 +77,9 @@ def ms_temporal_unit(
     """
     op = "ms_temporal_unit"
     x, residual = _check.autocast(x, residual)
-    given = (weight, bias, conv_weights, conv_biases)
-    weight, bias, conv_weights, conv_biases = map(_unit.pieces, given)
+    weight, bias = _unit.pieces(op, "weight", weight), _unit.pieces(op, "bias", bias)
+    conv_weights = _unit.pieces(op, "conv_weights", conv_weights)
+    conv_biases = _unit.pieces(op, "conv_biases", conv_biases)
     _unit.check_features(op, x)
     N, C, T, V = x.shape
     if stride < 1:

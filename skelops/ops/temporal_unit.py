@@ -68,7 +68,7 @@ def temporal_unit(
     Source: Yan et al., ST-GCN, AAAI 2018, section 3.2.
     """
     op = "temporal_unit"
-    weight, bias = _unit.pieces(weight), _unit.pieces(bias)
+    weight, bias = _unit.pieces(op, "weight", weight), _unit.pieces(op, "bias", bias)
     x, residual = _check.autocast(x, residual)
     _unit.check_features(op, x)
     N, C, T, V = x.shape
