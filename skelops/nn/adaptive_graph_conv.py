@@ -82,7 +82,7 @@ class AdaptiveGraphConv(Packed):
     def forward(self, x: Tensor) -> Tensor:
         return ops.graph_conv(x, self.graph(x), self.weight, self.bias.sum(0), transposed=True)
 
-    def unit(self, x: Tensor, **tail: Any) -> Tensor:
+    def infer(self, x: Tensor, **tail: Any) -> Tensor:
         """The unit that ends by ``tail``, without gradients: ``ops.graph_unit``."""
         options = {"bias_after": True, "transposed": True}
         return ops.graph_unit(x, self.graph(x), self.weight, self.bias, **options, **tail)

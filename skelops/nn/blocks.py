@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from skelops.nn.norm import at_inference, bn_act_add, conv_bn, tail
+from skelops.nn.pointwise import pointwise_conv
 
 
 class Shortcut(nn.Module):
@@ -42,7 +43,7 @@ class Shortcut(nn.Module):
             return x, None
         if at_inference(x, self.bn):
             return conv_bn(x, self.conv, self.bn, relu=False), None
-        return self.conv(x), self.bn
+        return pointwise_conv(self.conv, x), self.bn
 
 
 def end_unit(
@@ -55,7 +56,7 @@ def end_unit(
     relu: bool = True,
     dropout: float = 0.0,
 ) -> Tensor:
-    """relu(bn(conv(x)) + res_bn(residual)), by ``conv.unit`` as one op at inference.
+    """relu(bn(conv(x)) + res_bn(residual)), by ``conv.infer`` as one op at inference.
 
     Args:
         conv: a convolution over joints or frames, its result not yet normalised.
@@ -64,8 +65,8 @@ def end_unit(
         graph: further arguments of ``conv``.
         residual, res_bn, relu, dropout: see ``skelops.nn.norm.bn_act_add``.
     """
-    if hasattr(conv, "unit") and dropout == 0 and at_inference(x, bn):
-        return conv.unit(x, *graph, **tail([bn], residual, res_bn, relu=relu))
+    if hasattr(conv, "infer") and dropout == 0 and at_inference(x, bn):
+        return conv.infer(x, *graph, **tail([bn], residual, res_bn, relu=relu))
     return bn_act_add(conv(x, *graph), bn, residual, res_bn, relu=relu, dropout=dropout)
 
 
@@ -73,7 +74,8 @@ class GraphUnit(nn.Module):
     """relu(BN(graph(x)) + D(x)), with gates if there are any.
 
     Args:
-        graph: a graph convolution C -> C', e.g. ``CTRGraphConv``.
+        graph: a graph convolution C -> C', e.g. ``CTRGraphConv``; its method ``unit`` computes all
+            but the gates, if it has one.
         in_channels, out_channels: C and C'.
         residual: with D, the input or, if C differs from C', conv1x1 + BN.
         gates: e.g. ``Gates``, applied to the result.
@@ -103,7 +105,10 @@ class GraphUnit(nn.Module):
     def forward(self, x: Tensor, *graph: Tensor) -> Tensor:
         """``graph``: further arguments of the graph convolution."""
         residual, res_bn = self.down(x)
-        y = end_unit(self.graph, self.bn, x, *graph, residual=residual, res_bn=res_bn)
+        if hasattr(self.graph, "unit"):
+            y = self.graph.unit(x, self.bn, residual, res_bn, *graph)
+        else:
+            y = end_unit(self.graph, self.bn, x, *graph, residual=residual, res_bn=res_bn)
         return y if self.gates is None else self.gates(y)
 
 

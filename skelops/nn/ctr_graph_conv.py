@@ -91,7 +91,7 @@ class CTRGraphConv(Packed):
             transposed=self.transposed,
         )
 
-    def unit(
+    def infer(
         self, x: Tensor, A: Tensor | None = None, alpha: Tensor | None = None, **tail: Any
     ) -> Tensor:
         """The unit that ends by ``tail``, without gradients: ``ops.ctr_graph_unit``."""
@@ -182,7 +182,7 @@ class DynamicGraphConv(Packed):
     def forward(self, x: Tensor) -> Tensor:
         return self.post(self._hidden(x))
 
-    def unit(self, x: Tensor, **tail: Any) -> Tensor:
+    def infer(self, x: Tensor, **tail: Any) -> Tensor:
         """The unit that ends by ``tail``, without gradients."""
         return pointwise_unit(self._hidden(x), self.post, **tail)
 

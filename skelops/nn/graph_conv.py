@@ -69,7 +69,7 @@ class GraphConv(Packed):
         A = self.topology() if A is None else A
         return A, self.weight.transpose(0, 1) if self.aggregate_first else self.weight
 
-    def unit(self, x: Tensor, A: Tensor | None = None, **tail: Any) -> Tensor:
+    def infer(self, x: Tensor, A: Tensor | None = None, **tail: Any) -> Tensor:
         """The unit that ends by ``tail``, without gradients: ``ops.graph_unit``."""
         options = {"bias_after": self.aggregate_first, "transposed": self.transposed}
         return ops.graph_unit(x, *self._arguments(A), self.bias, **options, **tail)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from skelops import ops
+from skelops.nn.pointwise import is_pointwise, pointwise_conv
 
 
 def at_inference(x: Tensor, *norms: nn.BatchNorm2d) -> bool:
@@ -67,25 +68,15 @@ def conv_bn(
     dropout: float = 0.0,
 ) -> Tensor:
     """``bn_act_add`` of conv(x); one op at inference if the convolution is 1x1."""
-    if dropout == 0 and at_inference(x, bn) and _pointwise(conv):
+    if dropout == 0 and at_inference(x, bn) and is_pointwise(conv) and conv.stride[1] == 1:
         return pointwise_unit(x, conv, **tail([bn], residual, res_bn, relu=relu))
-    return bn_act_add(conv(x), bn, residual, res_bn, relu=relu, dropout=dropout)
+    z = pointwise_conv(conv, x)
+    return bn_act_add(z, bn, residual, res_bn, relu=relu, dropout=dropout)
 
 
 def pointwise_unit(x: Tensor, conv: nn.Conv2d, **tail: Any) -> Tensor:
     """``ops.temporal_unit`` with a 1x1 convolution."""
     return ops.temporal_unit(x, conv.weight, conv.bias, stride=conv.stride[0], **tail)
-
-
-def _pointwise(conv: nn.Module) -> bool:
-    """Whether a layer is a 1x1 convolution, strided over frames at most."""
-    return (
-        type(conv) is nn.Conv2d
-        and conv.kernel_size == (1, 1)
-        and conv.padding == (0, 0)
-        and conv.stride[1] == 1
-        and conv.groups == 1
-    )
 
 
 def bn_act_add(
@@ -115,25 +106,15 @@ def bn_act_add(
     """
     if res_bn is not None and (res_bn.training, res_bn.eps) != (bn.training, bn.eps):
         residual, res_bn = bn_act_add(residual, res_bn, relu=False), None
-    momentum = count_batch(bn)
-    second: tuple = ()
-    if res_bn is not None:
-        count_batch(res_bn)
-        second = (res_bn.weight, res_bn.bias, res_bn.running_mean, res_bn.running_var)
-    return ops.bn_act_add(
-        x,
-        bn.weight,
-        bn.bias,
-        bn.running_mean,
-        bn.running_var,
-        residual,
-        *second,
-        training=bn.training,
-        relu=relu,
-        momentum=momentum,
-        eps=bn.eps,
-        dropout=dropout,
-    )
+    norm, options = norm_arguments(bn)
+    second = () if res_bn is None else norm_arguments(res_bn)[0]
+    return ops.bn_act_add(x, *norm, residual, *second, relu=relu, dropout=dropout, **options)
+
+
+def norm_arguments(bn: nn.BatchNorm2d) -> tuple[tuple[Tensor | None, ...], dict]:
+    """Tensors and options of a normalisation as the ops take them; its batch is counted."""
+    options = {"training": bn.training, "momentum": count_batch(bn), "eps": bn.eps}
+    return (bn.weight, bn.bias, bn.running_mean, bn.running_var), options
 
 
 def count_batch(bn: nn.BatchNorm2d) -> float:

@@ -13,6 +13,7 @@ from skelops import _check, ops
 from skelops.nn import norm
 from skelops.nn.norm import bn_act_add, count_batch, pointwise_unit
 from skelops.nn.packed import Packed, Part, init_conv, norm_parts
+from skelops.nn.pointwise import pointwise_conv
 
 Branch = tuple[int, int] | str
 
@@ -181,10 +182,10 @@ class MultiScaleTemporalConv(Packed):
         )
         y = self._without_mean(y, V)
         if self.transform is not None:
-            y = self.transform[2](bn_act_add(y, self.transform[0]))
+            y = pointwise_conv(self.transform[2], bn_act_add(y, self.transform[0]))
         return y
 
-    def unit(self, x: Tensor, **tail: Any) -> Tensor:
+    def infer(self, x: Tensor, **tail: Any) -> Tensor:
         """The unit that ends by ``tail``, without gradients: ``ops.ms_temporal_unit``."""
         end = tail if self.transform is None else norm.tail([self.transform[0]])
         if self.add_coeff is None:

@@ -17,8 +17,13 @@ from torch.nn import functional as F
 from skelops import ops
 from skelops.nn import norm
 from skelops.nn.adaptive_graph_conv import apply_gates, inner_products
-from skelops.nn.adaptive_hypergraph_conv import embed_vertices, static_adjacency
+from skelops.nn.adaptive_hypergraph_conv import (
+    embed_vertices,
+    hypergraph_unit,
+    static_adjacency,
+)
 from skelops.nn.ctr_graph_conv import dynamic_graph_conv, joint_embeddings
+from skelops.nn.pointwise import pointwise_conv
 
 PROBE_FRAMES = 12
 
@@ -117,7 +122,7 @@ def _shortcut(layer: Callable[[Tensor], Any] | None, x: Tensor) -> tuple[Tensor 
 def _normed(x: Tensor, conv: nn.Module, bn: nn.BatchNorm2d) -> tuple[Tensor, Any]:
     if norm.at_inference(x, bn):
         return norm.conv_bn(x, conv, bn, relu=False), None
-    return conv(x), bn
+    return pointwise_conv(conv, x), bn
 
 
 def _drops(module: nn.Module) -> bool:
@@ -229,9 +234,8 @@ def _hyper_unit(m: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     f, w = embed_vertices(t, K, m.to_V, m.to_W)
     static = static_adjacency(m.PA, m.edge_importance)
     A = ops.hyper_adjacency(f, w, static, m.alpha, topk=9, rows=V)
-    virtual = m.hyper_joint if len(m.hyper_joint) else None
-    z = ops.hypergraph_conv(x, A, m.conv_d.weight.flatten(1), m.conv_d.bias, virtual)
-    return norm.bn_act_add(z, m.bn, *_shortcut(find(m, "down"), x)), m.hyper_joint
+    tail = (m.bn, *_shortcut(find(m, "down"), x))
+    return hypergraph_unit(x, A, m.conv_d, m.hyper_joint, *tail), m.hyper_joint
 
 
 def _temporal_graphical(m: nn.Module, x: Tensor, A: Tensor) -> tuple[Tensor, Tensor]:
