@@ -12,7 +12,8 @@ namespace skelops {
 
 // c[g][m][n] (+)= sum over parts s and k of a[g][s][m][k] * b[s][k][n], b and c dense along n.
 // Strides are in elements; nothing beyond the named elements is read or written. Groups share b:
-// a panel of b is used by all of them while it is in the first-level cache.
+// a panel of b is used by all of them while it is in the first-level cache. Vectors of columns may
+// lie apart, as those of the frames of a clip do.
 template <typename T>
 struct Product {
   int64_t m, n, k;
@@ -28,41 +29,52 @@ struct Product {
   const T* row_init = nullptr;  // one value per row; instead of accumulate and init
   int64_t parts = 1, a_part = 0, b_part = 0;
   int64_t groups = 1, a_group = 0, c_group = 0, row_init_group = 0;
+  int64_t b_vector = Simd<T>::kLanes, c_vector = Simd<T>::kLanes, init_vector = Simd<T>::kLanes;
 };
 
 namespace detail {
 
-// M rows by NV vectors of c in registers; `tail` lanes of the last vector.
+// M rows by NV vectors of c in registers, from a row and a vector on; `tail` lanes of the last one.
 template <typename T, int M, int NV, bool kTail>
-void tile(const Product<T>& p, int64_t row, int64_t column, int tail) {
+void tile(const Product<T>& p, int64_t row, int64_t vector, int tail) {
   using S = Simd<T>;
   typename S::Vec acc[M][NV];
-  T* c = p.c + row * p.c_row + column;
-  const T* init = p.accumulate ? c : p.init ? p.init + row * p.init_row + column : nullptr;
-  const int64_t init_row = p.accumulate ? p.c_row : p.init_row;
-  const T* row_init = p.accumulate || !p.row_init ? nullptr : p.row_init + row;
+  const int64_t c_row = p.c_row, c_vector = p.c_vector;
+  T* const c = p.c + row * c_row + vector * c_vector;
   const auto load = [tail](const T* q, int j) {
-    return kTail && j == NV - 1 ? S::load(q + j * S::kLanes, tail) : S::load(q + j * S::kLanes);
+    return kTail && j == NV - 1 ? S::load(q, tail) : S::load(q);
   };
+  if (p.accumulate || p.init) {
+    const int64_t init_row = p.accumulate ? c_row : p.init_row;
+    const int64_t init_vector = p.accumulate ? c_vector : p.init_vector;
+    const T* const init = p.accumulate ? c : p.init + row * init_row + vector * init_vector;
 #pragma GCC unroll 16
-  for (int m = 0; m < M; ++m) {
+    for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 2
-    for (int j = 0; j < NV; ++j) {
-      acc[m][j] = init       ? load(init + m * init_row, j)
-                  : row_init ? typename S::Vec{} + row_init[m]
-                             : typename S::Vec{};
+      for (int j = 0; j < NV; ++j) acc[m][j] = load(init + m * init_row + j * init_vector, j);
+    }
+  } else {
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 2
+      for (int j = 0; j < NV; ++j) {
+        acc[m][j] = p.row_init ? typename S::Vec{} + p.row_init[row + m] : typename S::Vec{};
+      }
     }
   }
-  const int64_t row1 = p.a_row, row3 = 3 * p.a_row;
-  for (int64_t s = 0; s < p.parts; ++s) {
-    const T* b = p.b + s * p.b_part + column;
+  const int64_t row1 = p.a_row, row3 = 3 * row1, a_col = p.a_col, depth = p.k, parts = p.parts;
+  const int64_t b_row = p.b_row, b_vector = p.b_vector, a_part = p.a_part, b_part = p.b_part;
+  const T* const first_a = p.a + row * row1;
+  const T* const first_b = p.b + vector * b_vector;
+  for (int64_t s = 0; s < parts; ++s) {
+    const T* b = first_b + s * b_part;
     const T* a[(M + 3) / 4];
 #pragma GCC unroll 4
-    for (int q = 0; q < (M + 3) / 4; ++q) a[q] = p.a + s * p.a_part + (row + 4 * q) * p.a_row;
-    for (int64_t k = 0; k < p.k; ++k, b += p.b_row) {
+    for (int q = 0; q < (M + 3) / 4; ++q) a[q] = first_a + s * a_part + 4 * q * row1;
+    for (int64_t k = 0; k < depth; ++k, b += b_row) {
       typename S::Vec bv[NV];
 #pragma GCC unroll 2
-      for (int j = 0; j < NV; ++j) bv[j] = load(b, j);
+      for (int j = 0; j < NV; ++j) bv[j] = load(b + j * b_vector, j);
 #pragma GCC unroll 16
       for (int m = 0; m < M; ++m) {
         const int r = m % 4;
@@ -71,14 +83,14 @@ void tile(const Product<T>& p, int64_t row, int64_t column, int tail) {
         for (int j = 0; j < NV; ++j) acc[m][j] += bv[j] * scalar;
       }
 #pragma GCC unroll 4
-      for (int q = 0; q < (M + 3) / 4; ++q) a[q] += p.a_col;
+      for (int q = 0; q < (M + 3) / 4; ++q) a[q] += a_col;
     }
   }
 #pragma GCC unroll 16
   for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 2
     for (int j = 0; j < NV; ++j) {
-      T* q = c + m * p.c_row + j * S::kLanes;
+      T* const q = c + m * c_row + j * c_vector;
       if (kTail && j == NV - 1) {
         S::store(q, acc[m][j], tail);
       } else {
@@ -131,7 +143,7 @@ void multiply(Product<T> p) {
         q.row_init = p.row_init ? p.row_init + group * p.row_init_group : nullptr;
         for (int64_t block = 0; block < row_blocks; ++block) {
           const int64_t row = block * p.m / row_blocks, end = (block + 1) * p.m / row_blocks;
-          table[end - row - 1](q, row, column, tail);
+          table[end - row - 1](q, row, column / kLanes, tail);
         }
       }
     }

@@ -2,6 +2,7 @@
 // reduction and the elementwise pass, so each tensor crosses memory once.
 #include <cmath>
 
+#include "common/dropout.h"
 #include "common/parallel.h"
 #include "common/tensor.h"
 #include "math/moments.h"
@@ -75,10 +76,23 @@ class Statistics {
   Tensor mean, var;
 };
 
+template <typename A>
+void draw(const Dropout& dropout, int64_t plane, int64_t row, A* factor) {
+  if (!dropout.active) return;
+  for (int64_t i = 0; i < row; i += Dropout::kUnits) dropout.factors(plane, i, factor + i);
+}
+
+// What is dropped is 0, be it infinite.
+template <typename Vec>
+Vec dropped(Vec v, Vec factor) {
+  return factor == 0 ? Vec{} : v * factor;
+}
+
 template <typename T>
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> forward(const Tensor& x, const Norm& norm,
                                                            const OptionalTensor& residual,
-                                                           const Norm& res_norm, bool training,
+                                                           const Norm& res_norm,
+                                                           const Dropout& dropout, bool training,
                                                            bool relu, double eps) {
   using A = Accumulate<T>;
   using S = Simd<A>;
@@ -89,21 +103,26 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> forward(const Tensor& x, cons
   parallel(channels, [&](int64_t c) {
     const int64_t convert_size = inputs.kInPlace ? 0 : row;
     const Scratch<A> x_row(convert_size), r_row(convert_size), y_row(convert_size);
+    const Scratch<A> factors(dropout.room(row));
     const Channel<T> x_c(inputs, c, row, x_row.get()), r_c(residuals, c, row, r_row.get());
     const Affine<A> f = statistics.measure(c, batch, row, x_c);
-    A r_scale = 1, shift = f.shift;
+    A r_scale = 1, r_shift = 0;
     if (res.present()) {
       const Affine<A> r = res.measure(c, batch, row, r_c);
-      r_scale = r.scale, shift += r.shift;
+      r_scale = r.scale, r_shift = r.shift;
     }
+    // Nothing comes between the two shifts without dropout.
+    const A shift = dropout.active ? f.shift : f.shift + r_shift;
     for (int64_t n = 0; n < batch; ++n) {
       const A* in = x_c(n);
       const A* r = residual.has_value() ? r_c(n) : nullptr;
       T* to = data<T>(out) + (n * channels + c) * row;
       A* y = inputs.kInPlace ? reinterpret_cast<A*>(to) : y_row.get();
+      draw(dropout, n * channels + c, row, factors.get());
       for (int64_t i = 0; i < row; i += S::kLanes) {
         const int lanes = static_cast<int>(std::min<int64_t>(row - i, S::kLanes));
         auto v = load_some(in + i, lanes) * f.scale + shift;
+        if (dropout.active) v = dropped(v, S::load(factors.get() + i)) + r_shift;
         if (r != nullptr) v += load_some(r + i, lanes) * r_scale;
         if (relu) v = v < A(0) ? typename S::Vec{} : v;
         if (lanes == S::kLanes) {
@@ -141,9 +160,10 @@ struct Operand {
 
 template <typename T>
 Gradients backward(const Tensor& grad, const Tensor& x, const Norm& norm,
-                   const OptionalTensor& residual, const Norm& res_norm, bool training, bool relu,
-                   double eps, const Tensor& out, const Tensor& mean, const Tensor& var,
-                   const Tensor& res_mean, const Tensor& res_var, int64_t needs) {
+                   const OptionalTensor& residual, const Norm& res_norm, const Dropout& dropout,
+                   bool training, bool relu, double eps, const Tensor& out, const Tensor& mean,
+                   const Tensor& var, const Tensor& res_mean, const Tensor& res_var,
+                   int64_t needs) {
   using A = Accumulate<T>;
   using S = Simd<A>;
   using Vec = typename S::Vec;
@@ -161,6 +181,7 @@ Gradients backward(const Tensor& grad, const Tensor& x, const Norm& norm,
     const int64_t convert_size = inputs.kInPlace ? 0 : row;
     const Scratch<A> x_row(convert_size), r_row(convert_size), y_row(convert_size);
     const Scratch<A> g_row(convert_size), dx_row(convert_size), dres_row(convert_size);
+    const Scratch<A> factors(dropout.room(row));
     const Channel<T> x_c(inputs, c, row, x_row.get()), r_c(residuals, c, row, r_row.get());
     const Channel<T> y_c(outs, c, row, y_row.get()), g_c(grads, c, row, g_row.get());
     const Affine<A> f = main.affine(c);
@@ -169,35 +190,43 @@ Gradients backward(const Tensor& grad, const Tensor& x, const Norm& norm,
       const Vec v = load_some(g + i, lanes);
       return relu ? (load_some(y + i, lanes) <= A(0) ? Vec{} : v) : v;
     };
+    const auto through = [&](Vec v, int64_t i) {
+      return dropout.active ? dropped(v, S::load(factors.get() + i)) : v;
+    };
 
-    double totals[3] = {};  // of the masked gradient g, of g (x - mean) and of g (r - mean)
+    // Of the masked gradient d behind the dropout, of d (x - mean), of the masked gradient g of the
+    // residual and of g (r - mean).
+    double totals[4] = {};
     for (int64_t n = 0; n < batch; ++n) {
       const A *g = g_c(n), *y = y_c(n), *in = x_c(n);
+      draw(dropout, n * channels + c, row, factors.get());
       if (second.present()) {
         const A* res = r_c(n);
-        reduce_into<3, A>(row, totals, [&](int64_t i, int lanes, Vec* sums) {
-          const Vec m = masked(g, y, i, lanes);
-          sums[0] += m;
-          sums[1] += m * (load_some(in + i, lanes) - f.mean);
-          sums[2] += m * (load_some(res + i, lanes) - r.mean);
+        reduce_into<4, A>(row, totals, [&](int64_t i, int lanes, Vec* sums) {
+          const Vec m = masked(g, y, i, lanes), d = through(m, i);
+          sums[0] += d;
+          sums[1] += d * (load_some(in + i, lanes) - f.mean);
+          sums[2] += m;
+          sums[3] += m * (load_some(res + i, lanes) - r.mean);
         });
       } else {
         reduce_into<2, A>(row, totals, [&](int64_t i, int lanes, Vec* sums) {
-          const Vec m = masked(g, y, i, lanes);
+          const Vec m = through(masked(g, y, i, lanes), i);
           sums[0] += m;
           sums[1] += m * (load_some(in + i, lanes) - f.mean);
         });
       }
     }
-    const double total = totals[0], along_x = totals[1], along_r = totals[2];
+    const double total = totals[0], along_x = totals[1], total_r = totals[2], along_r = totals[3];
     main.dbias[c] = static_cast<A>(total);
     main.dweight[c] = static_cast<A>(along_x * f.rstd);
     if (second.present()) {
-      second.dbias[c] = static_cast<A>(total);
+      second.dbias[c] = static_cast<A>(total_r);
       second.dweight[c] = static_cast<A>(along_r * r.rstd);
     }
     // d = scale (g - mean(g) - (x - mean) rstd^2 mean(g (x - mean))), the last two in training.
-    const A mean_g = training ? static_cast<A>(total) / count : A(0);
+    const A mean_x = training ? static_cast<A>(total) / count : A(0);
+    const A mean_r = training ? static_cast<A>(total_r) / count : A(0);
     const A slope_x = training ? static_cast<A>(along_x) / count * f.rstd * f.rstd : A(0);
     const A slope_r = training ? static_cast<A>(along_r) / count * r.rstd * r.rstd : A(0);
     const auto write = [&](A* to, int64_t i, int lanes, Vec v) {
@@ -215,19 +244,20 @@ Gradients backward(const Tensor& grad, const Tensor& x, const Norm& norm,
       T* dres_to = want_res ? data<T>(dres) + offset : nullptr;
       A* dx_n = inputs.kInPlace ? reinterpret_cast<A*>(dx_to) : dx_row.get();
       A* dres_n = inputs.kInPlace ? reinterpret_cast<A*>(dres_to) : dres_row.get();
+      draw(dropout, n * channels + c, row, factors.get());
       for (int64_t i = 0; i < row; i += S::kLanes) {
         const int lanes = static_cast<int>(std::min<int64_t>(row - i, S::kLanes));
         const Vec m = masked(g, y, i, lanes);
         if (want_x) {
           const Vec centred = load_some(in + i, lanes) - f.mean;
-          write(dx_n, i, lanes, ((m - mean_g) - centred * slope_x) * f.scale);
+          write(dx_n, i, lanes, ((through(m, i) - mean_x) - centred * slope_x) * f.scale);
         }
         if (!want_res) continue;
         if (res == nullptr) {
           write(dres_n, i, lanes, m);
         } else {
           const Vec centred = load_some(res + i, lanes) - r.mean;
-          write(dres_n, i, lanes, ((m - mean_g) - centred * slope_r) * r.scale);
+          write(dres_n, i, lanes, ((m - mean_r) - centred * slope_r) * r.scale);
         }
       }
       if (!inputs.kInPlace && want_x) convert(dx_n, dx_to, row);
@@ -257,13 +287,14 @@ void check(const Tensor& x, const Tensor& weight, const OptionalTensor& residual
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> bn_act_add(
     Tensor x, Tensor weight, Tensor bias, OptionalTensor running_mean, OptionalTensor running_var,
     OptionalTensor residual, OptionalTensor res_weight, OptionalTensor res_bias,
-    OptionalTensor res_running_mean, OptionalTensor res_running_var, bool training, bool relu,
-    double eps) {
+    OptionalTensor res_running_mean, OptionalTensor res_running_var, OptionalTensor seed,
+    int64_t dropped, bool training, bool relu, double eps) {
   check(x, weight, residual, res_weight, res_bias);
   const Norm norm{weight, bias, running_mean, running_var};
   const Norm res{res_weight, res_bias, res_running_mean, res_running_var};
+  const Dropout dropout(seed, dropped);
   return dispatch(x, "bn_act_add", [&](auto type) {
-    return forward<decltype(type)>(x, norm, residual, res, training, relu, eps);
+    return forward<decltype(type)>(x, norm, residual, res, dropout, training, relu, eps);
   });
 }
 
@@ -271,15 +302,16 @@ Gradients bn_act_add_backward(Tensor grad, Tensor x, Tensor weight, Tensor bias,
                               OptionalTensor running_mean, OptionalTensor running_var,
                               OptionalTensor residual, OptionalTensor res_weight,
                               OptionalTensor res_bias, OptionalTensor res_running_mean,
-                              OptionalTensor res_running_var, bool training, bool relu, double eps,
-                              Tensor out, Tensor mean, Tensor var, Tensor res_mean, Tensor res_var,
-                              int64_t needs) {
+                              OptionalTensor res_running_var, OptionalTensor seed, int64_t dropped,
+                              bool training, bool relu, double eps, Tensor out, Tensor mean,
+                              Tensor var, Tensor res_mean, Tensor res_var, int64_t needs) {
   check(x, weight, residual, res_weight, res_bias);
   const Norm norm{weight, bias, running_mean, running_var};
   const Norm res{res_weight, res_bias, res_running_mean, res_running_var};
+  const Dropout dropout(seed, dropped);
   return dispatch(x, "bn_act_add_backward", [&](auto type) {
-    return backward<decltype(type)>(grad, x, norm, residual, res, training, relu, eps, out, mean,
-                                    var, res_mean, res_var, needs);
+    return backward<decltype(type)>(grad, x, norm, residual, res, dropout, training, relu, eps, out,
+                                    mean, var, res_mean, res_var, needs);
   });
 }
 

@@ -113,7 +113,8 @@ class HyperGraph {
         for (int64_t e = row; e < end; e += kRows<A>) distances(e, i);
         for (A* plane : {distance.get(), closeness_.get()}) {
           if (i > row) {
-            transpose_tile(plane + row * width + i, width, plane + i * width + row, width);
+            transpose_tile<false>(plane + row * width + i, width, plane + i * width + row, width,
+                                  S::kLanes, S::kLanes);
           }
         }
       }

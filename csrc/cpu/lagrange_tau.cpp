@@ -4,6 +4,9 @@
 
 #include "common/parallel.h"
 #include "common/tensor.h"
+#include "math/logistic.h"
+#include "math/moments.h"
+#include "math/softplus.h"
 
 namespace skelops {
 namespace {
@@ -12,32 +15,57 @@ constexpr const char* kOp = "lagrange_tau";
 
 template <typename A>
 A dot(const A* a, const A* b, int64_t count) {
-  A sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t j = 0; j < count; ++j) sum += a[j] * b[j];
-  return sum;
+  return reduce<A>(count, [=](int64_t j, int lanes) {
+    return load_some(a + j, lanes) * load_some(b + j, lanes);
+  });
 }
 
 // L of a frame: its packed rows, diagonal in place.
 template <typename A>
 class Factor {
  public:
-  explicit Factor(int64_t d) : d_(d), rows_(d * (d + 1) / 2) {}
+  using S = Simd<A>;
+  explicit Factor(int64_t d) : d_(d), rows_(d * (d + 1) / 2), diagonal_(d) {}
 
   void load(const A* packed) {
     std::copy_n(packed, d_ * (d_ + 1) / 2, rows_.get());
-    A* diagonal = rows_.get();
-    for (int64_t i = 0; i < d_; diagonal += ++i + 1)
-      *diagonal = softplus(*diagonal) + A(kSoftplusShift);
+    const A* raw = packed;
+    for (int64_t i = 0; i < d_; raw += ++i + 1) diagonal_[i] = *raw;
+    vectors<A>(d_, [&](int64_t i, int lanes) {
+      A* at = diagonal_.get() + i;
+      S::store(at, softplus(load_some(at, lanes)) + A(kSoftplusShift), lanes);
+    });
+    A* to = rows_.get();
+    for (int64_t i = 0; i < d_; to += ++i + 1) *to = diagonal_[i];
   }
-  // u = L^T x
-  void transposed(const A* x, A* u) const {
+  // u[k] = L^T x[k]: four rows at a time, so that u is read and written a quarter as often.
+  template <int K>
+  void transposed(const A* const (&x)[K], A* const (&u)[K]) const {
+    for (int k = 0; k < K; ++k) std::fill_n(u[k], d_, A(0));
     const A* row = rows_.get();
-    for (int64_t i = 0; i < d_; row += ++i) {
-      const A xi = x[i];
-      u[i] = row[i] * xi;
-#pragma omp simd
-      for (int64_t j = 0; j < i; ++j) u[j] += row[j] * xi;
+    int64_t i = 0;
+    for (; i + 4 <= d_; i += 4) {
+      const A* r[4] = {row, row + i + 1, row + 2 * i + 3, row + 3 * i + 6};
+      vectors<A>(i, [&](int64_t j, int lanes) {
+        typename S::Vec of[4];
+        for (int m = 0; m < 4; ++m) of[m] = load_some(r[m] + j, lanes);
+        for (int k = 0; k < K; ++k) {
+          auto sum = load_some(u[k] + j, lanes);
+          for (int m = 0; m < 4; ++m) sum += of[m] * x[k][i + m];
+          S::store(u[k] + j, sum, lanes);
+        }
+      });
+      for (int m = 0; m < 4; ++m) {
+        for (int j = 0; j <= m; ++j) {
+          for (int k = 0; k < K; ++k) u[k][i + j] += r[m][i + j] * x[k][i + m];
+        }
+      }
+      row = r[3] + i + 4;
+    }
+    for (; i < d_; row += ++i) {
+      for (int64_t j = 0; j <= i; ++j) {
+        for (int k = 0; k < K; ++k) u[k][j] += row[j] * x[k][i];
+      }
     }
   }
   // y += scale L u
@@ -49,24 +77,30 @@ class Factor {
 
  private:
   int64_t d_;
-  Scratch<A> rows_;
+  Scratch<A> rows_, diagonal_;
 };
 
 // y += scale (U - U^T) x of the packed rows above the diagonal.
 template <typename A>
 void add_skew(const A* row, const A* x, int64_t d, A scale, A* y) {
+  using S = Simd<A>;
   for (int64_t i = 0; i + 1 < d; row += d - 1 - i, ++i) {
     const A xi = x[i] * scale;
     const A* const beyond = x + i + 1;
     A* const to = y + i + 1;
-    A sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t j = 0; j < d - 1 - i; ++j) {
-      sum += row[j] * beyond[j];
-      to[j] -= row[j] * xi;
-    }
-    y[i] += scale * sum;
+    y[i] += scale * reduce<A>(d - 1 - i, [=](int64_t j, int lanes) {
+              const auto r = load_some(row + j, lanes);
+              S::store(to + j, load_some(to + j, lanes) - r * xi, lanes);
+              return r * load_some(beyond + j, lanes);
+            });
   }
+}
+
+// Where results in A go: to their own place, or into scratch if they are converted after.
+template <typename A, typename T>
+A* in_place(T* to, A* scratch) {
+  if constexpr (std::is_same_v<A, T>) return to;
+  return scratch;
 }
 
 struct Sizes {
@@ -92,21 +126,20 @@ std::tuple<Tensor, Tensor> forward(const Tensor& lower, const Tensor& skew, cons
   Tensor kinetic = new_tensor<T>(qd, {s.clips, s.frames});
   parallel(s.clips, [&](int64_t clip) {
     Factor<A> now(d), before(d);
-    const Scratch<A> converted(lowers.kInPlace ? 0 : entries), vectors(6 * d);
-    A *const v = vectors.get(), *const a = v + d, *const u = a + d, *const w = u + d;
+    const Scratch<A> converted(lowers.kInPlace ? 0 : entries), values(6 * d);
+    A *const v = values.get(), *const a = v + d, *const u = a + d, *const w = u + d;
     A *const past = w + d, *const y = past + d;
     for (int64_t t = 0; t < s.frames; ++t) {
       now.load(lowers.get(clip, t * entries, entries, converted.get()));
       convert(rates.raw(clip) + t * d, v, d);
       convert(accelerations.raw(clip) + t * d, a, d);
       std::fill_n(y, d, A(0));
-      now.transposed(v, u);
-      now.transposed(a, w);
+      now.template transposed<2>({v, a}, {u, w});
       data<T>(kinetic)[clip * s.frames + t] = static_cast<T>(A(0.5) * dot(u, u, d));
       for (int64_t j = 0; j < d; ++j) w[j] += A(0.5) * u[j];
       now.add_product(w, A(1), y);
       if (t > 0) {
-        before.transposed(v, past);
+        before.template transposed<1>({v}, {past});
         before.add_product(past, A(-0.5), y);
       }
       add_skew(skews.get(clip, t * (entries - d), entries - d, converted.get()), v, d, A(-0.5), y);
@@ -123,6 +156,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Tensor& grad_tau,
                                                     const Tensor& skew, const Tensor& qd,
                                                     const Tensor& qdd, int64_t needs) {
   using A = Accumulate<T>;
+  using S = Simd<A>;
   const Sizes s(lower, skew, qd, qdd);
   const int64_t d = s.d, entries = s.entries(), frames = s.frames;
   const Samples<T> lowers(lower), skews(skew), rates(qd), accelerations(qdd), grads(grad_tau);
@@ -134,14 +168,16 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Tensor& grad_tau,
   }
   parallel(s.clips, [&](int64_t clip) {
     Factor<A> L(d);
-    const Scratch<A> converted(lowers.kInPlace ? 0 : entries), vectors(13 * d);
-    A* at = vectors.get();
+    const int64_t convert_size = lowers.kInPlace ? 0 : entries;
+    const Scratch<A> converted(convert_size), result(convert_size), values(14 * d);
+    A* at = values.get();
     const auto vector = [&] { return (at += d) - d; };
     // Of this frame and the next: velocity, gradient; then products with L^T.
     A *v = vector(), *v_next = vector(), *g = vector(), *g_next = vector();
     A *const x = vector(), *const Lg = vector(), *const Lx = vector(), *const Lv = vector();
     A *const Lg_next = vector(), *const Lv_next = vector(), *const sum = vector();
     A *dv = vector(), *dv_next = vector();
+    A* const slopes = vector();
     std::fill_n(dv, d, A(0));
     convert(rates.raw(clip), v, frames ? d : 0);
     convert(grads.raw(clip), g, frames ? d : 0);
@@ -158,23 +194,31 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Tensor& grad_tau,
       const A energy = static_cast<A>(energies.raw(clip)[t]);
       const A* const packed = lowers.get(clip, t * entries, entries, converted.get());
       L.load(packed);
-      L.transposed(g, Lg), L.transposed(x, Lx), L.transposed(v, Lv);
-      L.transposed(g_next, Lg_next), L.transposed(v_next, Lv_next);
+      L.template transposed<5>({g, x, v, g_next, v_next}, {Lg, Lx, Lv, Lg_next, Lv_next});
       if (wants(needs, 0)) {
-        T* row = data<T>(found[0]) + (clip * frames + t) * entries;
+        T* const to = data<T>(found[0]) + (clip * frames + t) * entries;
+        A* const lower_gradient = in_place<A>(to, result.get());
+        A* row = lower_gradient;
         const A* raw = packed;
         for (int64_t i = 0; i < d; row += ++i, raw += i) {
           const A gi = g[i], xi = x[i], hi = A(-0.5) * g_next[i], ui = A(-0.5) * v_next[i];
           const A ei = energy * v[i];
-#pragma omp simd
-          for (int64_t j = 0; j <= i; ++j) {
-            row[j] = static_cast<T>(gi * Lx[j] + xi * Lg[j] + hi * Lv_next[j] + ui * Lg_next[j] +
-                                    ei * Lv[j]);
-          }
-          row[i] = static_cast<T>(
-              (gi * Lx[i] + xi * Lg[i] + hi * Lv_next[i] + ui * Lg_next[i] + ei * Lv[i]) *
-              softplus_slope(raw[i]));
+          vectors<A>(i + 1, [&](int64_t j, int lanes) {
+            const auto next =
+                load_some(Lv_next + j, lanes) * hi + load_some(Lg_next + j, lanes) * ui;
+            const auto here = load_some(Lx + j, lanes) * gi + load_some(Lg + j, lanes) * xi;
+            S::store(row + j, here + next + load_some(Lv + j, lanes) * ei, lanes);
+          });
+          slopes[i] = raw[i];
         }
+        vectors<A>(d, [&](int64_t i, int lanes) {
+          const auto at = load_some(slopes + i, lanes);
+          const auto slope = at > A(kSoftplusThreshold) ? at * 0 + 1 : logistic(at);
+          S::store(slopes + i, slope, lanes);
+        });
+        row = lower_gradient;
+        for (int64_t i = 0; i < d; row += ++i + 1) *row *= slopes[i];
+        if (!lowers.kInPlace) convert(lower_gradient, to, entries);
       }
       if (wants(needs, 3)) {
         std::fill_n(sum, d, A(0));
@@ -192,12 +236,17 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Tensor& grad_tau,
         std::swap(dv, dv_next);
       }
       if (wants(needs, 1)) {
-        T* row = data<T>(found[1]) + (clip * frames + t) * (entries - d);
+        T* const to = data<T>(found[1]) + (clip * frames + t) * (entries - d);
+        A* const skew_gradient = in_place<A>(to, result.get());
+        A* row = skew_gradient;
         for (int64_t i = 0; i + 1 < d; row += d - 1 - i, ++i) {
-          for (int64_t j = 0; j < d - 1 - i; ++j) {
-            row[j] = static_cast<T>(A(-0.5) * (g[i] * v[i + 1 + j] - g[i + 1 + j] * v[i]));
-          }
+          const A gi = A(-0.5) * g[i], vi = A(-0.5) * v[i];
+          vectors<A>(d - 1 - i, [&](int64_t j, int lanes) {
+            const auto along = load_some(v + i + 1 + j, lanes) * gi;
+            S::store(row + j, along - load_some(g + i + 1 + j, lanes) * vi, lanes);
+          });
         }
+        if (!lowers.kInPlace) convert(skew_gradient, to, entries - d);
       }
       std::swap(v, v_next), std::swap(g, g_next);
     }

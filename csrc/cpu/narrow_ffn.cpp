@@ -2,10 +2,10 @@
 #include <algorithm>
 #include <tuple>
 
+#include "common/dropout.h"
 #include "common/gemm.h"
 #include "common/parallel.h"
 #include "common/tensor.h"
-#include "math/philox.h"
 
 namespace skelops {
 namespace {
@@ -13,37 +13,11 @@ namespace {
 using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 constexpr int64_t kRows = 64;
-constexpr int64_t kUnits = 2 * kTileWords;  // the units of one tile of random words
-constexpr int64_t kLevels = 1 << 16;
+constexpr int64_t kUnits = Dropout::kUnits;  // at a time
 
 struct Sizes {
   int64_t rows, channels, hidden;
   int64_t blocks() const { return (rows + kRows - 1) / kRows; }
-};
-
-struct Dropout {
-  Dropout(const OptionalTensor& seed, int64_t dropped)
-      : active(seed.has_value()), dropped(static_cast<uint32_t>(dropped)) {
-    if (active) key = philox_key(*static_cast<const int64_t*>(seed->data_ptr()), 0, 0, 0);
-  }
-
-  // Factors of the units from `unit` on in a row: 0, or what keeps the mean.
-  template <typename A>
-  void factors(int64_t row, int64_t unit, A (&factor)[kUnits]) const {
-    PhiloxKey own = key;
-    own.draw = static_cast<uint32_t>(row);
-    uint32_t word[kTileWords];
-    philox_tile(own, static_cast<uint32_t>(unit / kUnits), word);
-    const A kept = static_cast<A>(double(kLevels) / double(kLevels - dropped));
-    for (int i = 0; i < kTileWords; ++i) {
-      factor[i] = (word[i] & 0xFFFF) >= dropped ? kept : A(0);
-      factor[kTileWords + i] = (word[i] >> 16) >= dropped ? kept : A(0);
-    }
-  }
-
-  bool active;
-  uint32_t dropped;
-  PhiloxKey key{};
 };
 
 // Weights as the products read them.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from skelops import _check, ops
+from skelops.nn.norm import bn_act_add, norm_arguments
 
 EPS = 1e-8
 
@@ -104,9 +105,41 @@ class AdaptiveHypergraphConv(nn.Module):
 
     def gather(self, x: Tensor, A: Tensor) -> Tensor:
         """(N, C', T, V) of x on an adjacency (N, K, V, W)."""
-        weight, bias = self.conv_d.weight.flatten(1), self.conv_d.bias
-        table = self.hyper_joint if len(self.hyper_joint) else None
-        return ops.hypergraph_conv(x, A, weight, bias, table)
+        return ops.hypergraph_conv(x, A, *gathering(self.conv_d, self.hyper_joint))
+
+    def unit(
+        self,
+        x: Tensor,
+        bn: nn.BatchNorm2d,
+        residual: Tensor | None,
+        res_bn: nn.BatchNorm2d | None,
+        static: Tensor | None = None,
+    ) -> Tensor:
+        """relu(bn(self(x)) + res_bn(residual)), see ``hypergraph_unit``."""
+        A = self.adjacency(x, static, rows=x.shape[-1])
+        return hypergraph_unit(x, A, self.conv_d, self.hyper_joint, bn, residual, res_bn)
+
+
+def gathering(conv: nn.Conv2d, table: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Transform, its bias and virtual joints as ``ops.hypergraph_conv`` takes them."""
+    return conv.weight.flatten(1), conv.bias, table if len(table) else None
+
+
+def hypergraph_unit(
+    x: Tensor,
+    A: Tensor,
+    conv: nn.Conv2d,
+    table: Tensor,
+    bn: nn.BatchNorm2d,
+    residual: Tensor | None,
+    res_bn: nn.BatchNorm2d | None,
+) -> Tensor:
+    """relu(bn(hypergraph_conv(x)) + res_bn(residual)), by one op where the residual is x."""
+    parameters = gathering(conv, table)
+    if residual is None or residual is x:
+        norm, options = norm_arguments(bn)
+        return ops.hypergraph_unit(x, A, *parameters, *norm, residual=residual is x, **options)
+    return bn_act_add(ops.hypergraph_conv(x, A, *parameters), bn, residual, res_bn)
 
 
 def embed_vertices(

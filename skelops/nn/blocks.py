@@ -5,6 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from skelops.nn.norm import bn_act_add
+from skelops.nn.pointwise import pointwise_conv
+from skelops.nn.recompute import recomputed
+from skelops.ops.hypergraph_unit import again
 
 
 class Shortcut(nn.Module):
@@ -38,14 +41,15 @@ class Shortcut(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor | None, nn.BatchNorm2d | None]:
         if not self.enabled:
             return None, None
-        return (x, None) if self.conv is None else (self.conv(x), self.bn)
+        return (x, None) if self.conv is None else (pointwise_conv(self.conv, x), self.bn)
 
 
 class GraphUnit(nn.Module):
     """relu(BN(graph(x)) + D(x)), with gates if there are any.
 
     Args:
-        graph: a graph convolution C -> C', e.g. ``CTRGraphConv``.
+        graph: a graph convolution C -> C', e.g. ``CTRGraphConv``; its method ``unit`` computes all
+            but the gates, if it has one.
         in_channels, out_channels: C and C'.
         residual: with D, the input or, if C differs from C', conv1x1 + BN.
         gates: e.g. ``Gates``, applied to the result.
@@ -74,7 +78,11 @@ class GraphUnit(nn.Module):
 
     def forward(self, x: Tensor, *graph: Tensor) -> Tensor:
         """``graph``: further arguments of the graph convolution."""
-        y = bn_act_add(self.graph(x, *graph), self.bn, *self.down(x))
+        tail = (self.bn, *self.down(x))
+        if hasattr(self.graph, "unit"):
+            y = self.graph.unit(x, *tail, *graph)
+        else:
+            y = bn_act_add(self.graph(x, *graph), *tail)
         return y if self.gates is None else self.gates(y)
 
 
@@ -106,9 +114,10 @@ class TemporalUnit(nn.Module):
         self, x: Tensor, residual: Tensor | None = None, res_bn: nn.BatchNorm2d | None = None
     ) -> Tensor:
         z = self.temporal(x)
-        if not self.inner_relu and not (self.training and self.dropout.p > 0):
-            return bn_act_add(z, self.temporal.bn, residual, res_bn, relu=self.relu)
-        y = self.dropout(bn_act_add(z, self.temporal.bn, relu=self.inner_relu))
+        if not self.inner_relu:
+            bn, p = self.temporal.bn, self.dropout.p if self.training else 0.0
+            return bn_act_add(z, bn, residual, res_bn, relu=self.relu, dropout=p)
+        y = self.dropout(bn_act_add(z, self.temporal.bn))
         if res_bn is not None:
             return bn_act_add(residual, res_bn, y, relu=self.relu)
         y = y if residual is None else y + residual
@@ -149,4 +158,6 @@ class STBlock(nn.Module):
 
     def forward(self, x: Tensor, *graph: Tensor) -> Tensor:
         """``graph``: further arguments of the unit over joints."""
-        return self.tcn(self.gcn(x, *graph), *self.residual(x))
+        y = self.gcn(x, *graph)
+        with recomputed(y, again(y)):
+            return self.tcn(y, *self.residual(x))

@@ -14,8 +14,9 @@ def bn_act_add(
     res_bn: nn.BatchNorm2d | None = None,
     *,
     relu: bool = True,
+    dropout: float = 0.0,
 ) -> Tensor:
-    """relu(bn(x) + res_bn(residual)) in one pass: ``ops.bn_act_add`` with modules.
+    """relu(drop(bn(x)) + res_bn(residual)) in one pass: ``ops.bn_act_add`` with modules.
 
     Args:
         x: (N, C, T, V).
@@ -23,6 +24,7 @@ def bn_act_add(
         residual: (N, C, T, V) or None.
         res_bn: normalisation of the residual, or None for the residual as it is.
         relu: apply the rectifier.
+        dropout: rate, in either mode.
 
     Returns:
         (N, C, T, V).
@@ -32,24 +34,15 @@ def bn_act_add(
     """
     if res_bn is not None and (res_bn.training, res_bn.eps) != (bn.training, bn.eps):
         residual, res_bn = bn_act_add(residual, res_bn, relu=False), None
-    momentum = count_batch(bn)
-    second: tuple = ()
-    if res_bn is not None:
-        count_batch(res_bn)
-        second = (res_bn.weight, res_bn.bias, res_bn.running_mean, res_bn.running_var)
-    return ops.bn_act_add(
-        x,
-        bn.weight,
-        bn.bias,
-        bn.running_mean,
-        bn.running_var,
-        residual,
-        *second,
-        training=bn.training,
-        relu=relu,
-        momentum=momentum,
-        eps=bn.eps,
-    )
+    norm, options = norm_arguments(bn)
+    second = () if res_bn is None else norm_arguments(res_bn)[0]
+    return ops.bn_act_add(x, *norm, residual, *second, relu=relu, dropout=dropout, **options)
+
+
+def norm_arguments(bn: nn.BatchNorm2d) -> tuple[tuple[Tensor | None, ...], dict]:
+    """Tensors and options of a normalisation as the ops take them; its batch is counted."""
+    options = {"training": bn.training, "momentum": count_batch(bn), "eps": bn.eps}
+    return (bn.weight, bn.bias, bn.running_mean, bn.running_var), options
 
 
 def count_batch(bn: nn.BatchNorm2d) -> float:

@@ -129,6 +129,5 @@ class PostNormBlock(nn.Module):
             return self.linear2(self.dropout(F.relu(self.linear1(x))))
         first, second = self.linear1, self.linear2
         p = self.dropout.p if self.training else 0.0
-        seed = torch.randint(2**62, (1,), device=x.device) if p else None
         weights = (first.weight, first.bias, second.weight, second.bias)
-        return ops.narrow_ffn(x, *weights, dropout=p, seed=seed)
+        return ops.narrow_ffn(x, *weights, dropout=p)

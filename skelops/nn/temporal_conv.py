@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from skelops import _check, ops
 from skelops.nn.norm import bn_act_add, count_batch
 from skelops.nn.packed import Packed, Part, init_conv, norm_parts
+from skelops.nn.pointwise import pointwise_conv
 
 Branch = tuple[int, int] | str
 
@@ -188,5 +189,5 @@ class MultiScaleTemporalConv(Packed):
             # A copy of the mean joint, so that y as a whole is not kept for the backward.
             y = torch.addcmul(y[..., :V], y[..., V:].contiguous(), self.add_coeff[:V])
         if self.transform is not None:
-            y = self.transform[2](bn_act_add(y, self.transform[0]))
+            y = pointwise_conv(self.transform[2], bn_act_add(y, self.transform[0]))
         return y

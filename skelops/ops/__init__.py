@@ -17,6 +17,7 @@ from skelops.ops.hallucinate_positives import Hallucinated, hallucinate_positive
 from skelops.ops.hyper_adjacency import hyper_adjacency
 from skelops.ops.hypergraph_conv import hypergraph_conv
 from skelops.ops.hypergraph_propagate import hypergraph_operator, hypergraph_propagate
+from skelops.ops.hypergraph_unit import hypergraph_unit
 from skelops.ops.info_nce import info_nce
 from skelops.ops.inverse_dynamics import inverse_dynamics
 from skelops.ops.knn import knn
@@ -77,6 +78,7 @@ __all__ = [
     "hypergraph_conv",
     "hypergraph_operator",
     "hypergraph_propagate",
+    "hypergraph_unit",
     "info_nce",
     "inverse_dynamics",
     "knn",

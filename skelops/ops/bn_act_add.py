@@ -1,4 +1,4 @@
-"""Tail of a residual block: y = relu(BN(x) + r), r a residual, itself optionally normalised."""
+"""Tail of a residual block: y = relu(drop(BN(x)) + r), the residual r optionally normalised."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from torch import Tensor
 
 from skelops import _check
 from skelops._library import define
+from skelops.ops import _dropout
 
 
 def bn_act_add(
@@ -25,13 +26,17 @@ def bn_act_add(
     relu: bool = True,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    dropout: float = 0.0,
+    seed: Tensor | None = None,
 ) -> Tensor:
-    r"""Batch normalisation, residual and ReLU in one pass.
+    r"""Batch normalisation, dropout, residual and ReLU in one pass.
 
     .. math::
-        y = \mathrm{relu}\Big(\gamma \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta + r\Big)
+        y = \mathrm{relu}\Big(\frac{m}{1 - p} \Big(\gamma \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}}
+            + \beta\Big) + r\Big)
 
-    Kept for the backward: x, y and the statistics (and the residual if it is normalised).
+    Kept for the backward: x, y and the statistics (and the residual if it is normalised). The mask
+    m of the dropout is computed again.
 
     Args:
         x: (N, C, T, V).
@@ -45,13 +50,16 @@ def bn_act_add(
         relu: apply the rectifier.
         momentum: weight of this batch in the running statistics.
         eps: added to the variance.
+        dropout: p in [0, 1), rounded to a multiple of 2^-16; the values that it takes depend on
+            the seed and the place in x alone. It does not depend on ``training``.
+        seed: (1,) int64 on x's device; drawn by torch if None.
 
     Returns:
         (N, C, T, V), x's dtype; statistics in float32 for half types.
 
     Raises:
         ValueError: shapes or devices do not fit; running statistics missing outside training;
-            a single value per channel in training.
+            a single value per channel in training; ``dropout`` out of range.
         TypeError: not floating point, or dtypes differ outside autocast.
 
     Backends: cpu, triton, reference.
@@ -60,7 +68,7 @@ def bn_act_add(
         >>> y = bn_act_add(z, bn.weight, bn.bias, bn.running_mean, bn.running_var, x, training=True)
 
     Source: Ioffe and Szegedy, ICML 2015, algorithm 1; the tail of every block since ST-GCN (Yan et
-    al., AAAI 2018).
+    al., AAAI 2018). Random numbers: Philox4x32-10 of Salmon et al., SC 2011.
     """
     op = "bn_act_add"
     x, residual = _check.autocast(x, residual)
@@ -84,9 +92,11 @@ def bn_act_add(
     check_statistics(op, x, running_mean, running_var, training)
     if res_weight is not None:
         check_statistics(op, x, res_running_mean, res_running_var, training)
+    seed, dropped = _dropout.checked(op, x, dropout, seed)
     out, mean, var, res_mean, res_var = _op(
         x, weight, bias, *given(training, running_mean, running_var), residual, res_weight,
-        res_bias, *given(training, res_running_mean, res_running_var), training, relu, eps,
+        res_bias, *given(training, res_running_mean, res_running_var), seed, dropped, training,
+        relu, eps,
     )  # fmt: skip
     if training:
         count = values_per_channel(x)
@@ -161,9 +171,10 @@ def normalise(
 
 def _reference(
     x, weight, bias, running_mean, running_var, residual, res_weight, res_bias, res_running_mean,
-    res_running_var, training, relu, eps,
+    res_running_var, seed, dropped, training, relu, eps,
 ):  # fmt: skip
     y, mean, var = normalise(x, weight, bias, running_mean, running_var, training, eps)
+    y = _dropout.drop(y.flatten(2), seed, dropped).reshape(y.shape)
     res_mean = res_var = mean.new_empty(0)
     if res_weight is not None:
         r, res_mean, res_var = normalise(
@@ -180,7 +191,7 @@ def _reference(
 
 def _fake(
     x, weight, bias, running_mean, running_var, residual, res_weight, res_bias, res_running_mean,
-    res_running_var, training, relu, eps,
+    res_running_var, seed, dropped, training, relu, eps,
 ):  # fmt: skip
     def statistics(present):
         size = x.shape[1] if present and training else 0
@@ -195,7 +206,7 @@ _op = define(
     "bn_act_add",
     "(Tensor x, Tensor weight, Tensor bias, Tensor? running_mean, Tensor? running_var, "
     "Tensor? residual, Tensor? res_weight, Tensor? res_bias, Tensor? res_running_mean, "
-    "Tensor? res_running_var, bool training, bool relu, float eps) "
+    "Tensor? res_running_var, Tensor? seed, int dropped, bool training, bool relu, float eps) "
     "-> (Tensor out, Tensor mean, Tensor var, Tensor res_mean, Tensor res_var)",
     _reference,
     fake=_fake,

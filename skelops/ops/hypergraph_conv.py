@@ -53,33 +53,37 @@ def hypergraph_conv(
     recognition with virtual connections, ICCV 2025.
     """
     x, A, weight, bias, virtual = _check.autocast(x, A, weight, bias, virtual)
-    _check.tensors("hypergraph_conv", x=x, A=A, weight=weight, bias=bias, virtual=virtual)
-    _check.shape("hypergraph_conv", "x", x, "N C T V")
+    check("hypergraph_conv", x, A, weight, bias, virtual)
+    return _op(x, A, weight, bias, virtual)
+
+
+def check(
+    op: str, x: Tensor, A: Tensor, weight: Tensor, bias: Tensor | None, virtual: Tensor | None
+) -> None:
+    _check.tensors(op, x=x, A=A, weight=weight, bias=bias, virtual=virtual)
+    _check.shape(op, "x", x, "N C T V")
     N, C, _, V = x.shape
     if V == 0:
-        raise _check.fail(
-            "hypergraph_conv", "x with at least one joint", _check.shape_text(x.shape)
-        )
+        raise _check.fail(op, "x with at least one joint", _check.shape_text(x.shape))
     Q = 0
     if virtual is not None:
-        _check.shape("hypergraph_conv", "virtual", virtual, "Q C", C=C)
+        _check.shape(op, "virtual", virtual, "Q C", C=C)
         Q = virtual.shape[0]
     joints = {"V": V, "V+Q": V + Q}
     if A.dim() == 4:
-        _check.shape("hypergraph_conv", "A", A, "N K V V+Q", N=N, **joints)
+        _check.shape(op, "A", A, "N K V V+Q", N=N, **joints)
     else:
-        _check.shape("hypergraph_conv", "A", A, "K V V+Q", **joints)
+        _check.shape(op, "A", A, "K V V+Q", **joints)
     K = A.shape[-3]
     if K == 0 or C % K:
         heads = f"A of K heads that divide C={C}"
-        raise _check.fail("hypergraph_conv", heads, _check.shape_text(A.shape))
-    _check.shape("hypergraph_conv", "weight", weight, "C' C/K", **{"C/K": C // K})
+        raise _check.fail(op, heads, _check.shape_text(A.shape))
+    _check.shape(op, "weight", weight, "C' C/K", **{"C/K": C // K})
     if weight.shape[0] % K:
         rows = f"weight of C' rows divisible by K={K}"
-        raise _check.fail("hypergraph_conv", rows, _check.shape_text(weight.shape))
+        raise _check.fail(op, rows, _check.shape_text(weight.shape))
     if bias is not None:
-        _check.shape("hypergraph_conv", "bias", bias, "C'", **{"C'": weight.shape[0]})
-    return _op(x, A, weight, bias, virtual)
+        _check.shape(op, "bias", bias, "C'", **{"C'": weight.shape[0]})
 
 
 def _reference(

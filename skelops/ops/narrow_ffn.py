@@ -6,13 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from skelops import _check
 from skelops._library import define
-from skelops.ops import _philox
+from skelops.ops import _dropout
 from skelops.ops._feed_forward import checked
-
-LEVELS = 2**16  # a rate is a multiple of 1 / LEVELS
-HALF = 4 * _philox.TILE  # units in a row that share no word
 
 
 def narrow_ffn(
@@ -41,14 +37,14 @@ def narrow_ffn(
         w2, b2: (C, H), (C,) of the second.
         dropout: p in [0, 1), rounded to a multiple of 2^-16; the hidden units that it takes
             depend on the seed, the row's number and the unit alone.
-        seed: (1,) int64 on x's device, with ``dropout`` only.
+        seed: (1,) int64 on x's device; drawn by torch if None.
 
     Returns:
         (..., C), x's dtype; float32 sums for half types.
 
     Raises:
-        ValueError: shapes do not fit, ``dropout`` out of range or without a ``seed``, or tensors
-            are on different devices.
+        ValueError: shapes do not fit, ``dropout`` out of range, or tensors are on different
+            devices.
         TypeError: a tensor of the wrong dtype.
 
     Backends: cpu, triton, reference.
@@ -65,44 +61,14 @@ def narrow_ffn(
     """
     name = "narrow_ffn"
     x, w1, b1, w2, b2 = checked(name, x, w1, b1, w2, b2)
-    if not 0 <= dropout < 1:
-        raise _check.fail(name, "dropout in [0, 1)", dropout)
-    dropped = min(round(dropout * LEVELS), LEVELS - 1)
-    seed = _check_seed(x, seed) if dropped else None
+    seed, dropped = _dropout.checked(name, x, dropout, seed)
     return _op(x.reshape(-1, x.shape[-1]), w1, b1, w2, b2, seed, dropped).view(x.shape)
-
-
-def _check_seed(x: Tensor, seed: Tensor | None) -> Tensor:
-    if not isinstance(seed, Tensor):
-        raise _check.fail("narrow_ffn", "a seed with dropout", seed)
-    if seed.dtype != torch.int64:
-        raise TypeError(f"narrow_ffn: expected seed of dtype torch.int64, got {seed.dtype}")
-    _check.shape("narrow_ffn", "seed", seed, "1", **{"1": 1})
-    if seed.device != x.device:
-        raise _check.fail("narrow_ffn", f"seed on x's device {x.device}", seed.device)
-    return seed
-
-
-def kept_units(seed: Tensor, rows: int, H: int, dropped: int) -> Tensor:
-    """(rows, H) bool: units whose 16 random bits are not less than ``dropped``.
-
-    Of every 64 words that Philox gives for a row, the low halves are those of 64 units and the high
-    halves those of the next 64.
-    """
-    draw = torch.arange(rows, device=seed.device)
-    pairs = -(-H // (2 * HALF))
-    words = _philox.words(draw, seed, 0, 0, pairs * HALF).view(rows, pairs, 1, HALF)
-    halves = torch.cat([words & 0xFFFF, words >> 16], 2)
-    return halves.flatten(1)[:, :H] >= dropped
 
 
 def _reference(
     x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, seed: Tensor | None, dropped: int
 ) -> Tensor:
-    h = F.relu(F.linear(x, w1, b1))
-    if seed is not None:
-        kept = kept_units(seed, x.shape[0], w1.shape[0], dropped)
-        h = (h * (LEVELS / (LEVELS - dropped))).masked_fill(~kept, 0)
+    h = _dropout.drop(F.relu(F.linear(x, w1, b1)), seed, dropped)
     return F.linear(h, w2, b2)
 
 

@@ -17,8 +17,13 @@ from torch.nn import functional as F
 from skelops import ops
 from skelops.nn import norm
 from skelops.nn.adaptive_graph_conv import apply_gates
-from skelops.nn.adaptive_hypergraph_conv import embed_vertices, static_adjacency
+from skelops.nn.adaptive_hypergraph_conv import (
+    embed_vertices,
+    hypergraph_unit,
+    static_adjacency,
+)
 from skelops.nn.ctr_graph_conv import dynamic_graph_conv, joint_embeddings
+from skelops.nn.pointwise import pointwise_conv
 
 PROBE_FRAMES = 12
 
@@ -107,9 +112,9 @@ def _shortcut(layer: Callable[[Tensor], Any] | None, x: Tensor) -> tuple[Tensor 
     if layer is None:
         return None, None
     if isinstance(layer, nn.Sequential) and len(layer) == 2:
-        return layer[0](x), layer[1]
+        return pointwise_conv(layer[0], x), layer[1]
     if isinstance(find(layer, "bn"), nn.BatchNorm2d) and not _drops(layer):
-        return layer.conv(x), layer.bn
+        return pointwise_conv(layer.conv, x), layer.bn
     residual = layer(x)
     return (residual if isinstance(residual, Tensor) else None), None
 
@@ -192,11 +197,11 @@ def _pyskl_unit(m: nn.Module, x: Tensor, A: Tensor | None = None) -> Tensor:
 def _dynamic_unit(m: nn.Module, x: Tensor, A: Tensor | None = None) -> Tensor:
     N, _, T, V = x.shape
     K = len(m.A)
-    f = norm.bn_act_add(m.pre[0](x), m.pre[1]).view(N, K, -1, T, V)
+    f = norm.bn_act_add(pointwise_conv(m.pre[0], x), m.pre[1]).view(N, K, -1, T, V)
     p, q = joint_embeddings(x, *(t.unflatten(1, (K, -1)) for t in _stacked((m.conv1, m.conv2))))
     alpha = None if m.ctr is None else m.alpha[:1]
     beta = None if m.ada is None else m.beta[0]
-    z = m.post(dynamic_graph_conv(f, m.A, p, q, alpha, beta))
+    z = pointwise_conv(m.post, dynamic_graph_conv(f, m.A, p, q, alpha, beta))
     return norm.bn_act_add(z, m.bn, *_shortcut(find(m, "down"), x))
 
 
@@ -207,9 +212,8 @@ def _hyper_unit(m: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     f, w = embed_vertices(t, K, m.to_V, m.to_W)
     static = static_adjacency(m.PA, m.edge_importance)
     A = ops.hyper_adjacency(f, w, static, m.alpha, topk=9, rows=V)
-    virtual = m.hyper_joint if len(m.hyper_joint) else None
-    z = ops.hypergraph_conv(x, A, m.conv_d.weight.flatten(1), m.conv_d.bias, virtual)
-    return norm.bn_act_add(z, m.bn, *_shortcut(find(m, "down"), x)), m.hyper_joint
+    tail = (m.bn, *_shortcut(find(m, "down"), x))
+    return hypergraph_unit(x, A, m.conv_d, m.hyper_joint, *tail), m.hyper_joint
 
 
 def _temporal_graphical(m: nn.Module, x: Tensor, A: Tensor) -> tuple[Tensor, Tensor]:
@@ -273,7 +277,7 @@ def _multi_scale_z(m: nn.Module, x: Tensor) -> tuple[Tensor, Sequence[nn.BatchNo
     if find(m, "transform") is None:
         return z, last
     bn, _, conv = m.transform
-    return conv(norm.bn_act_add(z, bn)), [m.bn]
+    return pointwise_conv(conv, norm.bn_act_add(z, bn)), [m.bn]
 
 
 def _temporal_z(m: nn.Module, x: Tensor) -> tuple[Tensor, Sequence[nn.BatchNorm2d]]:
@@ -324,9 +328,8 @@ def _st_gcn_block(m: nn.Module, x: Tensor, A: Tensor) -> tuple[Tensor, Tensor]:
     residual, res_bn = _shortcut(m.residual, x)
     y, A = m.gcn(x, A)
     z = conv(norm.bn_act_add(y, first))
-    if drop.training and drop.p > 0:
-        return _sum(drop(norm.bn_act_add(z, last, relu=False)), residual, res_bn), A
-    return norm.bn_act_add(z, last, residual, res_bn), A
+    p = drop.p if drop.training else 0.0
+    return norm.bn_act_add(z, last, residual, res_bn, dropout=p), A
 
 
 # ---- attention ----

@@ -59,6 +59,10 @@ CASES = {
         "two_bodies": dict(N=8, C=64, D=64, T=13, V=50, Q=6, K=2),
         "tiny": dict(N=1, C=1, D=1, T=1, V=1, Q=1, K=1),
     },
+    "hypergraph_unit": {
+        "hypergcn": dict(N=8, C=128, D=128, T=64, V=25, Q=3, K=8),
+        "eval": dict(N=8, C=256, D=256, T=16, V=20, Q=3, K=8, training=False),
+    },
     "ms_temporal_conv": {
         "mstcn4": dict(N=8, C=64, widths=(16, 16), pool=16, plain=16, k=5, T=64, V=25),
         "wide": dict(
@@ -91,6 +95,7 @@ CASES = {
         "odd": dict(N=8, C=64, T=13, V=25, residual="plain"),
         "tiny": dict(N=1, C=1, T=1, V=1),
         "eval": dict(N=8, C=64, T=13, V=25, residual="norm", training=False),
+        "dropout": dict(N=8, C=64, T=13, V=25, residual="norm", dropped=32768),
     },
     "hyper_adjacency": {
         "ntu": dict(N=8, K=8, D=8, W=28, topk=9, rows=25),

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from skelops import bn_act_add
+from skelops.ops._dropout import LEVELS, kept
 
 
 def norm_of(bn):
@@ -70,6 +71,40 @@ def test_equals_modules_over_steps(dtype, relu, residual):
     for a, b in ((ours, bn), (res_ours, res_bn)):
         torch.testing.assert_close(a.running_mean, b.running_mean)
         torch.testing.assert_close(a.running_var, b.running_var)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("residual", ["plain", "norm"])
+def test_dropout_lies_between_the_norm_and_the_residual(residual, training):
+    bn, res_bn = module().double().train(training), module().double().train(training)
+    x, r, grad = (torch.randn(3, 6, 5, 30, dtype=torch.float64) for _ in range(3))
+    x.requires_grad_(), r.requires_grad_()
+    seed, p = torch.tensor([11]), 0.25
+    mask = kept(seed, 18, 150, round(p * LEVELS)).view(x.shape)
+    y = (bn(x) * mask / (1 - p) + (res_bn(r) if residual == "norm" else r)).relu()
+    ours, res_ours = module().double(), module().double()
+    ours.load_state_dict(bn.state_dict()), res_ours.load_state_dict(res_bn.state_dict())
+    second = norm_of(res_ours) if residual == "norm" else (None,) * 4
+    out = bn_act_add(
+        x, *norm_of(ours), r, *second, training=training, eps=1e-3, dropout=p, seed=seed
+    )
+    torch.testing.assert_close(out, y)
+    theirs, mine = [x, r, bn.weight, bn.bias], [x, r, ours.weight, ours.bias]
+    if residual == "norm":
+        theirs += [res_bn.weight, res_bn.bias]
+        mine += [res_ours.weight, res_ours.bias]
+    expected = torch.autograd.grad(y, theirs, grad)
+    for got, e in zip(torch.autograd.grad(out, mine, grad), expected, strict=True):
+        torch.testing.assert_close(got, e, rtol=1e-9, atol=1e-9)
+
+
+def test_torch_draws_the_seed_of_dropout():
+    a = arguments() | {"training": True, "dropout": 0.5}
+    torch.manual_seed(0)
+    first, second = bn_act_add(**a), bn_act_add(**a)
+    torch.manual_seed(0)
+    assert torch.equal(bn_act_add(**a), first)
+    assert not torch.equal(first, second)
 
 
 def arguments(shape=(3, 6, 4, 5), dtype=torch.float64):
@@ -183,6 +218,8 @@ BAD = [
     (dict(x=torch.ones(3, 6, 4)), ValueError, "x of shape (N, C, T, V), got (3, 6, 4)"),
     (dict(x=torch.ones(3, 6, 4, 5).long()), TypeError, "x of a floating dtype, got torch.int64"),
     (dict(x=None), TypeError, "x to be a tensor, got NoneType"),
+    (dict(dropout=-0.1), ValueError, "dropout in [0, 1), got -0.1"),
+    (dict(dropout=0.1, seed=torch.ones(1)), TypeError, "seed of dtype torch.int64, got"),
     (dict(weight=torch.ones(5)), ValueError, "weight of shape (C) with C=6, got (5,)"),
     (dict(weight=torch.ones(6, 1)), ValueError, "weight of shape (C) with C=6, got (6, 1)"),
     (dict(weight=torch.ones(6).half()), TypeError, "weight of dtype torch.float32 or"),

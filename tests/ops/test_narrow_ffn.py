@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from skelops import narrow_ffn
-from skelops.ops.narrow_ffn import LEVELS, kept_units
+from skelops.ops._dropout import LEVELS, kept
 
 
 def inputs(N=5, C=6, H=150):
@@ -47,18 +47,27 @@ def test_the_backward_drops_the_same_units():
     y = narrow_ffn(x, w1, b1, w2, b2, dropout=0.3, seed=seed)
     g = torch.randn_like(y)
     found = torch.autograd.grad(y, (w1, b1, w2), g)
-    kept = kept_units(seed, 70, 150, dropped)
-    h = torch.nn.functional.linear(x, w1, b1).relu() * kept * (LEVELS / (LEVELS - dropped))
+    mask = kept(seed, 70, 150, dropped)
+    h = torch.nn.functional.linear(x, w1, b1).relu() * mask * (LEVELS / (LEVELS - dropped))
     expected = torch.autograd.grad(torch.nn.functional.linear(h, w2, b2), (w1, b1, w2), g)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
+def test_torch_draws_the_seed():
+    x, *weights = inputs()
+    torch.manual_seed(0)
+    first, second = (narrow_ffn(x, *weights, dropout=0.5) for _ in range(2))
+    torch.manual_seed(0)
+    assert torch.equal(narrow_ffn(x, *weights, dropout=0.5), first)
+    assert not torch.equal(first, second)
+
+
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
 def test_share_of_dropped_units(p):
-    kept = kept_units(torch.tensor([0]), 300, 1000, round(p * LEVELS))
-    assert kept.float().mean().item() == pytest.approx(1 - p, abs=0.005)
-    assert kept.float().mean(0).std() < 2 * math.sqrt(p * (1 - p) / 300)
+    mask = kept(torch.tensor([0]), 300, 1000, round(p * LEVELS)).float()
+    assert mask.mean().item() == pytest.approx(1 - p, abs=0.005)
+    assert mask.mean(0).std() < 2 * math.sqrt(p * (1 - p) / 300)
 
 
 def test_nan_passes_the_rectifier():
@@ -76,7 +85,7 @@ BAD = [
     (dict(b2=torch.ones(6).half()), TypeError, "b2 of x's dtype torch.float32, got"),
     (dict(x=torch.ones(5, 6).long()), TypeError, "x of a floating dtype, got torch.int64"),
     (dict(dropout=1.0), ValueError, "dropout in [0, 1), got 1.0"),
-    (dict(dropout=0.1), ValueError, "a seed with dropout, got None"),
+    (dict(dropout=0.1, seed=3), TypeError, "seed to be a tensor, got int"),
     (dict(dropout=0.1, seed=torch.ones(1)), TypeError, "seed of dtype torch.int64, got"),
     (dict(dropout=0.1, seed=torch.arange(2)), ValueError, "seed of shape (1), got (2,)"),
 ]

@@ -59,6 +59,8 @@ CASES = [
     ("bn_act_add", F32, dict(N=2, C=5, T=13, V=67, residual="norm", layout="transposed")),
     ("bn_act_add", F16, dict(N=5, C=3, T=13, V=20, residual="plain", training=False)),
     ("bn_act_add", F64, dict(N=3, C=3, T=13, V=25, residual="norm")),
+    ("bn_act_add", F32, dict(N=3, C=5, T=13, V=25, residual="norm", dropped=20000)),
+    ("bn_act_add", F16, dict(N=2, C=3, T=5, V=20, residual="plain", dropped=32768)),
     ("sym_packed_matvec", F32, dict(N=3, n=34)),
     ("sym_packed_matvec", F16, dict(N=2, n=130, layout="transposed")),
     ("sym_packed_matvec", F64, dict(N=2, n=7)),

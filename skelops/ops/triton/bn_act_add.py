@@ -8,7 +8,8 @@ import triton.language as tl
 from torch import Tensor
 
 from skelops.ops.bn_act_add import statistics_dtype
-from skelops.ops.triton import _tiles
+from skelops.ops.triton import _dropout, _tiles
+from skelops.ops.triton._dropout import kept
 from skelops.ops.triton._launch import kernel
 
 GRADS = ("x", "weight", "bias", "residual", "res_weight", "res_bias")
@@ -83,7 +84,7 @@ def _sum_parts_kernel(
     part_ptr, sum_ptr, b_ptr, w_ptr, rb_ptr, rw_ptr, C, SPLITS, ROWS: tl.constexpr,
     ACC: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """sum[row, c] of all splits; the rows are the gradients of bias, weight and residual weight."""
+    """sum[row, c] of all splits; rows: gradients of bias and weight, both of the residual."""
     c = tl.program_id(0)
     p = tl.arange(0, BLOCK)
     for row in tl.static_range(ROWS):
@@ -93,14 +94,13 @@ def _sum_parts_kernel(
             total += tl.load(part_ptr + at + p0 + p, mask=p0 + p < SPLITS, other=0.0)
         value = tl.sum(total)
         tl.store(sum_ptr + row * C + c, value)
-        if row == 0:
-            if b_ptr is not None:
-                tl.store(b_ptr + c, value.to(b_ptr.dtype.element_ty))
-            if rb_ptr is not None:
-                tl.store(rb_ptr + c, value.to(rb_ptr.dtype.element_ty))
+        if row == 0 and b_ptr is not None:
+            tl.store(b_ptr + c, value.to(b_ptr.dtype.element_ty))
         if row == 1 and w_ptr is not None:
             tl.store(w_ptr + c, value.to(w_ptr.dtype.element_ty))
-        if row == 2 and rw_ptr is not None:
+        if row == 2 and rb_ptr is not None:
+            tl.store(rb_ptr + c, value.to(rb_ptr.dtype.element_ty))
+        if row == 3 and rw_ptr is not None:
             tl.store(rw_ptr + c, value.to(rw_ptr.dtype.element_ty))
 
 
@@ -116,17 +116,30 @@ def _deviation(x, mean_ptr, var_ptr, c, inside, EPS: tl.constexpr, ACC: tl.const
     return (x.to(ACC) - _channel(mean_ptr, c, inside, ACC)) * rstd, rstd
 
 
-@kernel(_tiles.VARYING)
+@triton.jit
+def _drop(
+    y, seed_ptr, planes, s0, DROPPED, factor,
+    ROWS: tl.constexpr, BLOCK_S: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    """Values (plane, s) from s0 on without those that dropout takes, if there is a seed."""
+    if seed_ptr is not None:
+        tl.static_assert(BLOCK_S == 8 * TILE)
+        y = tl.where(kept(seed_ptr, planes, s0, DROPPED, ROWS, TILE), y * factor, 0.0)
+    return y
+
+
+@kernel((*_tiles.VARYING, "DROPPED"))
 def _bn_act_add_fwd_kernel(
-    x_ptr, w_ptr, b_ptr, mean_ptr, var_ptr, r_ptr, rw_ptr, rb_ptr, rmean_ptr, rvar_ptr, out_ptr,
-    PLANES, C, S, RELU: tl.constexpr, EPS: tl.constexpr, ACC: tl.constexpr,
-    BLOCK_P: tl.constexpr, BLOCK_S: tl.constexpr,
+    x_ptr, w_ptr, b_ptr, mean_ptr, var_ptr, r_ptr, rw_ptr, rb_ptr, rmean_ptr, rvar_ptr, seed_ptr,
+    out_ptr, PLANES, C, S, DROPPED, factor, RELU: tl.constexpr, EPS: tl.constexpr,
+    ACC: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_S: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """Planes are (n, c), of S = T * V values."""
     blocks = tl.cdiv(S, BLOCK_S)
     p0 = (tl.program_id(0) // blocks).to(tl.int64) * BLOCK_P
     rows = tl.arange(0, BLOCK_P)
-    s = tl.program_id(0) % blocks * BLOCK_S + tl.arange(0, BLOCK_S)
+    s0 = tl.program_id(0) % blocks * BLOCK_S
+    s = s0 + tl.arange(0, BLOCK_S)
     row_inside = p0 + rows < PLANES
     c = ((p0 + rows) % C).to(tl.int32)
     inside = row_inside[:, None] & (s < S)
@@ -134,6 +147,7 @@ def _bn_act_add_fwd_kernel(
     x = tl.load(x_ptr + p0 * S + offset, mask=inside, other=0.0)
     y, _ = _deviation(x, mean_ptr, var_ptr, c, row_inside, EPS, ACC)
     y = y * _channel(w_ptr, c, row_inside, ACC) + _channel(b_ptr, c, row_inside, ACC)
+    y = _drop(y, seed_ptr, p0 + rows, s0, DROPPED, factor, BLOCK_P, BLOCK_S, TILE)
     if r_ptr is not None:
         r = tl.load(r_ptr + p0 * S + offset, mask=inside, other=0.0)
         if rw_ptr is not None:
@@ -155,13 +169,13 @@ def _masked_grad(g_ptr, out_ptr, at, inside, ACC: tl.constexpr):
     return g
 
 
-@kernel(_tiles.VARYING)
+@kernel((*_tiles.VARYING, "DROPPED"))
 def _bn_act_add_grad_sums_kernel(
-    g_ptr, out_ptr, x_ptr, mean_ptr, var_ptr, r_ptr, rmean_ptr, rvar_ptr, part_ptr,
-    N, C, S, SPLITS, EPS: tl.constexpr, ACC: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_S: tl.constexpr,
+    g_ptr, out_ptr, x_ptr, mean_ptr, var_ptr, r_ptr, rmean_ptr, rvar_ptr, seed_ptr, part_ptr,
+    N, C, S, SPLITS, DROPPED, factor, EPS: tl.constexpr, ACC: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_S: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
-    """part[0..2, c, split] = sum of dz, of dz (x - mean) / std, of the same for the residual."""
+    """part[0..3, c, split] = sum of dz, of dz (x - mean) / std, of both for the residual."""
     c = tl.program_id(0) % C
     split = tl.program_id(0) // C
     stride = tl.cast(C, tl.int64) * S
@@ -170,7 +184,8 @@ def _bn_act_add_grad_sums_kernel(
     channel = c + tl.zeros((1,), dtype=tl.int32)
     dz = tl.zeros((BLOCK_N, BLOCK_S), dtype=ACC)
     dzx = tl.zeros((BLOCK_N, BLOCK_S), dtype=ACC)
-    dzr = tl.zeros((BLOCK_N, BLOCK_S), dtype=ACC)
+    dr = tl.zeros((BLOCK_N, BLOCK_S), dtype=ACC)
+    drr = tl.zeros((BLOCK_N, BLOCK_S), dtype=ACC)
     for n0 in range(split * BLOCK_N, N, SPLITS * BLOCK_N):
         n = n0 + rows
         for s0 in range(0, S, BLOCK_S):
@@ -179,16 +194,20 @@ def _bn_act_add_grad_sums_kernel(
             g = _masked_grad(g_ptr, out_ptr, at, inside, ACC)
             x = tl.load(x_ptr + at, mask=inside, other=0.0)
             d, _ = _deviation(x, mean_ptr, var_ptr, channel, channel < C, EPS, ACC)
-            dz += g
-            dzx += g * d
+            planes = n.to(tl.int64) * C + c
+            gx = _drop(g, seed_ptr, planes, s0, DROPPED, factor, BLOCK_N, BLOCK_S, TILE)
+            dz += gx
+            dzx += gx * d
             if rmean_ptr is not None:
                 r = tl.load(r_ptr + at, mask=inside, other=0.0)
                 d, _ = _deviation(r, rmean_ptr, rvar_ptr, channel, channel < C, EPS, ACC)
-                dzr += g * d
+                dr += g
+                drr += g * d
     part_ptr += c * SPLITS + split
     tl.store(part_ptr, tl.sum(dz))
     tl.store(part_ptr + C * SPLITS, tl.sum(dzx))
-    tl.store(part_ptr + 2 * C * SPLITS, tl.sum(dzr))
+    tl.store(part_ptr + 2 * C * SPLITS, tl.sum(dr))
+    tl.store(part_ptr + 3 * C * SPLITS, tl.sum(drr))
 
 
 @triton.jit
@@ -199,22 +218,24 @@ def _norm_grad(
     """Gradient in front of a normalisation; through its statistics too where it made them."""
     d, rstd = _deviation(x, mean_ptr, var_ptr, c, inside, EPS, ACC)
     if TRAINING:
-        dz = _channel(sums_ptr, c, inside, ACC)
-        g -= (dz + d * _channel(sums_ptr + ROW * C, c, inside, ACC)) / count
+        dz = _channel(sums_ptr + ROW * C, c, inside, ACC)
+        g -= (dz + d * _channel(sums_ptr + (ROW + 1) * C, c, inside, ACC)) / count
     return g * _channel(w_ptr, c, inside, ACC) * rstd
 
 
-@kernel(_tiles.VARYING)
+@kernel((*_tiles.VARYING, "DROPPED"))
 def _bn_act_add_bwd_kernel(
-    g_ptr, out_ptr, x_ptr, w_ptr, mean_ptr, var_ptr, r_ptr, rw_ptr, rmean_ptr, rvar_ptr, sums_ptr,
-    dx_ptr, dr_ptr, PLANES, C, S, TRAINING: tl.constexpr, EPS: tl.constexpr, ACC: tl.constexpr,
-    BLOCK_P: tl.constexpr, BLOCK_S: tl.constexpr,
+    g_ptr, out_ptr, x_ptr, w_ptr, mean_ptr, var_ptr, r_ptr, rw_ptr, rmean_ptr, rvar_ptr, seed_ptr,
+    sums_ptr, dx_ptr, dr_ptr, PLANES, C, S, DROPPED, factor, TRAINING: tl.constexpr,
+    EPS: tl.constexpr, ACC: tl.constexpr,
+    BLOCK_P: tl.constexpr, BLOCK_S: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """Planes are (n, c), of S = T * V values."""
     blocks = tl.cdiv(S, BLOCK_S)
     p0 = (tl.program_id(0) // blocks).to(tl.int64) * BLOCK_P
     rows = tl.arange(0, BLOCK_P)
-    s = tl.program_id(0) % blocks * BLOCK_S + tl.arange(0, BLOCK_S)
+    s0 = tl.program_id(0) % blocks * BLOCK_S
+    s = s0 + tl.arange(0, BLOCK_S)
     row_inside = p0 + rows < PLANES
     c = ((p0 + rows) % C).to(tl.int32)
     inside = row_inside[:, None] & (s < S)
@@ -223,9 +244,10 @@ def _bn_act_add_bwd_kernel(
     g = _masked_grad(g_ptr, out_ptr, at, inside, ACC)
     if dx_ptr is not None:
         x = tl.load(x_ptr + at, mask=inside, other=0.0)
+        gx = _drop(g, seed_ptr, p0 + rows, s0, DROPPED, factor, BLOCK_P, BLOCK_S, TILE)
         dx = _norm_grad(
-            g, x, w_ptr, mean_ptr, var_ptr, sums_ptr, c, C, row_inside, count,
-            1, TRAINING, EPS, ACC,
+            gx, x, w_ptr, mean_ptr, var_ptr, sums_ptr, c, C, row_inside, count,
+            0, TRAINING, EPS, ACC,
         )  # fmt: skip
         tl.store(dx_ptr + at, dx.to(dx_ptr.dtype.element_ty), mask=inside)
     if dr_ptr is not None:
@@ -260,7 +282,7 @@ def sum_parts(
     res_bias: Tensor | None = None,
     res_weight: Tensor | None = None,
 ) -> tuple[Tensor, list[Tensor | None]]:
-    """(rows, C, P) sums of the rows dz, dz (x - mean) / std and the residual's of that -> (rows, C)
+    """(rows, C, P) sums of the rows dz, dz (x - mean) / std and both of the residual -> (rows, C)
     and, like each parameter that is given, its gradient."""
     rows, C, P = parts.shape
     sums = parts.new_empty(rows, C)
@@ -275,10 +297,15 @@ def sum_parts(
     return sums, grads
 
 
-def _reduction(x: Tensor) -> tuple[int, int, int]:
+def _columns(x: Tensor, seed: Tensor | None) -> int:
+    """BLOCK_S: with dropout the values of a tile of random words."""
+    return _tiles.pow2(x.shape[2] * x.shape[3], high=256) if seed is None else _dropout.UNITS
+
+
+def _reduction(x: Tensor, seed: Tensor | None = None) -> tuple[int, int, int]:
     """(SPLITS, BLOCK_N, BLOCK_S) of a reduction to channels."""
-    N, C, T, V = x.shape
-    BLOCK_S = _tiles.pow2(T * V, high=256)
+    N, C = x.shape[:2]
+    BLOCK_S = _columns(x, seed)
     BLOCK_N = _tiles.pow2(N, high=2048 // BLOCK_S)
     return _tiles.splits(x, C, _tiles.cdiv(N, BLOCK_N), 8), BLOCK_N, BLOCK_S
 
@@ -296,19 +323,20 @@ def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     return merge_statistics(parts)
 
 
-def _planes(x: Tensor) -> tuple[int, dict]:
+def _planes(x: Tensor, seed: Tensor | None) -> tuple[int, dict]:
     """Grid and tile of an elementwise pass over (N, C, T, V)."""
     planes, S = x.shape[0] * x.shape[1], x.shape[2] * x.shape[3]
-    BLOCK_S = _tiles.pow2(S, high=256)
+    BLOCK_S = _columns(x, seed)
     BLOCK_P = _tiles.pow2(planes, high=min(2048, 8192 // x.element_size()) // BLOCK_S)
     grid = _tiles.cdiv(planes, BLOCK_P) * _tiles.cdiv(S, BLOCK_S)
-    return grid, {"BLOCK_P": BLOCK_P, "BLOCK_S": BLOCK_S, "ACC": _tiles.accumulator(x)}
+    tile = {"BLOCK_P": BLOCK_P, "BLOCK_S": BLOCK_S, "TILE": _dropout.TILE}
+    return grid, tile | {"ACC": _tiles.accumulator(x)}
 
 
 @_tiles.on_device
 def forward(
     x, weight, bias, running_mean, running_var, residual, res_weight, res_bias, res_running_mean,
-    res_running_var, training, relu, eps,
+    res_running_var, seed, dropped, training, relu, eps,
 ):  # fmt: skip
     (
         x, weight, bias, mean, var, residual, res_weight, res_bias, res_mean, res_var
@@ -322,11 +350,11 @@ def forward(
             res_mean, res_var = _statistics(residual)
     out = torch.empty_like(x)
     if out.numel():
-        grid, tile = _planes(x)
+        grid, tile = _planes(x, seed)
         _bn_act_add_fwd_kernel[grid,](
-            x, weight, bias, mean, var, residual, res_weight, res_bias, res_mean, res_var, out,
-            x.shape[0] * x.shape[1], x.shape[1], x.shape[2] * x.shape[3],
-            RELU=relu, EPS=eps, **tile,
+            x, weight, bias, mean, var, residual, res_weight, res_bias, res_mean, res_var, seed,
+            out, x.shape[0] * x.shape[1], x.shape[1], x.shape[2] * x.shape[3],
+            *_dropout.arguments(dropped), RELU=relu, EPS=eps, **tile,
         )  # fmt: skip
 
     def noted(t: Tensor | None, present: bool) -> Tensor:
@@ -345,8 +373,8 @@ def forward(
 @_tiles.on_device
 def backward(
     grad, x, weight, bias, running_mean, running_var, residual, res_weight, res_bias,
-    res_running_mean, res_running_var, training, relu, eps, out, mean, var, res_mean, res_var,
-    needs,
+    res_running_mean, res_running_var, seed, dropped, training, relu, eps, out, mean, var, res_mean,
+    res_var, needs,
 ):  # fmt: skip
     if not training:
         mean, var, res_mean, res_var = running_mean, running_var, res_running_mean, res_running_var
@@ -362,16 +390,16 @@ def backward(
     found = {name: grad.new_empty(0) for name in GRADS}
     parameters = [name for name in ("weight", "bias", "res_weight", "res_bias") if wants(name)]
     through = training and (wants("x") or (wants("residual") and res_weight is not None))
-    SPLITS, BLOCK_N, BLOCK_S = _reduction(x)
+    SPLITS, BLOCK_N, BLOCK_S = _reduction(x, seed)
     sums = None
     if parameters or through:
         make = x.new_empty if x.numel() else x.new_zeros
-        parts = make(3, C, SPLITS, dtype=statistics_dtype(x))
+        parts = make(4, C, SPLITS, dtype=statistics_dtype(x))
         if x.numel():
             _bn_act_add_grad_sums_kernel[C * SPLITS,](
-                grad, out, x, mean, var, residual, res_mean, res_var, parts,
-                N, C, T * V, SPLITS, EPS=eps, ACC=_tiles.accumulator(x),
-                BLOCK_N=BLOCK_N, BLOCK_S=BLOCK_S,
+                grad, out, x, mean, var, residual, res_mean, res_var, seed, parts,
+                N, C, T * V, SPLITS, *_dropout.arguments(dropped), EPS=eps,
+                ACC=_tiles.accumulator(x), BLOCK_N=BLOCK_N, BLOCK_S=BLOCK_S, TILE=_dropout.TILE,
             )  # fmt: skip
         like = {"bias": bias, "weight": weight, "res_bias": res_bias, "res_weight": res_weight}
         sums, grads = sum_parts(parts, *[t if wants(n) else None for n, t in like.items()])
@@ -380,10 +408,10 @@ def backward(
         if wants(name):
             found[name] = torch.empty_like(x)
     if x.numel() and (wants("x") or wants("residual")):
-        grid, tile = _planes(x)
+        grid, tile = _planes(x, seed)
         _bn_act_add_bwd_kernel[grid,](
-            grad, out, x, weight, mean, var, residual, res_weight, res_mean, res_var, sums,
+            grad, out, x, weight, mean, var, residual, res_weight, res_mean, res_var, seed, sums,
             found["x"] if wants("x") else None, found["residual"] if wants("residual") else None,
-            N * C, C, T * V, TRAINING=training, EPS=eps, **tile,
+            N * C, C, T * V, *_dropout.arguments(dropped), TRAINING=training, EPS=eps, **tile,
         )  # fmt: skip
     return tuple(found.values())

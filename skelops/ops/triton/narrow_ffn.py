@@ -10,30 +10,15 @@ import torch
 import triton
 import triton.language as tl
 
-from skelops.ops import _philox
-from skelops.ops.narrow_ffn import HALF, LEVELS
-from skelops.ops.triton import _tiles
+from skelops.ops.triton import _dropout, _tiles
+from skelops.ops.triton._dropout import kept
 from skelops.ops.triton._launch import kernel
 from skelops.ops.triton._merge import merge
 
 GRADS = ("x", "w1", "b1", "w2", "b2")
 MAX_CHANNELS = 128
-BLOCK_H = 2 * HALF  # the units of one tile of random words
+BLOCK_H = _dropout.UNITS
 VARYING = ("N", "SPLITS", "DROPPED")
-
-
-@triton.jit
-def _kept(seed_ptr, row, h0, DROPPED, BLOCK_N: tl.constexpr, TILE: tl.constexpr):
-    """(row, unit) of the 8 TILE units from h0 on: False where dropped."""
-    block = h0 // (8 * TILE) * TILE + tl.arange(0, TILE)
-    zero = tl.zeros((BLOCK_N, TILE), dtype=tl.int32)
-    w0, w1, w2, w3 = tl.philox(
-        tl.load(seed_ptr), zero + block[None, :], zero, zero + row.to(tl.int32)[:, None], zero
-    )
-    words = tl.join(tl.join(w0, w2), tl.join(w1, w3)).to(tl.uint32, bitcast=True)
-    halves = tl.join(words & 0xFFFF, words >> 16)  # (row, block, word // 2, word % 2, half)
-    ordered = tl.permute(halves, (0, 4, 2, 3, 1))
-    return tl.reshape(ordered, (BLOCK_N, 8 * TILE)).to(tl.int32) >= DROPPED
 
 
 @triton.jit
@@ -75,8 +60,8 @@ def _narrow_ffn_fwd_kernel(
         h = h0 + tl.arange(0, BLOCK_H)
         units = _units(x, w1_ptr, b1_ptr, h, d, H, D, PRECISION)
         if seed_ptr is not None:
-            kept = _kept(seed_ptr, n, h0, DROPPED, BLOCK_N, TILE)
-            units = tl.where(kept, units * scale, 0.0)
+            keep = kept(seed_ptr, n, h0, DROPPED, BLOCK_N, TILE)
+            units = tl.where(keep, units * scale, 0.0)
         inside = (h < H)[:, None] & (d < D)[None, :]
         w2 = tl.load(w2_ptr + d[None, :] * H + h[:, None], mask=inside, other=0.0)  # (h, d)
         y = tl.dot(units.to(w2.dtype), w2, y, input_precision=PRECISION)
@@ -99,8 +84,8 @@ def _narrow_ffn_grad_x_kernel(
         units = _units(x, w1_ptr, b1_ptr, h, d, H, D, PRECISION)
         slope = _slopes(g, units, w2_ptr, h, d, H, D, PRECISION)
         if seed_ptr is not None:
-            kept = _kept(seed_ptr, n, h0, DROPPED, BLOCK_N, TILE)
-            slope = tl.where(kept, slope * scale, 0.0)
+            keep = kept(seed_ptr, n, h0, DROPPED, BLOCK_N, TILE)
+            slope = tl.where(keep, slope * scale, 0.0)
         inside = (h < H)[:, None] & (d < D)[None, :]
         w1 = tl.load(w1_ptr + h[:, None] * D + d, mask=inside, other=0.0)  # (h, d)
         dx = tl.dot(slope.to(w1.dtype), w1, dx, input_precision=PRECISION)
@@ -128,9 +113,9 @@ def _narrow_ffn_grad_weights_kernel(
         units = _units(x, w1_ptr, b1_ptr, h, d, H, D, PRECISION)
         slope = _slopes(g, units, w2_ptr, h, d, H, D, PRECISION)
         if seed_ptr is not None:
-            kept = _kept(seed_ptr, n, h0, DROPPED, BLOCK_N, TILE)
-            units = tl.where(kept, units * scale, 0.0)
-            slope = tl.where(kept, slope * scale, 0.0)
+            keep = kept(seed_ptr, n, h0, DROPPED, BLOCK_N, TILE)
+            units = tl.where(keep, units * scale, 0.0)
+            slope = tl.where(keep, slope * scale, 0.0)
         db1 += tl.sum(slope, 0)
         dw1 = tl.dot(tl.trans(slope.to(x.dtype)), x, dw1, input_precision=PRECISION)
         dw2 = tl.dot(tl.trans(units.to(g.dtype)), g, dw2, input_precision=PRECISION)
@@ -157,8 +142,8 @@ def _options(x, dropped: int) -> tuple[tuple, dict]:
     """Arguments and constants that the kernels share."""
     BLOCK_D = _tiles.pow2(x.shape[1], 16)
     BLOCK_N = 64 if x.dtype in _tiles.HALF else 32
-    return (dropped, LEVELS / (LEVELS - dropped)), {
-        "TILE": _philox.TILE,
+    return _dropout.arguments(dropped), {
+        "TILE": _dropout.TILE,
         "PRECISION": _tiles.precision(x),
         "BLOCK_N": BLOCK_N,
         "BLOCK_H": BLOCK_H,

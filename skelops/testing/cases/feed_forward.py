@@ -7,7 +7,7 @@ from functools import partial
 import torch
 
 from skelops import ops
-from skelops.ops.narrow_ffn import LEVELS
+from skelops.ops._dropout import LEVELS
 from skelops.testing.cases import Case, register, relayout
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from skelops import ops
+from skelops.ops._dropout import LEVELS
 from skelops.testing.cases import Case, Draw, register, relayout
 
 EPS = 1e-5
@@ -202,7 +203,7 @@ register(
 
 def bn_act_add(
     draw, N=2, C=3, T=3, V=4, training=True, relu=True, residual=None, running=True, mean=0.0,
-    scale=1.0, layout="contiguous", absent=False, norm_dtype="float32",
+    scale=1.0, layout="contiguous", absent=False, norm_dtype="float32", dropped=0,
 ):  # fmt: skip
     def norm():
         weight, bias = draw.norm(C, mean=1), draw.norm(C)
@@ -218,12 +219,14 @@ def bn_act_add(
     if absent:
         x[::2] = 0
     first, second = norm(), norm() if residual == "norm" else (None,) * 4
-    return *_arranged(layout, x, *first, r, *second), training, relu, EPS
+    seed = torch.tensor([2**40 + 7], device=draw.device) if dropped else None
+    return *_arranged(layout, x, *first, r, *second), seed, dropped, training, relu, EPS
 
 
 def _bn_act_add_public(*args):
-    *tensors, training, relu, eps = args
-    return ops.bn_act_add(*tensors, training=training, relu=relu, eps=eps)
+    *tensors, seed, dropped, training, relu, eps = args
+    drop = {"dropout": dropped / LEVELS, "seed": seed}
+    return ops.bn_act_add(*tensors, training=training, relu=relu, eps=eps, **drop)
 
 
 _bn = partial(Case, build=bn_act_add, public=_bn_act_add_public)
@@ -233,6 +236,9 @@ for training, relu, residual in product((True, False), (True, False), (None, "pl
     register("bn_act_add", _bn(f"{name}_residual", dims=dims, small=True))
 register(
     "bn_act_add",
+    _bn("small_dropout", dims=dict(dropped=20000, residual="norm"), small=True),
+    _bn("dropout", dims=dict(N=2, C=5, T=13, V=25, dropped=32768, residual="plain")),
+    _bn("dropout_downsample", dims=dict(N=3, C=17, T=13, V=20, dropped=6554, residual="norm")),
     _bn("stgcn", dims=dict(N=2, C=64, T=13, V=25, residual="plain")),
     _bn("downsample", dims=dict(N=2, C=64, T=13, V=25, residual="norm")),
     _bn("stgcn_eval", dims=dict(N=1, C=64, T=64, V=25, residual="plain", training=False)),
@@ -255,6 +261,51 @@ register(
         "transposed_eval",
         dims=dict(N=2, C=5, T=13, V=17, residual="plain", training=False, layout="transposed"),
     ),
+)
+
+
+def hypergraph_unit(
+    draw, N=2, C=4, D=4, T=3, V=3, Q=2, K=2, bias=True, per_sample=True, residual=True,
+    training=True, keep=True, running=True, layout="contiguous", absent=False,
+):  # fmt: skip
+    tensors = hypergraph_conv(
+        draw, N, C, D, T, V, Q, K, bias=bias, per_sample=per_sample, layout=layout, absent=absent
+    )
+    statistics = (draw.norm(D), draw.variance(D)) if running or not training else (None, None)
+    norm = _arranged(layout, draw.norm(D, mean=1), draw.norm(D), *statistics)
+    return *tensors, *norm, residual, training, keep, EPS
+
+
+def _hypergraph_unit_public(*args):
+    *tensors, residual, training, _, eps = args
+    return ops.hypergraph_unit(*tensors, residual=residual, training=training, eps=eps)
+
+
+_unit = partial(Case, build=hypergraph_unit, public=_hypergraph_unit_public)
+for training, residual, per_sample in product((True, False), repeat=3):
+    name = f"{'training' if training else 'eval'}-{'residual' if residual else 'plain'}"
+    dims = {"training": training, "residual": residual, "per_sample": per_sample}
+    name = f"{name}-{'per_sample' if per_sample else 'shared'}"
+    register("hypergraph_unit", _unit(name, dims=dims, small=True))
+register(
+    "hypergraph_unit",
+    _unit("wider", dims=dict(D=6, residual=False, bias=False, Q=0), small=True),
+    _unit(
+        "inference", dims=dict(C=16, D=16, T=13, V=25, training=False, keep=False), backward=False
+    ),
+    _unit("training_no_keep", dims=dict(C=16, D=16, T=13, V=17, keep=False), backward=False),
+    _unit("hypergcn", dims=dict(N=2, C=128, D=128, T=64, V=25, Q=3, K=8)),
+    _unit("hypergcn_wider", dims=dict(N=2, C=32, D=64, T=13, V=25, Q=3, K=8, residual=False)),
+    _unit("hypergcn_256", dims=dict(N=2, C=256, D=256, T=13, V=20, Q=3, K=8)),
+    _unit("hypergcn_eval", dims=dict(N=1, C=128, D=128, T=13, V=25, Q=3, K=8, training=False)),
+    _unit("uneven_heads", dims=dict(N=2, C=15, D=15, T=13, V=17, Q=2, K=3)),
+    _unit("one_joint", dims=dict(N=2, C=6, D=6, T=13, V=1, Q=1)),
+    _unit("one_frame", dims=dict(N=5, C=32, D=32, T=1, V=25, Q=3)),
+    _unit("no_running", dims=dict(N=2, C=8, D=8, T=13, V=20, running=False)),
+    _unit("absent_person", dims=dict(N=2, C=16, D=16, T=13, V=25, absent=True)),
+    _unit("transposed", dims=dict(N=2, C=16, D=16, T=13, V=20, layout="transposed")),
+    _unit("sliced", dims=dict(N=2, C=16, D=8, T=13, V=25, residual=False, layout="sliced")),
+    _unit("expanded", dims=dict(N=5, C=16, D=16, T=13, V=25, layout="expanded")),
 )
 
 

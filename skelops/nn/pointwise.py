@@ -1,0 +1,46 @@
+"""1x1 convolutions as products of matrices."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from skelops.nn.recompute import recomputed
+
+
+def pointwise_conv(conv: nn.Module, x: Tensor) -> Tensor:
+    """conv(x); a 1x1 convolution in float32 on a CPU by a product per sample.
+
+    PyTorch rearranges the tensors of such a convolution, forwards and backwards, which takes up to
+    as long as the arithmetic.
+
+    Args:
+        conv: any module; what is not a plain 1x1 ``nn.Conv2d`` is called.
+        x: (N, C, T, V).
+
+    Returns:
+        (N, C', ceil(T / stride), V).
+    """
+    plain = (
+        type(conv) is nn.Conv2d
+        and conv.kernel_size == (1, 1)
+        and conv.padding == (0, 0)
+        and conv.groups == 1
+        and x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+    )
+    if not plain:
+        return conv(x)
+    rows, columns = conv.stride
+    taken = x[:, :, ::rows, ::columns]
+    features = taken.flatten(2)
+    weight = conv.weight.flatten(1).expand(len(x), -1, -1)
+    strided = conv.stride != (1, 1)  # features are a copy
+    with recomputed(features, (lambda: x[:, :, ::rows, ::columns].flatten(2)) if strided else None):
+        if conv.bias is None:
+            y = torch.bmm(weight, features)
+        else:
+            y = torch.baddbmm(conv.bias[:, None], weight, features)
+    return y.unflatten(2, taken.shape[2:])
