@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from skelops.nn.recompute import recomputed
+
 
 def is_pointwise(conv: nn.Module) -> bool:
     """Whether a layer is a 1x1 convolution and nothing else."""
@@ -39,11 +41,13 @@ def pointwise_conv(conv: nn.Module, x: Tensor) -> Tensor:
     if not plain:
         return conv(x)
     rows, columns = conv.stride
-    x = x[:, :, ::rows, ::columns]
+    taken = x[:, :, ::rows, ::columns]
+    features = taken.flatten(2)
     weight = conv.weight.flatten(1).expand(len(x), -1, -1)
-    features = x.reshape(*x.shape[:2], -1)
-    if conv.bias is None:
-        y = torch.bmm(weight, features)
-    else:
-        y = torch.baddbmm(conv.bias[:, None], weight, features)
-    return y.unflatten(2, x.shape[2:])
+    strided = conv.stride != (1, 1)  # features are a copy
+    with recomputed(features, (lambda: x[:, :, ::rows, ::columns].flatten(2)) if strided else None):
+        if conv.bias is None:
+            y = torch.bmm(weight, features)
+        else:
+            y = torch.baddbmm(conv.bias[:, None], weight, features)
+    return y.unflatten(2, taken.shape[2:])
