@@ -261,6 +261,7 @@ def _register_autograd(op: Op) -> None:
         ctx.is_tensor = is_tensor
         tensors = [v for t, v in zip(is_tensor, inputs, strict=True) if t]
         ctx.save_for_backward(*tensors, *[outputs[i] for i in kept])
+        ctx.op, ctx.peek = op, peek
         # Zeros for the gradients of the backward's notes would only be written, never read.
         ctx.set_materialize_grads(len(op.differentiable_outputs) > 1)
         ctx.mark_non_differentiable(*[outputs[i] for i in notes])
@@ -272,8 +273,13 @@ def _register_autograd(op: Op) -> None:
         ]
         return inputs, list(tensors)
 
+    def peek(ctx):
+        # The backward takes these: under a checkpoint a tensor is unpacked only once.
+        ctx.peeked = unpack(ctx)
+        return ctx.peeked
+
     def backward(ctx, *grad_outputs):
-        inputs, saved = unpack(ctx)
+        inputs, saved = vars(ctx).pop("peeked", None) or unpack(ctx)
         grads = [grad_outputs[i] for i in op.differentiable_outputs]
         if grads[0] is None:
             return (None,) * len(ctx.needs_input_grad)

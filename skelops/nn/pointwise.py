@@ -5,6 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from skelops.nn.recompute import recomputed
+
+
+def is_pointwise(conv: nn.Module) -> bool:
+    """Whether a layer is a 1x1 convolution and nothing else."""
+    return (
+        type(conv) is nn.Conv2d
+        and conv.kernel_size == (1, 1)
+        and conv.padding == (0, 0)
+        and conv.groups == 1
+    )
+
 
 def pointwise_conv(conv: nn.Module, x: Tensor) -> Tensor:
     """conv(x); a 1x1 convolution in float32 on a CPU by a product per sample.
@@ -20,10 +32,7 @@ def pointwise_conv(conv: nn.Module, x: Tensor) -> Tensor:
         (N, C', ceil(T / stride), V).
     """
     plain = (
-        type(conv) is nn.Conv2d
-        and conv.kernel_size == (1, 1)
-        and conv.padding == (0, 0)
-        and conv.groups == 1
+        is_pointwise(conv)
         and x.device.type == "cpu"
         and x.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
@@ -32,11 +41,13 @@ def pointwise_conv(conv: nn.Module, x: Tensor) -> Tensor:
     if not plain:
         return conv(x)
     rows, columns = conv.stride
-    x = x[:, :, ::rows, ::columns]
+    taken = x[:, :, ::rows, ::columns]
+    features = taken.flatten(2)
     weight = conv.weight.flatten(1).expand(len(x), -1, -1)
-    features = x.reshape(*x.shape[:2], -1)
-    if conv.bias is None:
-        y = torch.bmm(weight, features)
-    else:
-        y = torch.baddbmm(conv.bias[:, None], weight, features)
-    return y.unflatten(2, x.shape[2:])
+    strided = conv.stride != (1, 1)  # features are a copy
+    with recomputed(features, (lambda: x[:, :, ::rows, ::columns].flatten(2)) if strided else None):
+        if conv.bias is None:
+            y = torch.bmm(weight, features)
+        else:
+            y = torch.baddbmm(conv.bias[:, None], weight, features)
+    return y.unflatten(2, taken.shape[2:])
