@@ -2,6 +2,8 @@
 // refinement, temporal convolutions and all their gradients.
 #pragma once
 
+#include <algorithm>
+
 #include "common/simd.h"
 
 namespace skelops {
@@ -50,16 +52,11 @@ void multiply_panels(const Product<T>& p, T* panel, const F& fill) {
   // A chunk of a stays in cache while it meets all columns.
   for (int64_t begin = 0; begin < p.k; begin += kPanelRows<T>) {
     q.k = std::min(kPanelRows<T>, p.k - begin);
-    q.a = p.a + begin * p.a_col;
     q.accumulate = begin > 0;
     for (int64_t column = 0; column < p.n; column += kWidth) {
       const int64_t width = std::min(p.n - column, kWidth);
-      const int tail = static_cast<int>(width % Simd<T>::kLanes);
-      const auto& table = width > Simd<T>::kLanes
-                              ? (tail ? detail::kTiles<T, 2, true> : detail::kTiles<T, 2, false>)
-                              : (tail ? detail::kTiles<T, 1, true> : detail::kTiles<T, 1, false>);
       fill(begin, q.k, column, width, panel);
-      q.c = p.c + column;
+      q.n = width;
       // The next chunk comes from further away: its rows are asked for a part with every panel.
       const int64_t next = begin + q.k, left = std::min(kPanelRows<T>, p.k - next);
       const int64_t from = next + column * left / p.n, to = next + (column + width) * left / p.n;
@@ -68,7 +65,10 @@ void multiply_panels(const Product<T>& p, T* panel, const F& fill) {
         for (int64_t i = row; i < end && from < to; ++i) {
           prefetch(p.a + i * p.a_row + from * p.a_col, to - from);
         }
-        table[end - row - 1](q, row, 0, tail);
+        q.m = end - row, q.a = p.a + row * p.a_row + begin * p.a_col;
+        q.c = p.c + row * p.c_row + column;
+        q.row_init = p.row_init ? p.row_init + row : nullptr;
+        multiply(q);
       }
     }
   }
