@@ -150,4 +150,40 @@ void multiply(Product<T> p) {
   }
 }
 
+// c (m, n) = row_init + a (m, k) b, where fill(begin, count, column, lanes, panel) writes columns
+// [column, column + lanes) of the rows of b from `begin` as rows of two vectors: for a right-hand
+// side that is nowhere as a whole and that enough rows of a use. `panel` has kPanelRows rows.
+template <typename T, typename F>
+void multiply_panels(const Product<T>& p, T* panel, const F& fill) {
+  constexpr int64_t kWidth = 2 * Simd<T>::kLanes;
+  const int64_t row_blocks = (p.m + kAccumulatorRows - 1) / kAccumulatorRows;
+  Product<T> q = p;
+  q.b = panel, q.b_row = kWidth;
+  // A chunk of a stays in cache while it meets all columns.
+  for (int64_t begin = 0; begin < p.k; begin += kPanelRows<T>) {
+    q.k = std::min(kPanelRows<T>, p.k - begin);
+    q.a = p.a + begin * p.a_col;
+    q.accumulate = begin > 0;
+    for (int64_t column = 0; column < p.n; column += kWidth) {
+      const int64_t width = std::min(p.n - column, kWidth);
+      const int tail = static_cast<int>(width % Simd<T>::kLanes);
+      const auto& table = width > Simd<T>::kLanes
+                              ? (tail ? detail::kTiles<T, 2, true> : detail::kTiles<T, 2, false>)
+                              : (tail ? detail::kTiles<T, 1, true> : detail::kTiles<T, 1, false>);
+      fill(begin, q.k, column, width, panel);
+      q.c = p.c + column;
+      // The next chunk comes from further away: its rows are asked for a part with every panel.
+      const int64_t next = begin + q.k, left = std::min(kPanelRows<T>, p.k - next);
+      const int64_t from = next + column * left / p.n, to = next + (column + width) * left / p.n;
+      for (int64_t block = 0; block < row_blocks; ++block) {
+        const int64_t row = block * p.m / row_blocks, end = (block + 1) * p.m / row_blocks;
+        for (int64_t i = row; i < end && from < to; ++i) {
+          prefetch(p.a + i * p.a_row + from * p.a_col, to - from);
+        }
+        table[end - row - 1](q, row, 0, tail);
+      }
+    }
+  }
+}
+
 }  // namespace skelops

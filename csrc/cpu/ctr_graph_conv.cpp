@@ -3,7 +3,9 @@
 //   G[c] = 1 * A + sum_r (alpha W4[c, r]) S[r] + (alpha b4[c]) * 1.
 // The rows [A, S, 1] ("basis") and the columns [1, alpha W4, alpha b4] ("mix") make every step,
 // forward and backward, one small matrix product.
+#include "cpu/frames.h"
 #include "cpu/graph.h"
+#include "cpu/unit.h"
 #include "math/tanh.h"
 
 namespace skelops {
@@ -137,7 +139,7 @@ class Refinement {
 };
 
 template <typename T>
-Tensor forward(const CtrTensors& t, bool transposed) {
+Tensor forward(const CtrTensors& t, bool transposed, const Tail<T>* tail = nullptr) {
   using A = Accumulate<T>;
   const GraphShape s("ctr_graph_conv", t.x, t.A, t.weight);
   const Transform<A> transform(s, t.weight, t.bias);
@@ -178,10 +180,40 @@ Tensor forward(const CtrTensors& t, bool transposed) {
         p.c = z + c * row, p.c_row = s.joints;
         multiply(p);
       }
+      if (tail != nullptr) tail->apply(n, begin, size, z);
       if (!samples.kInPlace) convert(z, to, size * row);
     }
   });
   return out;
+}
+
+// p and q (N, K, R, V): two 1x1 transforms (2, K, R, C) of the mean over frames.
+template <typename T>
+std::pair<Tensor, Tensor> joint_embeddings(const Tensor& x, const Tensor& weight,
+                                           const Tensor& bias) {
+  using A = Accumulate<T>;
+  const int64_t batch = x.size(0), inputs = x.size(1), frames = x.size(2), joints = x.size(3);
+  const int64_t subsets = weight.size(1), rows = subsets * weight.size(2);
+  const Parameter<A> transform{OptionalTensor(weight)};
+  const std::vector<A> shift = parameter<A>(bias);
+  const Samples<T> samples(x);
+  const auto empty = [&] { return new_tensor<T>(x, {batch, subsets, weight.size(2), joints}); };
+  const std::pair<Tensor, Tensor> embeddings{empty(), empty()};
+  parallel(batch, [&](int64_t n) {
+    const Scratch<A> converted(samples.scratch()), mean(inputs * joints), both(2 * rows * joints);
+    mean_of_frames(samples.get(n, converted.get()), inputs, frames, joints, mean.get());
+    Product<A> p{};
+    p.m = 2 * rows, p.n = joints, p.k = inputs;
+    p.a = transform.data(), p.a_row = inputs, p.a_col = 1;
+    p.b = mean.get(), p.b_row = joints;
+    p.c = both.get(), p.c_row = joints;
+    p.row_init = shift.data();
+    multiply(p);
+    const int64_t size = rows * joints;
+    convert(both.get(), data<T>(embeddings.first) + n * size, size);
+    convert(both.get() + size, data<T>(embeddings.second) + n * size, size);
+  });
+  return embeddings;
 }
 
 // Gradients in the order of the schema.
@@ -424,6 +456,32 @@ Tensor ctr_graph_conv(Tensor x, Tensor A, Tensor p, Tensor q, Tensor alpha, Opti
                   [&](auto type) { return forward<decltype(type)>(t, transposed); });
 }
 
+Tensor ctr_graph_unit(Tensor x, Tensor A, Tensor alpha, TensorList embed_weight,
+                      TensorList embed_bias, TensorList weight4, TensorList bias4,
+                      TensorList weight, TensorList bias, bool transposed, TensorList norm,
+                      OptionalTensor residual, bool relu, double eps) {
+  constexpr const char* op = "ctr_graph_unit";
+  SKELOPS_CHECK(x.dim() == 4 && x.size(2) > 0 && (A.dim() == 3 || A.dim() == 4), op,
+                "x (N, C, T, V), T >= 1, and A");
+  const int64_t K = A.size(A.dim() - 3), C = x.size(1), relations = numel(embed_bias) / (2 * K);
+  SKELOPS_CHECK(K > 0 && C > 0 && numel(weight) % (K * C) == 0, op, "weight of shape (K, C', C)");
+  const int64_t channels = numel(weight) / (K * C);
+  const Tensor w12 = joined(op, embed_weight, {2, K, relations, C});
+  const Tensor b12 = joined(op, embed_bias, {2, K, relations});
+  const OptionalTensor w4 = joined(op, weight4, {K, channels, relations});
+  const OptionalTensor b4 = joined(op, bias4, {K, channels});
+  const OptionalTensor w = joined(op, weight, {K, channels, C});
+  const OptionalTensor b = joined(op, bias, {K, channels});
+  return dispatch(x, op, [&](auto type) {
+    using T = decltype(type);
+    const auto [p, q] = joint_embeddings<T>(x, w12, b12);
+    const CtrTensors t{x, A, p, q, alpha, w4, b4, w, b};
+    const TailTensors end{norm, residual, relu, eps};
+    const Tail<T> tail(op, x, end, x.size(0), channels, x.size(2) * x.size(3));
+    return forward<T>(t, transposed, &tail);
+  });
+}
+
 Gradients ctr_graph_conv_backward(Tensor grad, Tensor x, Tensor A, Tensor p, Tensor q, Tensor alpha,
                                   OptionalTensor weight4, OptionalTensor bias4,
                                   OptionalTensor weight, OptionalTensor bias, bool transposed,
@@ -438,6 +496,7 @@ Gradients ctr_graph_conv_backward(Tensor grad, Tensor x, Tensor A, Tensor p, Ten
 STABLE_TORCH_LIBRARY_IMPL(skelops, CPU, m) {
   m.impl("ctr_graph_conv", TORCH_BOX(&ctr_graph_conv));
   m.impl("ctr_graph_conv_backward", TORCH_BOX(&ctr_graph_conv_backward));
+  m.impl("ctr_graph_unit", TORCH_BOX(&ctr_graph_unit));
 }
 
 }  // namespace skelops

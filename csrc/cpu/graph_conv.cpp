@@ -1,6 +1,7 @@
 // graph_conv: features of a channel block in cache, then one product per block contracts the joints
 // of every channel, frame and subset. Nothing but the result is written to memory.
 #include "cpu/graph.h"
+#include "cpu/unit.h"
 
 namespace skelops {
 namespace {
@@ -91,7 +92,7 @@ void contract(const GraphShape& s, const Features<A>& f, const A* graphs, int64_
 
 template <typename T>
 Tensor forward(const Tensor& x, const Tensor& A_, const OptionalTensor& weight,
-               const OptionalTensor& bias, bool transposed) {
+               const OptionalTensor& bias, bool transposed, const Tail<T>* tail = nullptr) {
   using A = Accumulate<T>;
   const GraphShape s("graph_conv", x, A_, weight);
   const Transform<A> transform(s, weight, bias);
@@ -122,6 +123,7 @@ Tensor forward(const Tensor& x, const Tensor& A_, const OptionalTensor& weight,
       for (int64_t c = 0; c < size && !shift.empty(); ++c) {
         for (int64_t i = 0; i < row; ++i) z[c * row + i] += shift[begin + c];
       }
+      if (tail != nullptr) tail->apply(n, begin, size, z);
       if (!samples.kInPlace) convert(z, to, size * row);
     }
   });
@@ -235,6 +237,29 @@ Tensor graph_conv(Tensor x, Tensor A, OptionalTensor weight, OptionalTensor bias
   });
 }
 
+Tensor graph_unit(Tensor x, Tensor A, TensorList weight, TensorList bias, bool bias_after,
+                  bool transposed, TensorList norm, OptionalTensor residual, bool relu,
+                  double eps) {
+  constexpr const char* op = "graph_unit";
+  SKELOPS_CHECK(x.dim() == 4 && (A.dim() == 3 || A.dim() == 4), op, "x (N, C, T, V) and A");
+  const int64_t K = A.size(A.dim() - 3), C = x.size(1);
+  SKELOPS_CHECK(K > 0 && C > 0 && numel(weight) % (K * C) == 0, op, "weight of shape (K, C', C)");
+  const int64_t channels = numel(weight) / (K * C);
+  const Tensor all = joined(op, weight, {K, channels, C});
+  OptionalTensor shift;
+  if (!bias.empty()) {
+    const int64_t rows = bias_after && channels > 0 ? numel(bias) / channels : K;
+    shift = joined(op, bias, {rows, channels});
+    if (bias_after) shift = torch::stable::sum(*shift, std::vector<int64_t>{0});
+  }
+  return dispatch(x, op, [&](auto type) {
+    using T = decltype(type);
+    const TailTensors t{norm, residual, relu, eps};
+    const Tail<T> tail(op, x, t, x.size(0), channels, x.size(2) * x.size(3));
+    return forward<T>(x, A, all, shift, transposed, &tail);
+  });
+}
+
 std::tuple<Tensor, Tensor, Tensor, Tensor> graph_conv_backward(Tensor grad, Tensor x, Tensor A,
                                                                OptionalTensor weight,
                                                                OptionalTensor bias, bool transposed,
@@ -249,6 +274,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> graph_conv_backward(Tensor grad, Tens
 STABLE_TORCH_LIBRARY_IMPL(skelops, CPU, m) {
   m.impl("graph_conv", TORCH_BOX(&graph_conv));
   m.impl("graph_conv_backward", TORCH_BOX(&graph_conv_backward));
+  m.impl("graph_unit", TORCH_BOX(&graph_unit));
 }
 
 }  // namespace skelops

@@ -9,6 +9,7 @@
 #include "common/parallel.h"
 #include "common/tensor.h"
 #include "common/transpose.h"
+#include "cpu/unit.h"
 #include "math/moments.h"
 
 namespace skelops {
@@ -315,7 +316,8 @@ class Hidden {
 };
 
 template <typename T>
-std::tuple<Tensor, Tensor, Tensor, Tensor> forward(const TemporalTensors& t, bool keep) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> forward(const TemporalTensors& t, bool keep,
+                                                   const Tail<T>* tail = nullptr) {
   using A = Accumulate<T>;
   const TemporalShape s(t);
   const Parameters<A> p(t, s);
@@ -383,6 +385,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(const TemporalTensors& t, boo
       pointwise(s, p, s.stride > 1 ? strided.get() : x, out_row, s.normed, s.channels,
                 y + s.normed * out_row);
     }
+    if (tail != nullptr) tail->apply(n, 0, s.channels, y);
     if (!inputs.kInPlace) convert(y, to, s.channels * out_row);
   });
   return {out, hidden, mean_out, var_out};
@@ -587,6 +590,34 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> ms_temporal_conv(
                   [&](auto type) { return forward<decltype(type)>(t, keep); });
 }
 
+Tensor ms_temporal_unit(Tensor x, TensorList weight, TensorList bias, TensorList conv_weight,
+                        TensorList conv_bias, TensorList inner_norm, IntList widths,
+                        IntList dilations, int64_t kernel_size, int64_t stride, bool replicate,
+                        double inner_eps, TensorList norm, OptionalTensor residual, bool relu,
+                        double eps) {
+  constexpr const char* op = "ms_temporal_unit";
+  SKELOPS_CHECK(x.dim() == 4 && x.size(2) > 0 && stride > 0, op, "x (N, C, T, V), T >= 1");
+  const int64_t channels = numel(bias), taps = numel(conv_weight), shifts = numel(conv_bias);
+  const auto some = [&](const TensorList& pieces, int64_t count) {
+    return pieces.empty() ? no_gradient(x) : joined(op, pieces, {count});
+  };
+  const Tensor w = joined(op, weight, {channels, x.size(1)}), b = joined(op, bias, {channels});
+  const Tensor cw = some(conv_weight, taps), cb = some(conv_bias, shifts);
+  const NormPieces inner(op, inner_norm);
+  SKELOPS_CHECK(!inner.empty(), op, "a normalisation of the convolutions");
+  const Tensor g = inner.part(op, 0), h = inner.part(op, 1);
+  const OptionalTensor mean = inner.part(op, 2), var = inner.part(op, 3);
+  const TemporalTensors t{x,   w,      b,         cw,          cb,     g,         h,     mean,
+                          var, widths, dilations, kernel_size, stride, replicate, false, inner_eps};
+  return dispatch(x, op, [&](auto type) {
+    using T = decltype(type);
+    const TailTensors end{norm, residual, relu, eps};
+    const int64_t row = ((x.size(2) - 1) / stride + 1) * x.size(3);
+    const Tail<T> tail(op, x, end, x.size(0), channels, row);
+    return std::get<0>(forward<T>(t, false, &tail));
+  });
+}
+
 Gradients ms_temporal_conv_backward(Tensor grad, Tensor x, Tensor weight, Tensor bias,
                                     Tensor conv_weight, Tensor conv_bias, Tensor norm_weight,
                                     Tensor norm_bias, OptionalTensor running_mean,
@@ -608,6 +639,7 @@ Gradients ms_temporal_conv_backward(Tensor grad, Tensor x, Tensor weight, Tensor
 STABLE_TORCH_LIBRARY_IMPL(skelops, CPU, m) {
   m.impl("ms_temporal_conv", TORCH_BOX(&ms_temporal_conv));
   m.impl("ms_temporal_conv_backward", TORCH_BOX(&ms_temporal_conv_backward));
+  m.impl("ms_temporal_unit", TORCH_BOX(&ms_temporal_unit));
 }
 
 }  // namespace skelops

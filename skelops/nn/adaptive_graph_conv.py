@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from skelops import ops
+from skelops.nn.norm import at_inference
 from skelops.nn.packed import Packed, Part, init_conv
 from skelops.nn.topology import Topology
 
@@ -73,13 +77,18 @@ class AdaptiveGraphConv(Packed):
 
     def relations(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """S (N, K, V, V)."""
-        N, _, T, V = x.shape
-        K = self.weight.shape[0]
-        embedded = F.conv2d(x, weight.flatten(0, 2)[..., None, None], bias.flatten())
-        a, b = embedded.view(N, 2, K, self.embed_channels * T, V).unbind(1)
-        return torch.tanh(a.transpose(-1, -2) @ b / (self.embed_channels * T))
+        return torch.tanh(inner_products(x, self.weight.shape[0], [weight], [bias]))
 
     def forward(self, x: Tensor) -> Tensor:
+        return ops.graph_conv(x, self.graph(x), self.weight, self.bias.sum(0), transposed=True)
+
+    def infer(self, x: Tensor, **tail: Any) -> Tensor:
+        """The unit that ends by ``tail``, without gradients: ``ops.graph_unit``."""
+        options = {"bias_after": True, "transposed": True}
+        return ops.graph_unit(x, self.graph(x), self.weight, self.bias, **options, **tail)
+
+    def graph(self, x: Tensor) -> Tensor:
+        """A + alpha S, (N, K, V, V), or A alone."""
         A = self.topology()
         if self.embed_channels is not None:
             embedding = (x, self.embed_weight, self.embed_bias)
@@ -90,7 +99,30 @@ class AdaptiveGraphConv(Packed):
             else:
                 S = self.relations(*embedding)
             A = A + self.alpha * S
-        return ops.graph_conv(x, A, self.weight, self.bias.sum(0), transposed=True)
+        return A
+
+
+def inner_products(
+    x: Tensor, subsets: int, weights: Sequence[Tensor], biases: Sequence[Tensor]
+) -> Tensor:
+    """a^T b / (C_e T) of two 1x1 transforms a and b of x: (N, K, V, V).
+
+    Args:
+        x: (N, C, T, V).
+        subsets: K.
+        weights, biases: (2, K, C_e, C) and (2, K, C_e), or pieces of them one after the other.
+    """
+    N, C, _, V = x.shape
+    if at_inference(x):
+        embedded = ops.temporal_unit(x, weights, biases, relu=False).view(N, 2, subsets, -1, V)
+        found = x.new_empty(N, subsets, V, V)
+        for (a, b), out in zip(embedded, found, strict=True):  # All at once would be copied first.
+            torch.bmm(a.mT, b, out=out)
+        return found / embedded.shape[3]
+    weight = torch.cat([w.reshape(-1, C) for w in weights])
+    embedded = F.conv2d(x, weight[..., None, None], torch.cat([b.flatten() for b in biases]))
+    a, b = embedded.view(N, 2, subsets, -1, V).unbind(1)
+    return a.transpose(-1, -2) @ b / a.shape[2]
 
 
 class Gates(nn.Module):
@@ -138,13 +170,22 @@ class Gates(nn.Module):
 def apply_gates(y: Tensor, layers: nn.Module) -> Tensor:
     """The gates of ``layers``: its ``conv_sa``, ``conv_ta``, ``fc1c`` and ``fc2c``."""
     N, C, T, V = y.shape
-    joints = 1 + torch.sigmoid(layers.conv_sa(ops.temporal_mean(y)))  # (N, 1, V)
+    joints = 1 + torch.sigmoid(_along(ops.temporal_mean(y), layers.conv_sa))  # (N, 1, V)
     # Means of the gated tensor follow from the gates: y (1 + g) need not be written for them.
     over_joints = (y.reshape(N, C * T, V) @ joints.transpose(1, 2)).view(N, C, T) / V
-    frames = 1 + torch.sigmoid(layers.conv_ta(over_joints))  # (N, 1, T)
+    frames = 1 + torch.sigmoid(_along(over_joints, layers.conv_ta))  # (N, 1, T)
     over_frames = (over_joints * frames).mean(-1)
     channels = 1 + torch.sigmoid(layers.fc2c(torch.relu(layers.fc1c(over_frames))))  # (N, C)
     return _Scale.apply(y, (channels[..., None] * frames)[..., None], joints[:, :, None])
+
+
+def _along(x: Tensor, conv: nn.Conv1d) -> Tensor:
+    """A padded convolution along the last axis of (N, C, L)."""
+    if not at_inference(x):
+        return conv(x)
+    size = conv.kernel_size[0]
+    y = ops.temporal_unit(x[..., None], conv.weight, conv.bias, kernel_size=size, relu=False)
+    return y.squeeze(-1)
 
 
 class _Scale(torch.autograd.Function):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from skelops.nn.norm import bn_act_add
+from skelops.nn.norm import at_inference, bn_act_add, conv_bn, tail
 from skelops.nn.pointwise import pointwise_conv
 from skelops.nn.recompute import recomputed
 from skelops.ops.hypergraph_unit import again
@@ -41,7 +41,35 @@ class Shortcut(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor | None, nn.BatchNorm2d | None]:
         if not self.enabled:
             return None, None
-        return (x, None) if self.conv is None else (pointwise_conv(self.conv, x), self.bn)
+        if self.conv is None:
+            return x, None
+        if at_inference(x, self.bn):
+            return conv_bn(x, self.conv, self.bn, relu=False), None
+        return pointwise_conv(self.conv, x), self.bn
+
+
+def end_unit(
+    conv: nn.Module,
+    bn: nn.BatchNorm2d,
+    x: Tensor,
+    *graph: Tensor,
+    residual: Tensor | None = None,
+    res_bn: nn.BatchNorm2d | None = None,
+    relu: bool = True,
+    dropout: float = 0.0,
+) -> Tensor:
+    """relu(bn(conv(x)) + res_bn(residual)), by ``conv.infer`` as one op at inference.
+
+    Args:
+        conv: a convolution over joints or frames, its result not yet normalised.
+        bn: the normalisation.
+        x: (N, C, T, V).
+        graph: further arguments of ``conv``.
+        residual, res_bn, relu, dropout: see ``skelops.nn.norm.bn_act_add``.
+    """
+    if hasattr(conv, "infer") and dropout == 0 and at_inference(x, bn):
+        return conv.infer(x, *graph, **tail([bn], residual, res_bn, relu=relu))
+    return bn_act_add(conv(x, *graph), bn, residual, res_bn, relu=relu, dropout=dropout)
 
 
 class GraphUnit(nn.Module):
@@ -78,11 +106,11 @@ class GraphUnit(nn.Module):
 
     def forward(self, x: Tensor, *graph: Tensor) -> Tensor:
         """``graph``: further arguments of the graph convolution."""
-        tail = (self.bn, *self.down(x))
+        residual, res_bn = self.down(x)
         if hasattr(self.graph, "unit"):
-            y = self.graph.unit(x, *tail, *graph)
+            y = self.graph.unit(x, self.bn, residual, res_bn, *graph)
         else:
-            y = bn_act_add(self.graph(x, *graph), *tail)
+            y = end_unit(self.graph, self.bn, x, *graph, residual=residual, res_bn=res_bn)
         return y if self.gates is None else self.gates(y)
 
 
@@ -113,11 +141,12 @@ class TemporalUnit(nn.Module):
     def forward(
         self, x: Tensor, residual: Tensor | None = None, res_bn: nn.BatchNorm2d | None = None
     ) -> Tensor:
-        z = self.temporal(x)
+        temporal, bn = self.temporal, self.temporal.bn
         if not self.inner_relu:
-            bn, p = self.temporal.bn, self.dropout.p if self.training else 0.0
-            return bn_act_add(z, bn, residual, res_bn, relu=self.relu, dropout=p)
-        y = self.dropout(bn_act_add(z, self.temporal.bn))
+            p = self.dropout.p if self.training else 0.0
+            end = {"residual": residual, "res_bn": res_bn, "relu": self.relu, "dropout": p}
+            return end_unit(temporal, bn, x, **end)
+        y = self.dropout(end_unit(temporal, bn, x))
         if res_bn is not None:
             return bn_act_add(residual, res_bn, y, relu=self.relu)
         y = y if residual is None else y + residual

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skelops import _check, ops
-from skelops.nn.norm import bn_act_add
+from skelops.nn.norm import conv_bn, pointwise_unit
 from skelops.nn.packed import Packed, Part, init_conv
 from skelops.nn.topology import Topology
 
@@ -89,6 +91,24 @@ class CTRGraphConv(Packed):
             transposed=self.transposed,
         )
 
+    def infer(
+        self, x: Tensor, A: Tensor | None = None, alpha: Tensor | None = None, **tail: Any
+    ) -> Tensor:
+        """The unit that ends by ``tail``, without gradients: ``ops.ctr_graph_unit``."""
+        return ops.ctr_graph_unit(
+            x,
+            self.topology() if A is None else A,
+            self.alpha if alpha is None else alpha,
+            self.weight12,
+            self.bias12,
+            self.weight4,
+            self.bias4,
+            self.weight3,
+            self.bias3,
+            transposed=self.transposed,
+            **tail,
+        )
+
 
 def joint_embeddings(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
     """1x1 transforms of the temporal mean: weight (S, K, R, C) -> S tensors (N, K, R, V)."""
@@ -160,16 +180,24 @@ class DynamicGraphConv(Packed):
         return parts
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.post(self._hidden(x))
+
+    def infer(self, x: Tensor, **tail: Any) -> Tensor:
+        """The unit that ends by ``tail``, without gradients."""
+        return pointwise_unit(self._hidden(x), self.post, **tail)
+
+    def _hidden(self, x: Tensor) -> Tensor:
+        """(N, K * width, T, V), what ``post`` sees."""
         N, _, T, V = x.shape
         A = self.topology()
         K = A.shape[0]
-        f = bn_act_add(self.pre[0](x), self.pre[1]).view(N, K, self.width, T, V)
+        f = conv_bn(x, self.pre[0], self.pre[1]).view(N, K, self.width, T, V)
         if not (self.channel_wise or self.joint_wise):
-            return self.post(dynamic_graph_conv(f, A))
+            return dynamic_graph_conv(f, A)
         p, q = joint_embeddings(x, self.weight12, self.bias12)
         alpha = self.alpha[:1] if self.channel_wise else None
         beta = self.beta[0] if self.joint_wise else None
-        return self.post(dynamic_graph_conv(f, A, p, q, alpha, beta))
+        return dynamic_graph_conv(f, A, p, q, alpha, beta)
 
     def mean_graph(self, x: Tensor) -> Tensor:
         """What the sample adds to A, averaged over groups and channels: x -> (N, V, V).

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -61,6 +63,13 @@ class GraphConv(Packed):
 
     def forward(self, x: Tensor, A: Tensor | None = None) -> Tensor:
         """``A``: instead of the module's own adjacency."""
+        return ops.graph_conv(x, *self._arguments(A), self.bias, transposed=self.transposed)
+
+    def _arguments(self, A: Tensor | None) -> tuple[Tensor, Tensor]:
         A = self.topology() if A is None else A
-        weight = self.weight.transpose(0, 1) if self.aggregate_first else self.weight
-        return ops.graph_conv(x, A, weight, self.bias, transposed=self.transposed)
+        return A, self.weight.transpose(0, 1) if self.aggregate_first else self.weight
+
+    def infer(self, x: Tensor, A: Tensor | None = None, **tail: Any) -> Tensor:
+        """The unit that ends by ``tail``, without gradients: ``ops.graph_unit``."""
+        options = {"bias_after": self.aggregate_first, "transposed": self.transposed}
+        return ops.graph_unit(x, *self._arguments(A), self.bias, **options, **tail)

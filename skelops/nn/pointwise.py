@@ -8,6 +8,16 @@ from torch import Tensor, nn
 from skelops.nn.recompute import recomputed
 
 
+def is_pointwise(conv: nn.Module) -> bool:
+    """Whether a layer is a 1x1 convolution and nothing else."""
+    return (
+        type(conv) is nn.Conv2d
+        and conv.kernel_size == (1, 1)
+        and conv.padding == (0, 0)
+        and conv.groups == 1
+    )
+
+
 def pointwise_conv(conv: nn.Module, x: Tensor) -> Tensor:
     """conv(x); a 1x1 convolution in float32 on a CPU by a product per sample.
 
@@ -22,10 +32,7 @@ def pointwise_conv(conv: nn.Module, x: Tensor) -> Tensor:
         (N, C', ceil(T / stride), V).
     """
     plain = (
-        type(conv) is nn.Conv2d
-        and conv.kernel_size == (1, 1)
-        and conv.padding == (0, 0)
-        and conv.groups == 1
+        is_pointwise(conv)
         and x.device.type == "cpu"
         and x.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")

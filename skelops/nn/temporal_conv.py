@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skelops import _check, ops
-from skelops.nn.norm import bn_act_add, count_batch
+from skelops.nn import norm
+from skelops.nn.norm import bn_act_add, count_batch, pointwise_unit
 from skelops.nn.packed import Packed, Part, init_conv, norm_parts
 from skelops.nn.pointwise import pointwise_conv
 
@@ -136,8 +138,8 @@ class MultiScaleTemporalConv(Packed):
             fan = weight[0].numel()
             init_conv(weight, bias, fan, fan, kaiming)
         if kaiming:
-            for norm in (self.norm, self.bn):
-                nn.init.normal_(norm.weight, 1.0, 0.02)
+            for bn in (self.norm, self.bn):
+                nn.init.normal_(bn.weight, 1.0, 0.02)
 
     def published(self) -> dict[str, Part]:
         C = self.weight.shape[1]
@@ -161,18 +163,11 @@ class MultiScaleTemporalConv(Packed):
 
     def forward(self, x: Tensor) -> Tensor:
         V = x.shape[-1]
-        if self.add_coeff is not None:
-            x = torch.cat([x, x.mean(-1, keepdim=True)], -1)
-        # One kernel size for all: smaller ones with zeros around them.
-        gaps = [(self.kernel_size - k) // 2 for k, _ in self.convs]
-        kernels = [
-            F.pad(w, (g, g)) if g else w for g, w in zip(gaps, self.conv_weights, strict=True)
-        ]
         y = ops.ms_temporal_conv(
-            x,
+            self._with_mean(x),
             self.weight,
             self.bias,
-            kernels,
+            self._kernels(),
             list(self.conv_biases),
             self.norm.weight,
             self.norm.bias,
@@ -185,9 +180,48 @@ class MultiScaleTemporalConv(Packed):
             momentum=count_batch(self.norm),
             eps=self.norm.eps,
         )
-        if self.add_coeff is not None:
-            # A copy of the mean joint, so that y as a whole is not kept for the backward.
-            y = torch.addcmul(y[..., :V], y[..., V:].contiguous(), self.add_coeff[:V])
+        y = self._without_mean(y, V)
         if self.transform is not None:
             y = pointwise_conv(self.transform[2], bn_act_add(y, self.transform[0]))
         return y
+
+    def infer(self, x: Tensor, **tail: Any) -> Tensor:
+        """The unit that ends by ``tail``, without gradients: ``ops.ms_temporal_unit``."""
+        end = tail if self.transform is None else norm.tail([self.transform[0]])
+        if self.add_coeff is None:
+            y = self._branches(x, **end)
+        else:
+            z = self._without_mean(self._branches(self._with_mean(x), relu=False), x.shape[-1])
+            y = norm.apply_tail(z, **end)
+        return y if self.transform is None else pointwise_unit(y, self.transform[2], **tail)
+
+    def _branches(self, x: Tensor, **tail: Any) -> Tensor:
+        return ops.ms_temporal_unit(
+            x,
+            self.weight,
+            self.bias,
+            self._kernels(),
+            list(self.conv_biases),
+            norm.norm_pieces([self.norm]),
+            widths=self.widths[: len(self.widths) - self.plain],
+            dilations=[d for _, d in self.convs],
+            kernel_size=self.kernel_size,
+            stride=self.stride,
+            padding_mode=self.padding_mode,
+            inner_eps=self.norm.eps,
+            **tail,
+        )
+
+    def _kernels(self) -> list[Tensor]:
+        """One kernel size for all: smaller ones with zeros around them."""
+        gaps = [(self.kernel_size - k) // 2 for k, _ in self.convs]
+        return [F.pad(w, (g, g)) if g else w for g, w in zip(gaps, self.conv_weights, strict=True)]
+
+    def _with_mean(self, x: Tensor) -> Tensor:
+        return x if self.add_coeff is None else torch.cat([x, x.mean(-1, keepdim=True)], -1)
+
+    def _without_mean(self, y: Tensor, V: int) -> Tensor:
+        if self.add_coeff is None:
+            return y
+        # A copy of the mean joint, so that y as a whole is not kept for the backward.
+        return torch.addcmul(y[..., :V], y[..., V:].contiguous(), self.add_coeff[:V])

@@ -6,12 +6,14 @@ from skelops.ops.ball_query import ball_query
 from skelops.ops.bn_act_add import bn_act_add
 from skelops.ops.cmd_loss import cmd_loss
 from skelops.ops.ctr_graph_conv import ctr_graph_conv
+from skelops.ops.ctr_graph_unit import ctr_graph_unit
 from skelops.ops.deform_sample_3d import deform_attention_3d, deform_sample_3d
 from skelops.ops.directional_clustering_loss import directional_clustering_loss
 from skelops.ops.farthest_point_sample import farthest_point_sample
 from skelops.ops.forward_dynamics import forward_dynamics
 from skelops.ops.forward_kinematics import forward_kinematics
 from skelops.ops.graph_conv import graph_conv
+from skelops.ops.graph_unit import graph_unit
 from skelops.ops.gru import gru
 from skelops.ops.hallucinate_positives import Hallucinated, hallucinate_positives
 from skelops.ops.hyper_adjacency import hyper_adjacency
@@ -36,6 +38,7 @@ from skelops.ops.momentum_update import momentum_update_
 from skelops.ops.motion_mask import motion_mask
 from skelops.ops.motion_target import motion_target
 from skelops.ops.ms_temporal_conv import ms_temporal_conv
+from skelops.ops.ms_temporal_unit import ms_temporal_unit
 from skelops.ops.narrow_ffn import narrow_ffn
 from skelops.ops.nn_contrastive_loss import nn_contrastive_loss
 from skelops.ops.nn_lookup import nn_lookup
@@ -53,6 +56,7 @@ from skelops.ops.st_attention import st_attention
 from skelops.ops.sym_packed_matvec import sym_packed_matvec
 from skelops.ops.temporal_mean import temporal_mean
 from skelops.ops.temporal_shift import temporal_shift
+from skelops.ops.temporal_unit import temporal_unit
 from skelops.ops.token_restore import token_restore
 from skelops.ops.tree_solve import tree_solve
 from skelops.ops.x3d_block import x3d_block
@@ -65,6 +69,7 @@ __all__ = [
     "bn_act_add",
     "cmd_loss",
     "ctr_graph_conv",
+    "ctr_graph_unit",
     "deform_attention_3d",
     "deform_sample_3d",
     "directional_clustering_loss",
@@ -72,6 +77,7 @@ __all__ = [
     "forward_dynamics",
     "forward_kinematics",
     "graph_conv",
+    "graph_unit",
     "gru",
     "hallucinate_positives",
     "hyper_adjacency",
@@ -97,6 +103,7 @@ __all__ = [
     "motion_mask",
     "motion_target",
     "ms_temporal_conv",
+    "ms_temporal_unit",
     "narrow_ffn",
     "nn_contrastive_loss",
     "nn_lookup",
@@ -116,6 +123,7 @@ __all__ = [
     "sym_packed_matvec",
     "temporal_mean",
     "temporal_shift",
+    "temporal_unit",
     "token_restore",
     "tree_solve",
     "x3d_block",

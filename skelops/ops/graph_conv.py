@@ -68,18 +68,23 @@ def _out_channels(x: Tensor, weight: Tensor | None, subsets: int) -> int:
     return x.shape[1] // subsets if weight is None else weight.shape[1]
 
 
-def check_subsets(op: str, x: Tensor, A: Tensor, weight: Tensor | None) -> tuple[int, int]:
-    """Check A and weight against x (N, C, T, V) -> (K, C')."""
-    N, C, _, V = x.shape
+def check_graph(op: str, x: Tensor, A: Tensor) -> int:
+    """Check A against x (N, C, T, V) -> K."""
+    N, _, _, V = x.shape
     if V == 0:
         raise _check.fail(op, "x with at least one joint", _check.shape_text(x.shape))
     if A.dim() == 4:
         _check.shape(op, "A", A, "N K V V", N=N, V=V)
     else:
         _check.shape(op, "A", A, "K V V", V=V)
-    subsets = A.shape[-3]
-    if subsets == 0:
+    if A.shape[-3] == 0:
         raise _check.fail(op, "A with at least one subset", _check.shape_text(A.shape))
+    return A.shape[-3]
+
+
+def check_subsets(op: str, x: Tensor, A: Tensor, weight: Tensor | None) -> tuple[int, int]:
+    """Check A and weight against x (N, C, T, V) -> (K, C')."""
+    C, subsets = x.shape[1], check_graph(op, x, A)
     if weight is not None:
         _check.shape(op, "weight", weight, "K C' C", K=subsets, C=C)
     elif C % subsets:

@@ -59,8 +59,9 @@ def patch(model: nn.Module, *, verify: bool = True) -> PatchReport:
     ``BatchNorm2d`` within a unit) do not fire any more.
 
     Before a module is replaced a copy of it with random parameters runs both ways on a CPU in
-    float64: outputs in evaluation and training, gradients and running statistics have to agree
-    within 1e-6 of their largest entry, else the module is left alone and named with the difference.
+    float64: outputs in evaluation, with and without gradients, and in training, gradients and
+    running statistics have to agree within 1e-6 of their largest entry, else the module is left
+    alone and named with the difference.
 
     Args:
         model: any module.
@@ -194,15 +195,22 @@ def _randomised(module: nn.Module) -> nn.Module:
 def _results(module: nn.Module, inputs: list[Tensor]) -> dict[str, Tensor]:
     """Outputs, gradients and buffers by name."""
     leaves = [x.clone().requires_grad_() for x in inputs]
-    # Not the leaves themselves: a module may work in place on what it is given.
-    outputs: Any = module(*(leaf * 1 for leaf in leaves))
-    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+
+    def run() -> tuple[Tensor, ...]:
+        # Not the leaves themselves: a module may work in place on what it is given.
+        outputs: Any = module(*(leaf * 1 for leaf in leaves))
+        return outputs if isinstance(outputs, tuple) else (outputs,)
+
+    outputs = run()
     loss = sum((y * torch.arange(y.numel()).view(y.shape).sin()).sum() for y in outputs)
     named = dict(module.named_parameters())
     wanted = {f"the gradient of input {i}": x for i, x in enumerate(leaves)}
     wanted |= {f"the gradient of {n}": p for n, p in named.items() if p.requires_grad}
     grads = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
     results = {f"output {i}": y.detach() for i, y in enumerate(outputs)}
+    if not module.training:  # Units then run by other ops.
+        with torch.no_grad():
+            results |= {f"output {i} without gradients": y.detach() for i, y in enumerate(run())}
     results |= {
         name: torch.zeros_like(x) if grad is None else grad
         for (name, x), grad in zip(wanted.items(), grads, strict=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from skelops import ops
 from skelops.nn import norm
-from skelops.nn.adaptive_graph_conv import apply_gates
+from skelops.nn.adaptive_graph_conv import apply_gates, inner_products
 from skelops.nn.adaptive_hypergraph_conv import (
     embed_vertices,
     hypergraph_unit,
@@ -112,11 +112,17 @@ def _shortcut(layer: Callable[[Tensor], Any] | None, x: Tensor) -> tuple[Tensor 
     if layer is None:
         return None, None
     if isinstance(layer, nn.Sequential) and len(layer) == 2:
-        return pointwise_conv(layer[0], x), layer[1]
+        return _normed(x, *layer)
     if isinstance(find(layer, "bn"), nn.BatchNorm2d) and not _drops(layer):
-        return pointwise_conv(layer.conv, x), layer.bn
+        return _normed(x, layer.conv, layer.bn)
     residual = layer(x)
     return (residual if isinstance(residual, Tensor) else None), None
+
+
+def _normed(x: Tensor, conv: nn.Module, bn: nn.BatchNorm2d) -> tuple[Tensor, Any]:
+    if norm.at_inference(x, bn):
+        return norm.conv_bn(x, conv, bn, relu=False), None
+    return pointwise_conv(conv, x), bn
 
 
 def _drops(module: nn.Module) -> bool:
@@ -128,6 +134,11 @@ def _drops(module: nn.Module) -> bool:
 # ---- over joints: relu(BN(z) + D(x)) ----
 
 
+def _pieces(convs: Sequence[nn.Module]) -> tuple[list[Tensor], list[Tensor]]:
+    """Weights and biases as the ops without gradients take them."""
+    return [c.weight for c in convs], [c.bias for c in convs]
+
+
 def _stacked(convs: Sequence[nn.Module]) -> tuple[Tensor, Tensor]:
     """1x1 convolutions of one shape: weights (K, C', C) and biases (K, C')."""
     return torch.stack([c.weight.flatten(1) for c in convs]), torch.stack([c.bias for c in convs])
@@ -135,14 +146,22 @@ def _stacked(convs: Sequence[nn.Module]) -> tuple[Tensor, Tensor]:
 
 def _ctr_unit(m: nn.Module, x: Tensor, transposed: bool) -> Tensor:
     K = len(m.convs)
+    A = (m.PA if isinstance(find(m, "PA"), Tensor) else m.A).to(x.device)
+    shortcut = _shortcut(find(m, "down"), x)
+    if norm.at_inference(x, m.bn):
+        subsets = [*m.convs]
+        embed = [*(c.conv1 for c in subsets), *(c.conv2 for c in subsets)]
+        refined, last = [c.conv4 for c in subsets], [c.conv3 for c in subsets]
+        parameters = (*_pieces(embed), *_pieces(refined), *_pieces(last))
+        options = {"transposed": transposed, **norm.tail([m.bn], *shortcut)}
+        return ops.ctr_graph_unit(x, A, m.alpha, *parameters, **options)
     weight12, bias12 = _stacked([getattr(c, name) for name in ("conv1", "conv2") for c in m.convs])
     p, q = joint_embeddings(x, *(t.unflatten(0, (2, K)) for t in (weight12, bias12)))
     weight4, bias4 = _stacked([c.conv4 for c in m.convs])
     weight3, bias3 = _stacked([c.conv3 for c in m.convs])
-    A = m.PA if isinstance(find(m, "PA"), Tensor) else m.A
     refinement = (p, q, m.alpha, weight4, bias4, weight3, bias3)
-    z = ops.ctr_graph_conv(x, A.to(x.device), *refinement, transposed=transposed)
-    return norm.bn_act_add(z, m.bn, *_shortcut(find(m, "down"), x))
+    z = ops.ctr_graph_conv(x, A, *refinement, transposed=transposed)
+    return norm.bn_act_add(z, m.bn, *shortcut)
 
 
 def _ctr_official(m: nn.Module, x: Tensor) -> Tensor:
@@ -153,31 +172,29 @@ def _ctr_pyskl(m: nn.Module, x: Tensor) -> Tensor:
     return _ctr_unit(m, x, transposed=True)
 
 
-def _adaptive_z(m: nn.Module, x: Tensor, relate: Callable[[Tensor], Tensor], A: Tensor) -> Tensor:
-    """sum_k conv_d_k(x (A_k + S_k)), S = relate(a^T b / (C_e T)); ``relate`` scales it."""
-    N, V = len(x), x.shape[-1]
-    K = len(m.conv_d)
-    weight, bias = _stacked([*m.conv_a, *m.conv_b])
-    embedded = F.conv2d(x, weight.flatten(0, 1)[..., None, None], bias.flatten())
-    a, b = embedded.view(N, 2, K, -1, V).unbind(1)
-    A = A + relate(a.transpose(-1, -2) @ b / a.shape[2])
+def _related(m: nn.Module, x: Tensor) -> Tensor:
+    """a^T b / (C_e T) of the embeddings by ``conv_a`` and ``conv_b``."""
+    return inner_products(x, len(m.conv_d), *_pieces([*m.conv_a, *m.conv_b]))
+
+
+def _adaptive_unit(m: nn.Module, x: Tensor, A: Tensor) -> Tensor:
+    """relu(BN(sum_k conv_d_k(x A_k)) + D(x))."""
+    shortcut = _shortcut(find(m, "down"), x)
+    if norm.at_inference(x, m.bn):
+        options = {"bias_after": True, "transposed": True, **norm.tail([m.bn], *shortcut)}
+        return ops.graph_unit(x, A, *_pieces(m.conv_d), **options)
     weight, bias = _stacked(m.conv_d)
-    return ops.graph_conv(x, A, weight, bias.sum(0), transposed=True)
+    z = ops.graph_conv(x, A, weight, bias.sum(0), transposed=True)
+    return norm.bn_act_add(z, m.bn, *shortcut)
 
 
 def _agcn_unit(m: nn.Module, x: Tensor) -> Tensor:
-    A = m.A.to(x.device) + m.PA
-    z = _adaptive_z(m, x, lambda s: s.softmax(-2), A)
-    return norm.bn_act_add(z, m.bn, *_shortcut(find(m, "down"), x))
+    return _adaptive_unit(m, x, m.A.to(x.device) + m.PA + _related(m, x).softmax(-2))
 
 
 def _aagcn_unit(m: nn.Module, x: Tensor) -> Tensor:
-    if m.adaptive:
-        z = _adaptive_z(m, x, lambda s: m.alpha * s.tanh(), m.A)
-    else:
-        weight, bias = _stacked(m.conv_d)
-        z = ops.graph_conv(x, m.A, weight, bias.sum(0), transposed=True)
-    y = norm.bn_act_add(z, m.bn, *_shortcut(find(m, "down"), x))
+    A = m.A + m.alpha * _related(m, x).tanh() if m.adaptive else m.A
+    y = _adaptive_unit(m, x, A)
     return apply_gates(y, m) if m.attention else y
 
 
@@ -185,24 +202,29 @@ def _pyskl_unit(m: nn.Module, x: Tensor, A: Tensor | None = None) -> Tensor:
     combine = {"offset": torch.add, "importance": torch.mul}.get(m.adaptive)
     A = m.A if combine is None else combine(m.A, m.PA)
     K = len(A)
-    if m.conv.out_channels == K * m.bn.num_features:
-        weight, bias = m.conv.weight.view(K, -1, x.shape[1]), m.conv.bias.view(K, -1)
-    else:
+    after = m.conv.out_channels != K * m.bn.num_features
+    if after:
         weight = m.conv.weight.view(-1, K, x.shape[1]).transpose(0, 1)
         bias = m.conv.bias
+    else:
+        weight, bias = m.conv.weight.view(K, -1, x.shape[1]), m.conv.bias.view(K, -1)
+    shortcut = _shortcut(find(m, "down"), x)
+    if norm.at_inference(x, m.bn):
+        options = {"bias_after": after, "transposed": True, **norm.tail([m.bn], *shortcut)}
+        return ops.graph_unit(x, A, weight, bias, **options)
     z = ops.graph_conv(x, A, weight, bias, transposed=True)
-    return norm.bn_act_add(z, m.bn, *_shortcut(find(m, "down"), x))
+    return norm.bn_act_add(z, m.bn, *shortcut)
 
 
 def _dynamic_unit(m: nn.Module, x: Tensor, A: Tensor | None = None) -> Tensor:
     N, _, T, V = x.shape
     K = len(m.A)
-    f = norm.bn_act_add(pointwise_conv(m.pre[0], x), m.pre[1]).view(N, K, -1, T, V)
+    f = norm.conv_bn(x, m.pre[0], m.pre[1]).view(N, K, -1, T, V)
     p, q = joint_embeddings(x, *(t.unflatten(1, (K, -1)) for t in _stacked((m.conv1, m.conv2))))
     alpha = None if m.ctr is None else m.alpha[:1]
     beta = None if m.ada is None else m.beta[0]
-    z = pointwise_conv(m.post, dynamic_graph_conv(f, m.A, p, q, alpha, beta))
-    return norm.bn_act_add(z, m.bn, *_shortcut(find(m, "down"), x))
+    z = dynamic_graph_conv(f, m.A, p, q, alpha, beta)
+    return norm.conv_bn(z, m.post, m.bn, *_shortcut(find(m, "down"), x))
 
 
 def _hyper_unit(m: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -223,73 +245,129 @@ def _temporal_graphical(m: nn.Module, x: Tensor, A: Tensor) -> tuple[Tensor, Ten
     return ops.graph_conv(x, A, weight, bias, transposed=True), A
 
 
-# ---- over frames: z and the normalisations it still needs ----
+# ---- over frames: relu(BN(z) + R(x)) ----
 
 
-def _multi_scale_z(m: nn.Module, x: Tensor) -> tuple[Tensor, Sequence[nn.BatchNorm2d]]:
-    first, inner, last, convs, padding_mode, stride = [], [], [], [], "zeros", 1
-    for branch in m.branches:
-        if isinstance(branch, nn.Conv2d):
-            first.append(branch)
-            continue
-        first.append(branch[0])
-        if len(branch) == 2:
-            last.append(branch[1])
-            continue
-        inner.append(branch[1])
-        if isinstance(branch[3], nn.MaxPool2d):
-            stride = branch[3].stride[0]
-            last.extend(branch[4:])
-        else:
-            conv = branch[3].conv
-            convs.append(conv)
-            stride, padding_mode = conv.stride[0], conv.padding_mode
-            last.append(find(branch[3], "bn"))
-    size = max(c.kernel_size[0] for c in convs)
-    kernels = []
-    for c in convs:
-        gap = (size - c.kernel_size[0]) // 2
-        kernels.append(F.pad(c.weight.squeeze(-1), (gap, gap)) if gap else c.weight.squeeze(-1))
+class _Branches(NamedTuple):
+    """The layers of a multi-scale module: 1x1 convolutions, the normalisations behind them,
+    convolutions over frames, and the last normalisations unless a ``transform`` follows."""
+
+    first: list[nn.Conv2d]
+    inner: list[nn.BatchNorm2d]
+    convs: list[nn.Conv2d]
+    last: list[nn.BatchNorm2d]
+    stride: int
+
+    @classmethod
+    def of(cls, m: nn.Module) -> _Branches:
+        found, stride = cls([], [], [], [], 1), 1
+        for branch in m.branches:
+            if isinstance(branch, nn.Conv2d):
+                found.first.append(branch)
+                continue
+            conv, bn, *layers = branch
+            found.first.append(conv)
+            if not layers:
+                found.last.append(bn)
+                continue
+            found.inner.append(bn)
+            _, over_frames, *last = layers
+            if isinstance(over_frames, nn.MaxPool2d):
+                stride = over_frames.stride[0]
+                found.last.extend(last)
+            else:
+                conv = over_frames.conv
+                found.convs.append(conv)
+                stride = conv.stride[0]
+                found.last.append(find(over_frames, "bn"))
+        return found._replace(stride=stride)
+
+    def kernels(self) -> list[Tensor]:
+        """One kernel size for all: smaller ones with zeros around them."""
+        size = max(c.kernel_size[0] for c in self.convs)
+        gaps = [(size - c.kernel_size[0]) // 2 for c in self.convs]
+        weights = [c.weight.squeeze(-1) for c in self.convs]
+        return [F.pad(w, (g, g)) if g else w for w, g in zip(weights, gaps, strict=True)]
+
+    def options(self) -> dict[str, Any]:
+        return {
+            "dilations": [c.dilation[0] for c in self.convs],
+            "stride": self.stride,
+            "padding_mode": self.convs[-1].padding_mode,
+        }
+
+
+def _multi_scale_unit(x: Tensor, b: _Branches, **tail: Any) -> Tensor:
+    kernels = b.kernels()
+    return ops.ms_temporal_unit(
+        x,
+        *_pieces(b.first),
+        kernels,
+        [c.bias for c in b.convs],
+        norm.norm_pieces(b.inner),
+        widths=[c.out_channels for c in b.first[: len(b.inner)]],
+        kernel_size=kernels[0].shape[-1],
+        inner_eps=b.inner[0].eps,
+        **b.options(),
+        **tail,
+    )
+
+
+def _multi_scale_z(m: nn.Module, x: Tensor, b: _Branches) -> Tensor:
     V, mean_joint = x.shape[-1], find(m, "add_coeff")
     if mean_joint is not None:  # DG-STGCN: the mean of the joints is a further one.
         x = torch.cat([x, x.mean(-1, keepdim=True)], -1)
-    joint = _Norms(inner)
+    joint = _Norms(b.inner)
     z = ops.ms_temporal_conv(
         x,
-        torch.cat([c.weight.flatten(1) for c in first]),
-        torch.cat([c.bias for c in first]),
-        kernels,
-        [c.bias for c in convs],
+        torch.cat([c.weight.flatten(1) for c in b.first]),
+        torch.cat([c.bias for c in b.first]),
+        b.kernels(),
+        [c.bias for c in b.convs],
         joint.weight,
         joint.bias,
         joint.running_mean,
         joint.running_var,
-        dilations=[c.dilation[0] for c in convs],
         training=joint.training,
-        stride=stride,
-        padding_mode=padding_mode,
         momentum=joint.momentum,
         eps=joint.eps,
+        **b.options(),
     )
     joint.keep()
-    if mean_joint is not None:
-        z = torch.addcmul(z[..., :V], z[..., V:].contiguous(), mean_joint[:V])
-    if find(m, "transform") is None:
-        return z, last
-    bn, _, conv = m.transform
-    return pointwise_conv(conv, norm.bn_act_add(z, bn)), [m.bn]
+    if mean_joint is None:
+        return z
+    return torch.addcmul(z[..., :V], z[..., V:].contiguous(), mean_joint[:V])
 
 
-def _temporal_z(m: nn.Module, x: Tensor) -> tuple[Tensor, Sequence[nn.BatchNorm2d]]:
-    return (m.conv(x), [m.bn]) if find(m, "branches") is None else _multi_scale_z(m, x)
+def _over_frames(
+    m: nn.Module,
+    x: Tensor,
+    residual: Tensor | None = None,
+    res_bn: nn.BatchNorm2d | None = None,
+    relu: bool = True,
+) -> Tensor:
+    """relu(BN(z) + residual) of a temporal module, its own residual and rectifier left out."""
+    if find(m, "branches") is None:
+        return norm.conv_bn(x, m.conv, m.bn, residual, res_bn, relu=relu)
+    b, transform = _Branches.of(m), find(m, "transform")
+    norms = b.last if transform is None else [transform[0]]
+    fused = find(m, "add_coeff") is None and norm.at_inference(x, *b.inner, *norms)
+    if transform is None:
+        if fused:
+            return _multi_scale_unit(x, b, **norm.tail(norms, residual, res_bn, relu=relu))
+        return _bn_act_add(_multi_scale_z(m, x, b), norms, residual, res_bn, relu)
+    if fused:
+        y = _multi_scale_unit(x, b, **norm.tail(norms))
+    else:
+        y = norm.bn_act_add(_multi_scale_z(m, x, b), *norms)
+    return norm.conv_bn(y, transform[2], m.bn, residual, res_bn, relu=relu)
 
 
 def _multi_scale(m: nn.Module, x: Tensor) -> Tensor:
     """The module on its own; with its residual and rectifier where the form has one."""
-    z, norms = _multi_scale_z(m, x)
     residual = _shortcut(find(m, "residual"), x)
     rectified = find(m, "act") is not None and find(m, "transform") is None
-    y = _bn_act_add(z, norms, *residual, relu=rectified)
+    y = _over_frames(m, x, *residual, relu=rectified)
     return m.drop(y) if find(m, "drop") is not None else y
 
 
@@ -301,7 +379,7 @@ def _closing(m: nn.Module, tcn: nn.Module, y: Tensor, x: Tensor) -> Tensor:
     rectified = find(tcn, "act") is not None and find(tcn, "transform") is None
     if rectified or _drops(tcn) or find(tcn, "residual") is not None:
         return _sum(tcn(y), residual, res_bn)
-    return _bn_act_add(*_temporal_z(tcn, y), residual, res_bn)
+    return _over_frames(tcn, y, residual, res_bn)
 
 
 def _sum(y: Tensor, residual: Tensor | None, res_bn: nn.BatchNorm2d | None) -> Tensor:
@@ -327,9 +405,8 @@ def _st_gcn_block(m: nn.Module, x: Tensor, A: Tensor) -> tuple[Tensor, Tensor]:
     first, _, conv, last, drop = m.tcn
     residual, res_bn = _shortcut(m.residual, x)
     y, A = m.gcn(x, A)
-    z = conv(norm.bn_act_add(y, first))
     p = drop.p if drop.training else 0.0
-    return norm.bn_act_add(z, last, residual, res_bn, dropout=p), A
+    return norm.conv_bn(norm.bn_act_add(y, first), conv, last, residual, res_bn, dropout=p), A
 
 
 # ---- attention ----

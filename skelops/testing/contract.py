@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_leaves
 
 from skelops import _backend
 from skelops._library import LIBRARY, OPS, Op, _as_tuple
@@ -49,7 +50,14 @@ def _require(condition: bool, message: str) -> None:
 
 
 def _map(args: Iterable, function: Callable[[Tensor], Tensor]) -> list:
-    return [function(a) if isinstance(a, Tensor) else a for a in args]
+    """Tensors replaced, in lists of them too."""
+
+    def replaced(a: Any) -> Any:
+        if isinstance(a, Tensor):
+            return function(a)
+        return _map(a, function) if isinstance(a, list) else a
+
+    return [replaced(a) for a in args]
 
 
 def _to(args: Iterable, dtype: torch.dtype) -> list:
@@ -377,8 +385,9 @@ def inputs_untouched(subject: Subject) -> None:
         with torch.no_grad():
             function(*args)
         for name, a, b in zip(names, args, before, strict=True):
-            if isinstance(a, Tensor):
-                _require(torch.equal(a, b), f"{function} changes {name}")
+            for old, new in zip(tree_leaves(b), tree_leaves(a), strict=True):
+                same = not isinstance(new, Tensor) or torch.equal(new, old)
+                _require(same, f"{function} changes {name}")
 
     unchanged(op.forward_op, names, args)
     if subject.has_backward_op:
@@ -493,7 +502,7 @@ def aliasing(subject: Subject) -> None:
     def fresh(function: Callable, args: Sequence, names: Sequence[str]) -> None:
         with torch.no_grad():
             results = _as_tuple(function(*args))
-        taken = {_storage(a) for a in args if isinstance(a, Tensor)} - {0}
+        taken = {_storage(a) for a in tree_leaves(args) if isinstance(a, Tensor)} - {0}
         for name, r in zip(names, results, strict=True):
             _require(_storage(r) not in taken, f"{name} aliases an argument or another result")
             taken |= {_storage(r)} - {0}

@@ -339,6 +339,17 @@ def test_a_module_that_computes_otherwise_is_refused():
     assert type(unit) is Squared
 
 
+def test_a_module_that_computes_otherwise_without_gradients_is_refused():
+    class Halved(plain.RefinedUnit):
+        def forward(self, x):
+            y = super().forward(x)
+            return y if torch.is_grad_enabled() else y / 2
+
+    report = patch(Halved(16, 16, V, 2))
+    assert report.replaced == []
+    assert "output 0 without gradients differs by" in report.left[0].reason
+
+
 def test_a_module_that_does_not_fit_is_refused_with_the_error():
     unit = plain.RefinedUnit(16, 16, V, 2)
     unit.bn = nn.SyncBatchNorm(16)
