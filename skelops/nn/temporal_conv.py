@@ -55,6 +55,13 @@ class TemporalConv(nn.Module):
         return self.conv(x)
 
 
+def of_one_size(kernels: Sequence[Tensor]) -> list[Tensor]:
+    """(w, w, k) each: smaller kernels with zeros around them."""
+    sizes = [w.shape[-1] for w in kernels]
+    gaps = [(max(sizes) - size) // 2 for size in sizes]
+    return [F.pad(w, (g, g)) if g else w for w, g in zip(kernels, gaps, strict=True)]
+
+
 class MultiScaleTemporalConv(Packed):
     """Branches over several time scales, concatenated; see ``skelops.ops.ms_temporal_conv``.
 
@@ -167,7 +174,7 @@ class MultiScaleTemporalConv(Packed):
             self._with_mean(x),
             self.weight,
             self.bias,
-            self._kernels(),
+            of_one_size(self.conv_weights),
             list(self.conv_biases),
             self.norm.weight,
             self.norm.bias,
@@ -200,7 +207,7 @@ class MultiScaleTemporalConv(Packed):
             x,
             self.weight,
             self.bias,
-            self._kernels(),
+            of_one_size(self.conv_weights),
             list(self.conv_biases),
             norm.norm_pieces([self.norm]),
             widths=self.widths[: len(self.widths) - self.plain],
@@ -211,11 +218,6 @@ class MultiScaleTemporalConv(Packed):
             inner_eps=self.norm.eps,
             **tail,
         )
-
-    def _kernels(self) -> list[Tensor]:
-        """One kernel size for all: smaller ones with zeros around them."""
-        gaps = [(self.kernel_size - k) // 2 for k, _ in self.convs]
-        return [F.pad(w, (g, g)) if g else w for g, w in zip(gaps, self.conv_weights, strict=True)]
 
     def _with_mean(self, x: Tensor) -> Tensor:
         return x if self.add_coeff is None else torch.cat([x, x.mean(-1, keepdim=True)], -1)

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from skelops import ops
 from skelops.nn import norm
@@ -24,6 +23,7 @@ from skelops.nn.adaptive_hypergraph_conv import (
 )
 from skelops.nn.ctr_graph_conv import dynamic_graph_conv, joint_embeddings
 from skelops.nn.pointwise import pointwise_conv
+from skelops.nn.temporal_conv import of_one_size
 
 PROBE_FRAMES = 12
 
@@ -283,11 +283,7 @@ class _Branches(NamedTuple):
         return found._replace(stride=stride)
 
     def kernels(self) -> list[Tensor]:
-        """One kernel size for all: smaller ones with zeros around them."""
-        size = max(c.kernel_size[0] for c in self.convs)
-        gaps = [(size - c.kernel_size[0]) // 2 for c in self.convs]
-        weights = [c.weight.squeeze(-1) for c in self.convs]
-        return [F.pad(w, (g, g)) if g else w for w, g in zip(weights, gaps, strict=True)]
+        return of_one_size([c.weight.squeeze(-1) for c in self.convs])
 
     def options(self) -> dict[str, Any]:
         return {
