@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -25,7 +26,7 @@ from skelops.models.epam_net import (
 )
 from skelops.models.posec3d import SlowOnly
 from skelops.testing.replay import Case, NotUnderstood, Replay, replays
-from skelops.testing.replays.gcn import Options
+from skelops.testing.replays.gcn import Options, below
 
 PYSKL, EPAM = "kennymckormick/pyskl", "ahmed-nady/Multimodal-Action-Recognition"
 TSM = "mit-han-lab/temporal-shift-module"
@@ -194,7 +195,7 @@ def squeeze_excitation(case: Case) -> Replay:
 @replays(EPAM, "CBAMSpatialEfficientTemporalAttention")
 def pose_guidance(case: Case) -> Replay:
     options = Options(case.kwargs)
-    kind = options.take("attention_type", "nested")
+    kind = options.take("attention_type", "serial")
     options.expect()
     if kind not in ("nested", "serial"):
         raise NotUnderstood(f"argument attention_type={kind!r}")
@@ -214,24 +215,81 @@ def frame_guidance(case: Case) -> Replay:
 def non_local(case: Case) -> Replay:
     options, shapes = Options(case.kwargs), case.shapes
     C = options.take("in_channels")
-    options.expect(mode=("dot_product",))
-    module = NonLocalGuidance(C, shapes["theta.conv.weight"][1])
+    mode, reduction = options.take("mode", "embedded_gaussian"), options.take("reduction", 2)
+    scaled = options.take("use_scale", True)
+    options.expect(sub_sample=(False,))
+    if mode not in ("dot_product", "embedded_gaussian"):
+        raise NotUnderstood(f"argument mode={mode!r}")
+    sizes = (C, shapes["theta.conv.weight"][1], reduction)
+    module = NonLocalGuidance(*sizes, softmax=mode == "embedded_gaussian", scaled=scaled)
     return Replay(lambda x, s: module(s, x), module, ((r"(weight|bias)$", r"conv.\1"),))
+
+
+def stream_of(case: Case, prefix: str, classes: int, stem_stride: int, fold_div: int) -> XShiftNet:
+    """A stream of the widths and blocks that the entries under the prefix show."""
+    shapes = below(case.shapes, prefix)
+    width, maps, *_ = shapes["conv1_s.conv.weight"]
+    found = {tuple(map(int, at)) for k in shapes for at in re.findall(r"^layer(\d+)\.(\d+)\.", k)}
+    stages = [layer for layer, _ in found]
+    blocks = [stages.count(layer) for layer in sorted(set(stages))]
+    return XShiftNet(
+        classes,
+        maps,
+        blocks=blocks,
+        base_channels=width,
+        stem_stride=stem_stride,
+        fold_div=fold_div,
+    )
+
+
+# Of the published streams, told by the entries.
+STREAM = {
+    "gamma_w": (1, 1.0), "gamma_b": (2.25,), "gamma_d": (), "in_channels": (), "num_stages": (),
+    "base_channels": (), "stage_blocks": (), "se_style": ("half",), "se_ratio": (1 / 16,),
+    "use_swish": (True,), "use_sta": (False,), "pretrained": (None,), "norm_eval": (False,),
+    "with_cp": (False,), "zero_init_residual": (),
+}  # fmt: skip
+
+
+@replays(EPAM, "X3DTemporalShift")
+@replays(EPAM, "X3DTemporalShiftPose")
+def backbone(case: Case) -> Replay:
+    options = Options(case.kwargs)
+    stride = options.take("conv1_stride", 2)
+    strides = options.take("spatial_strides", (2,))
+    options.expect(**STREAM)
+    if set(strides) != {2}:
+        raise NotUnderstood(f"argument spatial_strides={strides}")
+    net = stream_of(case, "", 1, stride, fold_of(case))
+    own = ("cls_head.fc_cls.weight", "cls_head.fc_cls.bias")
+    return Replay(net.features, net, (*net.published_keys, (r"^backbone\.", "")), own=own)
 
 
 @replays(EPAM, "PoseActionRecognition")
 def pose_stream(case: Case) -> Replay:
     options = Options(case.kwargs)
-    net = XShiftNet(options.take("num_classes"), case.shapes["backbone.conv1_s.conv.weight"][1])
-    options.expect(backbone_type=("poseX3dTShiftSE",))
+    net = stream_of(case, "backbone.", options.take("num_classes", 60), 1, fold_div=4)
+    options.expect(backbone_type=("poseX3dTShiftSE",), num_stages=(), conv1_stride=())
     return Replay(net, net, net.published_keys)
+
+
+GUIDANCE = {
+    "CBAM_spatial_efficient_temporal": "nested",
+    "spatial_temporal": "frames",
+    "self_attention": "non_local",
+}
 
 
 @replays(EPAM, "RGBPoseAttentionActionRecognizer")
 def whole(case: Case) -> Replay:
-    options = Options(case.kwargs)
-    net = EPAMNet(options.take("num_classes"), case.shapes["pose_backbone.conv1_s.conv.weight"][1])
-    options.expect(attention=("CBAM_spatial_efficient_temporal",))
+    options, shapes = Options(case.kwargs), case.shapes
+    net = EPAMNet(
+        options.take("num_classes", 120),
+        shapes["pose_backbone.conv1_s.conv.weight"][1],
+        guidance=GUIDANCE[options.take("attention", "temporal")],
+        frames=shapes.get("attention_module.fc1.weight", (16,))[0],
+    )
+    options.expect(backbone_type=(), RGBPretrained=(None,), PosePretrained=(None,))
     return Replay(net, net, net.published_keys)
 
 
