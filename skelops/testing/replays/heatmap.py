@@ -151,6 +151,9 @@ def shift(case: Case) -> Replay:
 def slow_only(case: Case) -> Replay:
     options, head = Options(case.kwargs["backbone"]), Options(case.kwargs["cls_head"])
     stages = options.take("num_stages", 4)
+    strides = [options.take(name, (1, 2)) for name in ("conv1_stride", "pool1_stride")]
+    if any(of_frames != 1 for of_frames, _ in strides):
+        raise NotUnderstood(f"strides of frames in the stem {strides}")
     net = SlowOnly(
         head.take("num_classes"),
         options.take("in_channels", 3),
@@ -159,12 +162,16 @@ def slow_only(case: Case) -> Replay:
         inflate=options.take("inflate", (0, 0, 1, 1)[:stages]),
         spatial_strides=options.take("spatial_strides", (1, 2, 2, 2)[:stages]),
         temporal_strides=options.take("temporal_strides", (1,) * stages),
-        stem_stride=options.take("conv1_stride", (2, 1))[0],
-        pool_stride=options.take("pool1_stride", (2, 1))[0],
+        stem_stride=strides[0][1],
+        pool_stride=strides[1][1],
         dropout=head.take("dropout", 0.5),
     )
-    options.expect(type=(), out_indices=([stages - 1], (stages - 1,)), pretrained=(None,))
-    head.expect(type=(), in_channels=(), init_std=(), loss_cls=())
+    options.expect(
+        type=(), out_indices=([stages - 1], (stages - 1,)), pretrained=(None,), depth=(50,),
+        conv1_kernel=([1, 7, 7],), advanced=(False,), inflate_style=("3x1x1",),
+        frozen_stages=(-1,), norm_eval=(False,), zero_init_residual=(), pretrained2d=(),
+    )  # fmt: skip
+    head.expect(type=(), in_channels=(), init_std=(), loss_cls=(), mode=("3D",))
     return Replay(net, net, net.published_keys)
 
 

@@ -22,6 +22,7 @@ from skelops.models.hiclr import (
     swap_statistics,
 )
 from skelops.nn import GraphConv, GraphUnit, STBlock, TemporalConv
+from skelops.nn.simam import simam_drop
 from skelops.testing.replay import Case, NotUnderstood, Replay, replays
 from skelops.testing.replays.gcn import Options, Shapes, below
 from skelops.testing.replays.halp import by_name
@@ -58,10 +59,20 @@ def gcn(case: Case) -> Replay:
         in_channels=options.take("in_channels", 3),
         mlp="fc.2.weight" in shapes,
     )
-    options.expect(edge_importance_weighting=(True,), **OFF)
-    # AimCLR has a list of importances, where HiCLR numbers them from 1.
-    keys = GCN_KEYS if case.repository == REPOSITORY else GCN_KEYS[:-1]
-    return Replay(model, model, keys)
+    # AimCLR has a list of importances, where HiCLR numbers them from 1, or none: they are ones.
+    aim = case.repository != REPOSITORY
+    weighted = options.take("edge_importance_weighting", True) or not aim
+    own = () if weighted else [f"edge_importance.{i}" for i in range(len(model.blocks))]
+    dropped = aim and options.take("drop", False)
+    options.expect(**OFF)
+
+    def call(x: Tensor) -> Tensor | list[Tensor]:
+        if not dropped:
+            return model(x)
+        y = model.features(x)
+        return [model.fc(model.mean(z, x.shape[-1])) for z in (y, simam_drop(y))]
+
+    return Replay(call, model, GCN_KEYS[:-1] if aim else GCN_KEYS, own=own)
 
 
 @replays(REPOSITORY, "st_gcn")
