@@ -291,6 +291,54 @@ def test_preparation_without_turning(relative):
         replay.find(case)
 
 
+POSES = "firework8/BRL brl/datasets/pipelines/pose_related.py"
+
+
+@pytest.mark.parametrize("source", [POSES, "kennymckormick/pyskl pose_related.py"])
+def test_transforms_of_poses(source):
+    x, T = torch.randn(3, 2, 4, 20, 3), 4
+    order = list(get_layout("nw_ucla20").mirror)
+    u = torch.tensor([0.1, 0.9, 0.5])
+    y = torch.stack([x[0][:, :, order], x[1], x[2]])
+    kwargs = {"dataset": "nw_ucla", "p": 0.5}
+    check(f"{source} Spatial_Flip", "Spatial_Flip", kwargs, {"x": x, "u": u}, {"y": y})
+    drawn = torch.rand(3, 3) * 2 - 1
+    y = x * (1 + 0.1 * drawn)[:, None, None, None]
+    check(f"{source} RandomScale", "RandomScale", {"scale": 0.1}, {"x": x, "u": drawn}, {"y": y})
+    flat, angle = torch.randn(2, T, 17, 2), torch.tensor([0.3])
+    c, s = angle.cos(), angle.sin()
+    y = torch.stack([c * flat[..., 0] - s * flat[..., 1], s * flat[..., 0] + c * flat[..., 1]], -1)
+    check(f"{source} RandomRot", "RandomRot", {}, {"x": flat, "theta": angle}, {"y": y})
+
+
+def test_modalities_of_other_joints():
+    x = torch.randn(2, 5, 20, 3)
+    parents = list(get_layout("nw_ucla20").parents)
+    bone = x - x[:, :, parents]
+    motion = F.pad(bone.diff(dim=1), (0, 0, 0, 0, 0, 1))
+    source = f"{POSES} GenSkeFeat"
+    check(source, "GenSkeFeat", {"dataset": "nw_ucla"}, {"x": x}, {"bm": motion, "b": bone})
+    parents = list(get_layout("coco20").parents)
+    bone = x - x[:, :, parents]
+    bone[..., 2] = (x[..., 2] + x[:, :, parents, 2]) / 2
+    motion = F.pad(bone.diff(dim=1), (0, 0, 0, 0, 0, 1))
+    source = "firework8/ACLNet pose_related.py GenSkeFeat"
+    check(source, "GenSkeFeat", {"dataset": "coco_new"}, {"x": x}, {"b": bone, "bm": motion})
+    with pytest.raises(replay.NotUnderstood, match="nw_ucla20 with"):
+        case = recorded(
+            source, "GenSkeFeat", {"dataset": "nw_ucla"}, {"x": x[:, :, :9]}, {"b": None}
+        )
+        replay.find(case)
+
+
+def test_joints_that_are_added_to_poses():
+    x = torch.randn(2, 5, 17, 3)
+    hip, shoulder = x[:, :, 11:13].mean(2), x[:, :, 5:7].mean(2)
+    y = torch.cat([x, torch.stack([hip, (hip + shoulder) / 2, shoulder], 2)], 2)
+    source = "firework8/ACLNet pose_related.py Kinetics_Transform"
+    check(source, "Kinetics_Transform", {}, {"x": x}, {"y": y})
+
+
 # Transformers.
 
 
