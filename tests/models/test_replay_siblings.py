@@ -11,6 +11,7 @@ from skelops.graph import get_layout
 from skelops.models import load_published, published_keys
 from skelops.models.halp import HaLP
 from skelops.models.hiclr import HiCLR
+from skelops.models.ms_clr import MSCLR
 from skelops.nn import MultiScaleTemporalConv
 from skelops.testing import replay
 from skelops.testing.replays.a2j import SPACES
@@ -191,8 +192,9 @@ def test_step_of_a_transformer():
 
 @pytest.mark.parametrize("modality", ["motion", "bone"])
 @pytest.mark.parametrize("farthest", [False, True])
-def test_step_on_another_stream(modality, farthest):
-    model = HaLP(hidden_size=8, num_layers=1, width=16, queue_size=32, prototypes=20)
+@pytest.mark.parametrize("mlp", [False, True])
+def test_step_on_another_stream(modality, farthest, mlp):
+    model = HaLP(hidden_size=8, num_layers=1, width=16, mlp=mlp, queue_size=32, prototypes=20)
     kwargs = {"hidden": 8, "K": 32, "m": 0.99, "T": 0.1, "mu": 1.0, "modality": modality}
     kwargs |= {"lambda_pos": 1000 if farthest else 0.8, "num_positives": 10}
     queue, prototypes = unit(torch.randn(32, 16)).T.contiguous(), unit(torch.randn(20, 16))
@@ -212,6 +214,24 @@ def test_step_on_another_stream(modality, farthest):
     axis = 2 if modality == "motion" else 3
     scale = leaf.grad.abs().sum(axis)
     assert (leaf.grad.sum(axis).abs() <= 1e-3 * scale.max()).all()
+
+
+@pytest.mark.parametrize("mlp", [False, True])
+def test_step_of_two_skeletons(mlp):
+    sizes = {"base_channels": 2, "width": 8, "queue_size": 16, "mlp": mlp}
+    model = MSCLR("ntu25", ["smplx42"], **sizes)
+    kwargs = {"skeletons": ["ntu-rgb+d", "smplx_42"], "base_encoder": "net.st_gcn_flex.FlexModel"}
+    kwargs |= {"mlp": mlp, "feature_dim": 8, "queue_size": 16, "hidden_channels": 2}
+    kwargs |= {"hidden_dim": 32, "q_skeleton": "smplx_42", "k_skeleton": "ntu-rgb+d"}
+    queue = unit(torch.randn(16, 8)).T.contiguous()
+    views = {name: torch.randn(4, 3, 6, 42, 2) for name in ("x_strong", "x_q", "x_k")}
+    inputs, kept = views | {"queue": queue}, {"queue": queue, "queue_ptr": torch.tensor([8])}
+    source = "3Dwe-ai/ms-clr net/aimclr.py AimCLR.forward"
+    found = step_of(model, source, "AimCLR", kwargs, inputs, kept)
+    found.module.eval()
+    loss, *terms, pushed, ema = found.call(*inputs.values())
+    assert torch.allclose(loss, terms[0] + (terms[1] + terms[2]) / 2)
+    assert pushed.shape == (8, 4) and ema.shape == (8,)
 
 
 def test_positives_towards_the_closest_prototypes():

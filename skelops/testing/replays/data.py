@@ -474,6 +474,7 @@ def uniform_decode(case: Case) -> Replay:
 
 
 @replays("firework8/BRL", "UniformSampleFrames")
+@replays("kennymckormick/pyskl", "UniformSampleFrames")
 def brl_uniform(case: Case) -> Replay:
     T, clips = case.kwargs["clip_len"], case.kwargs["num_clips"]
 
@@ -493,15 +494,18 @@ def brl_uniform(case: Case) -> Replay:
 
 @replays("ahmed-nady/Multimodal-Action-Recognition", "UniformSampleFrames")
 def epam_uniform(case: Case) -> Replay:
-    T, seed = case.kwargs["clip_len"], case.kwargs["seed"]
-    if case.kwargs["num_clips"] != 1:
-        raise NotUnderstood(f"UniformSampleFrames with {case.kwargs['num_clips']} clips")
+    options = Options(case.kwargs)
+    T, seed = options.take("clip_len"), options.take("seed", 255)
+    clips = options.take("num_clips", 1)
+    options.expect(test_mode=(True,))
+
+    def drawn(n: int) -> Tensor:
+        random = np.random.RandomState(seed)
+        starts = [i if n < clips else i * n // clips for i in range(clips)]
+        return torch.cat([legacy_uniform_frames(n, T, random, start) for start in starts])
 
     def call(lengths: Tensor) -> Tensor:
-        rows = [
-            legacy_uniform_frames(n, T, np.random.RandomState(seed), 0) for n in lengths.tolist()
-        ]
-        return torch.stack(rows)
+        return torch.stack([drawn(n) for n in lengths.tolist()])
 
     return Replay(call)
 
