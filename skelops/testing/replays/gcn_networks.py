@@ -119,6 +119,10 @@ def mean_joint(shapes: Shapes) -> int:
     return shapes.get("gcn.0.tcn.add_coeff", (0,))[0]
 
 
+# Of a head, for its training.
+HEAD = {"loss_cls": (), "init_std": (), "multi_class": (), "label_smooth_eps": ()}
+
+
 @replays(PYSKL, "Rec")
 @replays(BRL, "Rec")
 def pyskl_network(case: Case) -> Replay:
@@ -135,7 +139,7 @@ def pyskl_network(case: Case) -> Replay:
     of_gcn.take("type")
     kwargs = pyskl_frame(options, always_first=kind == "CTRGCN")
     kwargs |= {"num_classes": head.take("num_classes"), "dropout": head.take("dropout", 0.0)}
-    head.expect(type=(), in_channels=(), loss_cls=(), init_std=())
+    head.expect(type=(), in_channels=(), mode=(), **HEAD)
     if kind != "CTRGCN":
         kwargs |= pyskl_temporal(shapes, of_tcn)
         kwargs["input_norm"] = options.take("data_bn_type", "MVC" if kind == "AAGCN" else "VC")

@@ -133,7 +133,8 @@ def pose_pipeline(case: Case) -> Replay:
 @replays(TSM, "TemporalShift")
 def shift(case: Case) -> Replay:
     options = Options(case.kwargs)
-    divisor, frames = options.take("fold_div", 8), options.take("n_segment")
+    divisor = options.take("fold_div", options.take("n_div", 8))
+    frames = options.take("n_segment")
     options.expect(inplace=(False,))
 
     def call(x: Tensor) -> Tensor:
