@@ -222,7 +222,7 @@ def _dynamic_unit(m: nn.Module, x: Tensor, A: Tensor | None = None) -> Tensor:
     f = norm.conv_bn(x, m.pre[0], m.pre[1]).view(N, K, -1, T, V)
     p, q = joint_embeddings(x, *(t.unflatten(1, (K, -1)) for t in _stacked((m.conv1, m.conv2))))
     alpha = None if m.ctr is None else m.alpha[:1]
-    beta = None if m.ada is None else m.beta[0]
+    beta = None if m.ada is None else m.beta[:1]
     z = dynamic_graph_conv(f, m.A, p, q, alpha, beta)
     return norm.conv_bn(z, m.post, m.bn, *_shortcut(find(m, "down"), x))
 

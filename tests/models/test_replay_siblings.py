@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from skelops.graph import get_layout
 from skelops.models import load_published, published_keys
 from skelops.models.halp import HaLP
 from skelops.models.hiclr import HiCLR
@@ -241,6 +242,53 @@ def test_crop_of_a_test(share):
     inputs = {"x": x, "num_frames": frames}
     kwargs = {"l_ratio": [share]}
     check(source, "crop_subsequence", kwargs, inputs, {"y": torch.stack(clips)})
+
+
+def test_augmentations_that_the_release_leaves_out():
+    x, style = torch.randn(2, 2, 3, 5, 25, 1)
+    (var, mean), (s_var, s_mean) = (torch.var_mean(t, 3, keepdim=True) for t in (x, style))
+    y = (x - mean) / (var + 1e-5).sqrt() * (s_var + 1e-5).sqrt() + s_mean
+    source = "JHang2020/HiCLR net/skeletonAdaIN.py AdaIN"
+    check(source, "AdaIN", {"dim": "V"}, {"content": x, "style": style}, {"y": y})
+    kwargs = {"mask_ratio": 0.25, "person_num": 2, "joint_num": 6, "channel_num": 3}
+    mask = torch.ones(4, 6)
+    mask[:, [1, 4]] = 0
+    source = "JHang2020/HiCLR processor/utils.py"
+    check(f"{source} Jointmask2", "Jointmask2", kwargs, {"idx": torch.tensor([4, 1])}, {"m": mask})
+    mask = torch.ones(4, 6)
+    mask[2] = 0
+    order = torch.tensor([1, 0, 3, 2])
+    check(f"{source} TemporalMask", "TemporalMask", kwargs, {"perm": order}, {"m": mask})
+
+
+def test_a_strong_view_without_some_steps():
+    x, order = torch.randn(2, 3, 4, 25, 1), list(get_layout("ntu25").mirror)
+    inputs = {"x": x, "u_flip": torch.tensor([0.2, 0.7]), "u_axis": torch.tensor([0.9, 0.1])}
+    inputs["axis"] = torch.tensor([0, 2])
+    y = torch.stack([x[0][:, :, order], x[1] * torch.tensor([1, 1, 0]).view(3, 1, 1, 1)])
+    kwargs = {"shear_amplitude": 0, "temperal_padding_ratio": 0, "aug_method": "15"}
+    source = "JHang2020/HiCLR feeder/ntu_feeder.py Feeder_triple._strong_aug"
+    check(source, "strong_aug", kwargs, inputs, {"y": y})
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_preparation_without_turning(relative):
+    x, T = torch.randn(3, 20, 25, 2), 8
+    y = x - x[:, :, 20:21] * relative
+    flat = y.permute(0, 2, 3, 1).flatten(0, 2)
+    y = F.interpolate(flat[None], size=T, mode="linear").view(3, 25, 2, T).permute(0, 3, 1, 2)
+    kwargs = {"data_type": "relative" if relative else "normal", "sampling": "resize"}
+    kwargs |= {"t_length": T, "y_rotation": False, "displacement": 1}
+    inputs, source = {"x": x, "length": torch.tensor(20)}, "JHang2020/HiCLR feeder/NTUDatasets.py"
+    case = recorded(source, "NTUMotionProcessor", kwargs, inputs, {"position": y, "motion": None})
+    torch.testing.assert_close(replay.find(case).call(*inputs.values())[0], y)
+    kwargs |= {"sampling": "force_crop", "displacement": False}
+    case = recorded(source, "NTUMotionProcessor", kwargs, inputs, {"position": y})
+    (found,) = replay.find(case).call(*inputs.values())
+    torch.testing.assert_close(found, (x - x[:, :, 20:21] * relative)[:, :T])
+    case = recorded(source, "NTUMotionProcessor", kwargs | {"displacement": 2}, inputs, {})
+    with pytest.raises(replay.NotUnderstood, match="displacement"):
+        replay.find(case)
 
 
 # Transformers.

@@ -23,6 +23,7 @@ from skelops.data.transform import (
 from skelops.graph import get_layout
 from skelops.ops.sample_clips import CORRUPT, DROP, SCORE_MEAN
 from skelops.testing.replay import Case, NotUnderstood, Replay, replays
+from skelops.testing.replays.gcn import Options
 
 NTU = get_layout("ntu25")
 LIMBS = ("left_arm", "left_leg", "right_arm", "right_leg")  # in the order of ACLNet's Part_Drop
@@ -139,48 +140,84 @@ def gaussian_blur(case, x, sigma, u):
 
 
 @hiclr("basic_aug")
-def basic(case, x, start, s):
-    return temporal_crop(case, x, start) | shear(case, x, s)
-
-
 @hiclr("strong_aug")
-def strong(case, x, start, s, u_flip, main_axis, deg, u_noise, sigma, u_blur, u_axis, axis, noise):
-    kept = masked(axis, u_axis < 0.5).double()
-    matrix = kept[:, :, None] * (p.rotation(deg.deg2rad()) @ p.shear(s, "hiclr"))
-    noisy = noise * ((u_noise < 0.5)[:, None] * kept)[:, :, None, None, None]
-    return {
-        "frame": reflected(case, x, start),
-        "affine": linear(matrix),
-        "order": swapped(u_flip < 0.5),
-        "noise": noisy,
-        "blur": p.gaussian_taps(sigma, u_blur < 0.5),
-    }
+def views(case, x, *draws):
+    """The steps of ``aug_method``, of which the case has draws, in their order."""
+    drawn = dict(zip(case.meta["input_names"][1:], draws, strict=True))
+    fields = {}
+    matrix = torch.eye(3, dtype=torch.float64)
+    if "start" in drawn:
+        fields["frame"] = reflected(case, x, drawn["start"])
+    if "s" in drawn:
+        matrix = p.shear(drawn["s"].double(), "hiclr")
+    if "u_flip" in drawn:
+        fields["order"] = swapped(drawn["u_flip"] < 0.5)
+    if "deg" in drawn:
+        matrix = p.rotation(drawn["deg"].double().deg2rad()) @ matrix
+    kept = torch.ones(len(x), 3, dtype=torch.float64)
+    if "u_axis" in drawn:
+        kept = masked(drawn["axis"], drawn["u_axis"] < 0.5).double()
+    fields["affine"] = linear((kept[:, :, None] * matrix).expand(len(x), 3, 3))
+    if "u_noise" in drawn:
+        noisy = (drawn["u_noise"] < 0.5)[:, None] * kept
+        fields["noise"] = drawn["noise"] * noisy[:, :, None, None, None]
+    if "sigma" in drawn:
+        fields["blur"] = p.gaussian_taps(drawn["sigma"], drawn["u_blur"] < 0.5)
+    return fields
 
 
 @replays("JHang2020/HiCLR", "NTUMotionProcessor")
 def preprocess(case: Case) -> Replay:
-    kwargs = case.kwargs
-    if kwargs["data_type"] != "relative" or not kwargs["y_rotation"]:
-        raise NotUnderstood(f"NTUMotionProcessor with {kwargs}")
-    T = kwargs["t_length"]
+    options = Options(case.kwargs)
+    relative = {"normal": False, "relative": True}[options.take("data_type", "normal")]
+    resized = {"force_crop": False, "resize": True}[options.take("sampling", "force_crop")]
+    turn = options.take("y_rotation", False)
+    T = min(options.take("t_length", 300), 300)
+    options.expect(displacement=(False, 0, 1))
+    if case.kwargs.get("displacement", False) > len(case.meta["output_names"]) - 1:
+        raise NotUnderstood("a displacement that is not recorded")
 
-    def call(x: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
-        clip = x.cpu().permute(1, 3, 2, 0)[: int(length)].numpy()
-        position = torch.from_numpy(normalize.hiclr(clip, frames=T)).permute(3, 0, 2, 1)
+    def call(x: Tensor, length: Tensor | None = None) -> list[Tensor]:
+        n = x.shape[1] if length is None else int(length)
+        clip = x.cpu().permute(1, 3, 2, 0)[: n if resized else T].numpy()
+        found = normalize.hiclr(clip, "ntu25", T if resized else None, relative, turn)
+        position = torch.from_numpy(found).permute(3, 0, 2, 1).to(x)
         # Motion is that of the recording: not relative, not rotated.
-        frame, blend = p.resize(torch.tensor([0]), length.view(1).cpu(), T)
+        plan = still(x[None])
+        if resized:
+            frame, blend = p.resize(torch.tensor([0]), torch.tensor([n]), T)
+            plan = replace(plan, frame=frame, blend=blend)
+        else:
+            plan = replace(plan, frame=plan.frame[:, :T])
         streams = make_streams("joint_motion", NTU, native_motion=True)
-        plan = replace(still(x[None]), frame=frame, blend=blend)
-        return position.to(x), sample(x[None], plan, streams)[0]
+        found = [position, sample(x[None], plan, streams)[0]]
+        return found[: len(case.meta["output_names"])]
 
     return Replay(call)
 
 
 @replays("JHang2020/HiCLR", "Jointmask")
+@replays("JHang2020/HiCLR", "Jointmask2")
 def joint_mask(case: Case) -> Replay:
+    """Joints of every frame, or one row of them for all frames."""
+    T, V = case.arrays[f"out.{case.meta['output_names'][0]}"].shape[-2:]
+
     def call(joints: Tensor) -> Tensor:
-        shape = (len(joints), case.kwargs["joint_num"])
-        return torch.ones(shape, device=joints.device).scatter(1, joints, 0.0)
+        joints = joints.reshape(-1, joints.shape[-1]).expand(T, -1)
+        return torch.ones(T, V, device=joints.device).scatter(1, joints, 0.0)
+
+    return Replay(call)
+
+
+@replays("JHang2020/HiCLR", "TemporalMask")
+def frame_mask(case: Case) -> Replay:
+    """Frames whose place in the drawn order is not among the first."""
+    name = case.meta["output_names"][0]
+    shape = case.arrays[f"out.{name}"].shape
+
+    def call(order: Tensor) -> Tensor:
+        kept = order < len(order) * (1 - case.kwargs["mask_ratio"])
+        return kept.float()[:, None].expand(-1, shape[-1]) if len(shape) == 2 else kept.float()
 
     return Replay(call)
 

@@ -11,6 +11,7 @@ from skelops import ops
 from skelops.graph import Layout
 from skelops.models.hiclr import (
     BLOCK_KEYS,
+    ENCODERS,
     GCN_KEYS,
     HiCLR,
     HiCLRDSTA,
@@ -18,6 +19,7 @@ from skelops.models.hiclr import (
     JointAttentionBlock,
     add_edges,
     drop_edges,
+    swap_statistics,
 )
 from skelops.nn import GraphConv, GraphUnit, STBlock, TemporalConv
 from skelops.testing.replay import Case, NotUnderstood, Replay, replays
@@ -93,6 +95,14 @@ def dropped_edges(case: Case) -> Replay:
         return drop_edges(A, kept, rate.reshape(()))
 
     return Replay(call, data=tuple(case.meta["input_names"][1:]))
+
+
+@replays(REPOSITORY, "AdaIN")
+def swapped_statistics(case: Case) -> Replay:
+    options = Options(case.kwargs)
+    per_frame = {"TV": False, "V": True}[options.take("dim", "TV")]
+    options.expect()
+    return Replay(lambda x, style: swap_statistics(x, style, per_frame))
 
 
 def attention_block(options: Options, shapes: Shapes) -> JointAttentionBlock:
@@ -178,7 +188,8 @@ def case_mask(case: Case) -> float:
 def step(case: Case) -> Replay:
     options, shapes = Options(case.kwargs), case.shapes
     encoder, harmless = str(options.take("base_encoder")).split(".")[1], OFF
-    for name in ("graph_args", "hidden_channels", "hidden_dim", "num_class", "transformer"):
+    pretrain, classes = options.take("pretrain", True), options.take("num_class", 60)
+    for name in ("graph_args", "hidden_channels", "hidden_dim", "transformer"):
         options.take(name)
     of_encoder = below(shapes, "encoder_q.")
     if encoder == "dsta":
@@ -192,11 +203,19 @@ def step(case: Case) -> Replay:
         sizes = {"layout": layout(graph.shape[-1])}
     else:
         raise NotUnderstood(f"encoder {encoder}")
+    of_training = {"edge_importance_weighting": (True,), "rep_ratio": (), "doublequeue": ()}
+    if not pretrain:
+        options.expect(
+            mlp=(), feature_dim=(), queue_size=(), momentum=(), Temperature=(), **of_training,
+            **harmless,
+        )  # fmt: skip
+        net = ENCODERS[encoder](classes, **sizes, **arguments)
+        return Replay(net, net, (*net.published_keys, (r"^", "encoder_q.")))
     D, K = shapes["queue"]
     model = HiCLR(
         **sizes,
         encoder=encoder,
-        encoder_kwargs=arguments,
+        encoder_kwargs=arguments | {"mlp": options.take("mlp", True)},
         width=options.take("feature_dim", D),
         queue_size=options.take("queue_size", K),
         momentum=options.take("momentum", 0.999),
@@ -204,10 +223,7 @@ def step(case: Case) -> Replay:
         mine=options.take("topk", 1),
     )
     model.mining = bool(options.take("nnm", False))
-    options.expect(
-        pretrain=(True,), mlp=(True,), edge_importance_weighting=(True,), rep_ratio=(),
-        doublequeue=(), **harmless,
-    )  # fmt: skip
+    options.expect(**of_training, **harmless)
     noted = case_mask(case)
     nn.init.constant_(model.mask_param, noted)
     start = int(case.arrays["kept.queue_ptr"][0]) - len(case.arrays["in.x1"])
@@ -219,7 +235,8 @@ def step(case: Case) -> Replay:
         model.queue.copy_(queue.detach())
         model.queue_ptr.fill_(start % K)
         done = model([x1, x2, x3, x4], mask[0, :, 0, :, 0].detach() > 0)
-        probe = model.encoder_k.fc[2].bias.clone()
+        *_, bias = model.encoder_k.fc.parameters()
+        probe = bias.detach().clone()
         model.encoder_k.load_state_dict(before)
         bank = model.bank.clone()
         ops.queue_push_(bank, model.queue_ptr.clone(), done.keys)
