@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from skelops import _check, ops
 from skelops.nn import norm
+from skelops.nn.convolve import convolve
 from skelops.nn.norm import bn_act_add, count_batch, pointwise_unit
 from skelops.nn.packed import Packed, Part, init_conv, norm_parts
 from skelops.nn.pointwise import pointwise_conv
@@ -55,7 +56,7 @@ class TemporalConv(nn.Module):
         self.bn = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x)
+        return convolve(self.conv, x)
 
 
 def of_one_size(kernels: Sequence[Tensor]) -> list[Tensor]:
