@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
     parser = argparse.ArgumentParser(prog="skelops demo", description=__doc__)
     parser.add_argument("--data", default="synthetic", help="clips to read instead (json, npz)")
     parser.add_argument("--out", default="outputs/demo", type=Path, help="folder for the results")
-    parser.add_argument("--max-minutes", default=4.0, type=float, help="time for everything")
+    parser.add_argument("--max-minutes", default=4.0, type=float, help="for everything, epochs too")
     parser.add_argument("--max-epochs", type=int, help="default: 18, of recorded data 30")
     parser.add_argument("--num-clips", default=1536, type=int, help="size of the synthetic set")
     parser.add_argument("--seed", default=0, type=int)
