@@ -109,6 +109,16 @@ def test_more_weights_of_the_mean_joint_than_joints():
     torch.testing.assert_close(long(x), short(x))
 
 
+def test_arguments_of_every_stage_are_refused():
+    backbone = {"type": "STGCN", "gcn_adaptive": ["init", "offset"], "num_stages": 2}
+    kwargs = {"backbone": backbone, "cls_head": {"type": "GCNHead", "num_classes": 2}}
+    case = recorded("kennymckormick/pyskl pyskl/models/gcns", "Rec", kwargs, {}, {})
+    with pytest.raises(
+        replay.NotUnderstood, match=r"of every stage, adaptive=\['init', 'offset'\]"
+    ):
+        replay.find(case)
+
+
 # Contrast.
 
 

@@ -137,6 +137,9 @@ def pyskl_network(case: Case) -> Replay:
     options.take("graph_cfg")
     of_gcn, of_tcn = options.below("gcn_"), options.below("tcn_")
     of_gcn.take("type")
+    for name, value in (of_gcn.left | of_tcn.left).items():
+        if isinstance(value, list) and name != "ms_cfg":
+            raise NotUnderstood(f"an argument of every stage, {name}={value!r}")
     kwargs = pyskl_frame(options, always_first=kind == "CTRGCN")
     kwargs |= {"num_classes": head.take("num_classes"), "dropout": head.take("dropout", 0.0)}
     head.expect(type=(), in_channels=(), mode=(), **HEAD)
