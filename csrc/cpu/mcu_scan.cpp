@@ -100,7 +100,7 @@ Results forward(const McuTensors& t) {
   using A = Accumulate<T>;
   const McuShape s("mcu_scan", t);
   const int64_t D = s.width, kept = s.kept();
-  const Tensor input = torch::stable::contiguous(t.pre);
+  const Tensor input = as_contiguous(t.pre);
   const Parameter<A> weights(t.weight), ln_weight(t.ln_weight), ln_bias(t.ln_bias), start(t.h0);
   const Parameter<A> reset_bias(t.reset_bias);
   Tensor out = new_tensor<T>(t.pre, {s.units, s.batch, s.frames, D});
@@ -217,8 +217,8 @@ Gradients backward(const Tensor& grad, const McuTensors& t, const Tensor& states
                     notes.numel() == all * kept * D && rstd.numel() == all * kGates,
                 "mcu_scan_backward", "grad and saved results of the shapes of the forward's");
   const auto want = [needs](int i) { return wants(needs, i); };
-  const Tensor grads = torch::stable::contiguous(grad), h = torch::stable::contiguous(states);
-  const Tensor x_all = torch::stable::contiguous(notes), factors = torch::stable::contiguous(rstd);
+  const Tensor grads = as_contiguous(grad), h = as_contiguous(states);
+  const Tensor x_all = as_contiguous(notes), factors = as_contiguous(rstd);
   const Parameter<A> weights(t.weight), ln_weight(t.ln_weight), ln_bias(t.ln_bias), start(t.h0);
   Tensor dpre = want(kPre) ? new_tensor<T>(t.pre, {s.units, s.batch, s.frames, kGates * D})
                            : no_gradient(t.pre);
