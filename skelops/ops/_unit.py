@@ -68,10 +68,18 @@ def check_norm(op: str, name: str, x: Tensor, norm: Sequence[Tensor], channels: 
         raise _check.fail(
             op, f"{name} of weights, biases, means and variances", f"{len(norm)} tensors"
         )
+    device, recorded = x.device, torch.is_grad_enabled()
     for i in range(0, len(norm), max(each, 1)):
-        part = norm[i : i + each]
-        like = x if x.dtype == part[0].dtype else x.new_empty(0, dtype=torch.float32)
-        check_pieces(op, name, like, part, channels)
+        part, found = norm[i : i + each], 0
+        dtype = part[0].dtype
+        if dtype != x.dtype:
+            dtype = torch.float32
+        for t in part:
+            if t.dtype != dtype or t.device != device or (recorded and t.requires_grad):
+                raise _wrong_piece(op, name, x.new_empty(0, dtype=dtype), t)
+            found += t.numel()
+        if found != channels:
+            raise _check.fail(op, f"{name} of {channels} elements", found)
 
 
 def check_tail(
