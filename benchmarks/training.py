@@ -47,7 +47,9 @@ class Training:
     labels: bool = True  # else a linear probe and neighbours measure it
     tune: tuple[str, ...] = ()  # or rather fine-tuning with these arguments, and neighbours
     start: str = ""  # training whose encoder this one starts from
-    untrained: str = ""  # training whose encoder is measured as it was initialised
+    encoder: str = ""  # training whose encoder is measured, in place of one of its own
+    random: bool = False  # as it was initialised
+    share: float = 1.0  # of the labels that measure it
 
     def command(self, name: str, source: str, further: Sequence[str] = ()) -> list[str]:
         configs = [word for recipe in self.recipes for word in ("--config", recipe)]
@@ -143,11 +145,13 @@ _CONTRASTS = (
 def _contrasted(
     data: str, title: str, recipe: str, method: str, less: str = "", how: tuple[str, ...] = ()
 ) -> dict[str, Training]:
-    """A small network pre-trained by contrast, without the part ``less``, and untrained."""
+    """A small network pre-trained by contrast, without the part ``less``, untrained, and tuned on
+    few labels."""
     base, small = f"{data}-{recipe}", f"{title}, {method}"
     found = {
         base: Training(f"{small}, linear probe", (data, recipe)),
-        f"{base}-untrained": Training(f"{small}, untrained, linear probe", (), untrained=base),
+        f"{base}-untrained": _untrained(f"{small}, untrained, linear probe", base),
+        **_tenth(base, small),
     }
     if less:
         shown = f"{small} without {less}, linear probe"
@@ -155,17 +159,32 @@ def _contrasted(
     return {name: replace(training, labels=False) for name, training in found.items()}
 
 
+def _untrained(title: str, base: str) -> Training:
+    return Training(title, (), labels=False, encoder=base, random=True)
+
+
+def _tenth(base: str, title: str) -> dict[str, Training]:
+    """An encoder fine-tuned on a tenth of the labels, and the same from scratch."""
+    tuned = Training(f"{title}, fine-tuned on a tenth of the labels", (), labels=False, tune=_FEW)
+    scratch = f"{title}, from scratch on a tenth of the labels"
+    return {
+        f"{base}-tenth": replace(tuned, encoder=base, share=0.1),
+        f"{base}-untrained_tenth": replace(_untrained(scratch, base), tune=_FEW, share=0.1),
+    }
+
+
 def _tuned(data: str, title: str, recipe: str, method: str) -> dict[str, Training]:
     """A small network pre-trained and fine-tuned, and fine-tuned from scratch."""
     base = f"{data}-{recipe}"
-    tune = ("--model.lr", "1e-3", "--trainer.max_epochs", "20")
     found = {
-        base: Training(f"{title}, small {method}, fine-tuned", (data, recipe)),
-        f"{base}-untrained": Training(f"{title}, small {method}, from scratch", (), untrained=base),
+        base: Training(f"{title}, small {method}, fine-tuned", (data, recipe), labels=False),
+        f"{base}-untrained": _untrained(f"{title}, small {method}, from scratch", base),
     }
-    return {name: replace(t, labels=False, tune=tune) for name, t in found.items()}
+    return {name: replace(training, tune=_TUNE) for name, training in found.items()}
 
 
+_TUNE = ("--model.lr", "1e-3", "--trainer.max_epochs", "20")
+_FEW = ("--model.lr", "1e-3", "--data.batch_size", "16", "--trainer.max_epochs", "40")
 _PROBE = ("--data.batch_size", "64", "--trainer.max_epochs", "20")
 
 
@@ -182,7 +201,8 @@ def _without_labels(
             (*arguments, "--model.model_kwargs.tau", "0.0"),
             labels=False,
         ),
-        f"{base}-untrained": Training(f"{small}, untrained", (), labels=False, untrained=base),
+        f"{base}-untrained": _untrained(f"{small}, untrained", base),
+        **_tenth(base, small),
         f"{data}-stars_small": Training(
             f"{small} tuned by STARS",
             (*recipes, "stars_small"),
@@ -368,10 +388,10 @@ def run(name: str, source: str, further: Sequence[str] = ()) -> Path:
 
     training = TRAININGS[name]
     command = training.command(name, source, further)
-    folder = Path("runs") / (training.untrained or name)
+    folder = Path("runs") / (training.encoder or name)
     shown = shlex.join(["skelops", *training.command(name, "PATH", further)])
     begin = time.perf_counter()
-    if not training.untrained:
+    if not training.encoder:
         cli.main(command)
     seconds = time.perf_counter() - begin
     if not training.labels:
@@ -388,14 +408,15 @@ def transferred(name: str) -> dict:
     from skelops.train.ensemble import load_predictions
 
     training = TRAININGS[name]
-    run = f"runs/{training.untrained or name}"
-    untrained = ["--model.random", "true"] if training.untrained else []
+    run = f"runs/{training.encoder or name}"
     verb, settings = ("finetune", training.tune) if training.tune else ("probe", _PROBE)
-    folder = Path(f"{run}/{verb}{'-untrained' if untrained else ''}")
+    folder = Path(f"{run}/{verb}{name.removeprefix(training.encoder or name)}")
+    few = ["--data.fraction", str(training.share)] if training.share < 1 else []
+    random = ["--model.random", "true"] if training.random else []
     quiet = ["--trainer.enable_progress_bar", "false", "--trainer.check_val_every_n_epoch", "5"]
     where = ["--trainer.default_root_dir", str(folder)]
-    measured = [verb, run, *settings, *quiet, *where, *untrained]
-    neighbours = ["knn", run, *(["--random"] if untrained else [])]
+    measured = [verb, run, *settings, *quiet, *where, *random, *few]
+    neighbours = ["knn", run, *(["--random"] if random else []), *few]
     cli.main(measured)
     near = transfer.main(neighbours[1:])
     commands = [shlex.join(["skelops", *words]) for words in (measured, neighbours)]
@@ -412,7 +433,7 @@ def _log(folder: Path) -> Path:
 
 
 def _record(training: Training, shown: str, seconds: float, folder: Path) -> dict:
-    curve = [] if training.untrained else _curve(_log(folder))
+    curve = [] if training.encoder else _curve(_log(folder))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return {
         "title": training.title,

@@ -313,6 +313,9 @@ class _OneScale:
 
     def __init__(self, temporal: TemporalConv) -> None:
         conv, (scale, shift) = temporal.conv, _affine(temporal.bn)
+        if conv.padding_mode != "zeros":
+            mode = conv.padding_mode
+            raise ValueError(f"Continual: expected frames padded with zeros, got {mode!r}")
         self.reach, self.dilation = conv.padding[0], conv.dilation[0]
         kernel = conv.weight[..., 0].transpose(1, 2) * scale[..., None]  # (C', k, C)
         self.weight = kernel.flatten(1).contiguous()

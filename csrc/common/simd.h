@@ -154,6 +154,17 @@ void vectors(int64_t count, const F& function) {
   if (i < count) function(i, static_cast<int>(count - i));
 }
 
+// A vector, or its first lanes where they are fewer.
+template <typename A>
+typename Simd<A>::Vec load_some(const A* p, int lanes) {
+  return lanes == Simd<A>::kLanes ? Simd<A>::load(p) : Simd<A>::load(p, lanes);
+}
+
+template <typename A>
+void store_some(A* to, typename Simd<A>::Vec v, int lanes) {
+  lanes == Simd<A>::kLanes ? Simd<A>::store(to, v) : Simd<A>::store(to, v, lanes);
+}
+
 // A row of values that lanes are picked from by index: out of registers where it fits into four of
 // them, which takes a quarter of the time of a gather.
 template <typename T>

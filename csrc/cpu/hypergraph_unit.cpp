@@ -48,11 +48,6 @@ typename Simd<A>::Vec before_relu(const A* y, const A* residual, int64_t i, int 
   return residual ? v + load_some(residual + i, lanes) : v;
 }
 
-template <typename A>
-void store_some(A* to, typename Simd<A>::Vec v, int lanes) {
-  lanes == Simd<A>::kLanes ? Simd<A>::store(to, v) : Simd<A>::store(to, v, lanes);
-}
-
 // out = relu(...) of the channels of a head from `channel` on.
 template <typename A>
 void activate(const HyperShape& s, const Normalisation<A>& norm, int64_t channel, const A* y,

@@ -97,7 +97,6 @@ class Tail {
 
   // Channels [begin, begin + size) of sample n, in place.
   void apply(int64_t n, int64_t begin, int64_t size, A* z) const {
-    using S = Simd<A>;
     const Scratch<A> converted(residual_ && !residuals_.kInPlace ? row_ : 0);
     for (int64_t c = begin; c < begin + size; ++c, z += row_) {
       const A* r = residual_ ? residuals_.get(n, c * row_, row_, converted.get()) : nullptr;
@@ -105,12 +104,8 @@ class Tail {
       vectors<A>(row_, [&](int64_t i, int lanes) {
         auto v = load_some(z + i, lanes) * scale + shift;
         if (r != nullptr) v += load_some(r + i, lanes);
-        if (relu_) v = v < A(0) ? typename S::Vec{} : v;
-        if (lanes == S::kLanes) {
-          S::store(z + i, v);
-        } else {
-          S::store(z + i, v, lanes);
-        }
+        if (relu_) v = v < A(0) ? typename Simd<A>::Vec{} : v;
+        store_some(z + i, v, lanes);
       });
     }
   }

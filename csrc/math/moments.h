@@ -36,11 +36,6 @@ void reduce_into(int64_t count, double* totals, const F& function) {
 }
 
 template <typename A>
-typename Simd<A>::Vec load_some(const A* p, int lanes) {
-  return lanes == Simd<A>::kLanes ? Simd<A>::load(p) : Simd<A>::load(p, lanes);
-}
-
-template <typename A>
 A sum(const A* values, int64_t count) {
   return reduce<A>(count, [=](int64_t i, int lanes) { return load_some(values + i, lanes); });
 }

@@ -115,7 +115,13 @@ def halp(xyz: np.ndarray, layout: str) -> np.ndarray:
     return align(center(loop_missing(xyz), spine, per_frame=True), layout)
 
 
-def hiclr(xyz: np.ndarray, layout: str = "ntu25", frames: int = 50) -> np.ndarray:
+def hiclr(
+    xyz: np.ndarray,
+    layout: str = "ntu25",
+    frames: int | None = 50,
+    relative: bool = True,
+    turn: bool = True,
+) -> np.ndarray:
     """Joints relative to the upper spine, resampled, each frame turned to the camera (HiCLR).
 
     Every person and frame is rotated about y so that the shoulder line lies along x: by
@@ -125,16 +131,21 @@ def hiclr(xyz: np.ndarray, layout: str = "ntu25", frames: int = 50) -> np.ndarra
     Args:
         xyz: (T, M, V, 3); frames after the last one that shows joint 0 of person 0 do not count.
         layout: joint layout with shoulders.
-        frames: T of the result.
+        frames: T of the result; None leaves the frames as they are.
+        relative: relative to the upper spine of the same frame and person.
+        turn: turned to the camera.
     """
     joints = get_layout(layout)
     names = joints.joint_names
     root = names.index("spine_shoulder") if "spine_shoulder" in names else middle(joints)
-    length = max(int(xyz[:, 0, 0].any(-1).sum()), 1)
-    relative = torch.from_numpy(xyz - xyz[:, :, root : root + 1])
-    low, weight = plan.resize(torch.tensor([0]), torch.tensor([length]), frames)
-    high = (low[0] + 1).clamp(max=length - 1)
-    x = torch.lerp(relative[low[0]], relative[high], weight[0][:, None, None, None].to(relative))
+    x = torch.from_numpy(xyz - xyz[:, :, root : root + 1] if relative else xyz)
+    if frames is not None:
+        length = max(int(xyz[:, 0, 0].any(-1).sum()), 1)
+        low, weight = plan.resize(torch.tensor([0]), torch.tensor([length]), frames)
+        high = (low[0] + 1).clamp(max=length - 1)
+        x = torch.lerp(x[low[0]], x[high], weight[0][:, None, None, None].to(x))
+    if not turn:
+        return x.numpy()
     right, left = shoulders(joints)
     across = x[:, :, right] - x[:, :, left]  # (T, M, 3)
     across[..., 1] = 0

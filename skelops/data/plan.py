@@ -126,18 +126,19 @@ def resize(start: Tensor, size: Tensor, frames: int) -> tuple[Tensor, Tensor]:
     """Crops resampled linearly to ``frames`` frames: (N, T) first taps and weights.
 
     Frame i is read at ``max((i + 0.5) size / frames - 0.5, 0)`` of the crop: half-pixel centres,
-    no antialiasing, edges clamped.
+    no antialiasing, edges clamped; in single precision, as ``torch.nn.functional.interpolate``
+    has it in the published feeders.
 
     Args:
         start: (N,) int64, first frame of each crop in its clip.
         size: (N,) int64, frames of each crop.
         frames: T.
     """
-    i = torch.arange(frames, dtype=torch.float64) + 0.5
-    position = (i * size[:, None] / frames - 0.5).clamp(min=0)
+    i = torch.arange(frames, dtype=torch.float32) + 0.5
+    position = (size[:, None].float() / frames * i - 0.5).clamp(min=0)
     low = position.long()
     inside = low < size[:, None] - 1
-    return start[:, None] + low, ((position - low) * inside).float()
+    return start[:, None] + low, (position - low) * inside
 
 
 def central_crop(length: Tensor, share: float) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +22,9 @@ class DGSTGCN(SkeletonNet):
         num_classes, layout: see ``skelops.nn.SkeletonNet``.
         graph: "random" for normal entries around 0.04, a kind of adjacency, or one (K, V, V).
         groups: K, of the random graph.
-        ratio: channels of a group relative to the unit's.
-        channel_wise, joint_wise: see ``skelops.nn.DynamicGraphConv``.
+        ratio: channels of a group relative to the unit's; 1 / K if None.
+        channel_wise, joint_wise, per_subset, per_frame, channel_act, joint_act: see
+            ``skelops.nn.DynamicGraphConv``.
         temporal, branches, tcn_dropout: see ``make_block``.
         mean_joint: the mean over joints takes part in the temporal modules as a further joint, with
             weights for the joints of the layout or, if a number, for so many: the
@@ -39,21 +41,28 @@ class DGSTGCN(SkeletonNet):
         *,
         graph: str | Tensor = "random",
         groups: int = 8,
-        ratio: float = 0.125,
+        ratio: float | None = 0.125,
         channel_wise: bool = True,
         joint_wise: bool = True,
+        per_subset: bool = False,
+        per_frame: bool = False,
+        channel_act: str = "tanh",
+        joint_act: str = "softmax",
         temporal: str = "multi",
         branches: Sequence = BRANCHES,
         mean_joint: bool | int = True,
         tcn_dropout: float = 0.0,
-        input_norm: str = "VC",
+        input_norm: str | None = "VC",
         **net,
     ) -> None:
         V = get_layout(layout).num_joints
         if isinstance(graph, str) and graph == "random":
             graph = 0.04 + 0.02 * torch.randn(groups, V, V)
         A = graph_of(graph, layout)
-        terms = {"channel_wise": channel_wise, "joint_wise": joint_wise}
+        ratio = 1 / len(A) if ratio is None else ratio
+        terms: dict[str, Any] = {"channel_wise": channel_wise, "joint_wise": joint_wise}
+        terms |= {"per_subset": per_subset, "per_frame": per_frame}
+        terms |= {"channel_act": channel_act, "joint_act": joint_act}
 
         def unit(C: int, out: int) -> nn.Module:
             conv = DynamicGraphConv(C, out, A, int(ratio * out), **terms)

@@ -30,6 +30,7 @@ _WHOLE: KeyPairs = (
     *_STREAM,
     (r"^(rgb|pose)\.(backbone|cls_head)", r"\1_\2"),
     (r"^guidance\.", "attention_module."),
+    (r"^attention_module\.(g|phi|theta|conv_out)\.", r"\g<0>conv."),
 )
 PUBLISHED_KEYS = {"stream": _STREAM, "whole": _WHOLE}
 
@@ -241,11 +242,27 @@ class FrameGuidance(nn.Module):
 
 
 class NonLocalGuidance(nn.Module):
-    """rgb + the mean of what all its places hold, weighted by their products with the pose."""
+    """rgb + the mean of what all its places hold, weighted by their products with the pose.
 
-    def __init__(self, channels: int, pose_channels: int) -> None:
+    Args:
+        channels, pose_channels: of the pictures' and the pose's features.
+        reduction: channels over those of the products.
+        softmax: of the products, which are divided by the square root of their channels if
+            ``scaled``; else they are weights as they are, over the number of places.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        pose_channels: int,
+        reduction: int = 2,
+        *,
+        softmax: bool = False,
+        scaled: bool = True,
+    ) -> None:
         super().__init__()
-        hidden = max(channels // 2, 1)
+        hidden = max(channels // reduction, 1)
+        self.softmax, self.scale = softmax, hidden**-0.5 if scaled else 1.0
         self.g, self.phi = nn.Conv3d(channels, hidden, 1), nn.Conv3d(channels, hidden, 1)
         self.theta = nn.Conv3d(pose_channels, hidden, 1)
         self.conv_out = nn.Conv3d(hidden, channels, 1)
@@ -254,8 +271,11 @@ class NonLocalGuidance(nn.Module):
         theta, phi, g = (
             f(x).flatten(2) for f, x in ((self.theta, pose), (self.phi, rgb), (self.g, rgb))
         )
-        # Without a softmax, what is multiplied first does not matter: no matrix of all places.
-        mixed = (g @ phi.mT / g.shape[-1]) @ theta
+        if self.softmax:
+            rows = (x.mT for x in (theta, phi, g))
+            mixed = F.scaled_dot_product_attention(*rows, scale=self.scale).mT
+        else:  # What is multiplied first does not matter: no matrix of all places.
+            mixed = (g @ phi.mT / g.shape[-1]) @ theta
         return rgb + self.conv_out(mixed.unflatten(2, pose.shape[2:]))
 
 

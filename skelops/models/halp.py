@@ -164,6 +164,7 @@ class HaLP(Pretext):
             input in this order.
         hidden_size, num_layers: of :class:`BiGRU`.
         width: D of the embedding.
+        mlp: a head of two layers; else of one.
         queue_size, momentum, temperature: of the contrast.
         mu: weight of the hallucinated positives; 0 for none.
         positives_from: the first epoch with them. They attract without repelling: where the keys
@@ -191,6 +192,7 @@ class HaLP(Pretext):
         hidden_size: int = 1024,
         num_layers: int = 3,
         width: int = 128,
+        mlp: bool = True,
         queue_size: int = 16384,
         momentum: float = 0.999,
         temperature: float = 0.07,
@@ -229,7 +231,7 @@ class HaLP(Pretext):
         def encoder() -> BiGRU:
             return BiGRU(
                 width, layout, in_channels=in_channels // len(streams), num_persons=num_persons,
-                hidden_size=hidden_size, num_layers=num_layers, mlp=True,
+                hidden_size=hidden_size, num_layers=num_layers, mlp=mlp,
             )  # fmt: skip
 
         def contrast() -> Hallucination:

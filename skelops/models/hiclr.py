@@ -65,6 +65,23 @@ def add_edges(A: Tensor, drawn: Tensor, weight: float | Tensor = 1.0) -> Tensor:
     return (A + added) * (total / (total + added.sum()))
 
 
+def swap_statistics(x: Tensor, style: Tensor, per_frame: bool = False) -> Tensor:
+    """Clips x (N, C, T, V, M) with the means and deviations of ``style``, another clip each.
+
+    Per person and coordinate, over all frames and joints or, ``per_frame``, over the joints of
+    every frame. An augmentation of the paper that the release does not use.
+
+    Source: Zhang et al., HiCLR, AAAI 2023, section 3.2.
+    """
+
+    def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+        variance, mean = torch.var_mean(x, 3 if per_frame else (2, 3), keepdim=True)
+        return mean, (variance + 1e-5).sqrt()
+
+    (own, scale), (mean, deviation) = statistics(x), statistics(style)
+    return (x - own) / scale * deviation + mean
+
+
 def head(fc: nn.Linear, mlp: bool) -> nn.Module:
     """The head, or that of pre-training: two layers."""
     if not mlp:
@@ -290,6 +307,27 @@ def reinitialise_(module: nn.Module) -> None:
             child.bias.zero_()
 
 
+MASKS = ("joints", "shared_joints", "frames")
+
+
+def draw_mask(
+    T: int, V: int, ratio: float, kind: str = "joints", generator: torch.Generator | None = None
+) -> Tensor:
+    """(T, V) bool, True = kept, for a share ``ratio`` of what is masked.
+
+    Args:
+        T, V: frames and joints.
+        ratio: masked joints of a frame, or masked frames.
+        kind: "joints" of every frame, "shared_joints" the same of all frames, or "frames".
+        generator: of the draws.
+    """
+    if kind == "frames":
+        order = torch.rand(T, 1, generator=generator).argsort(0).argsort(0)
+        return (order < T * (1 - ratio)).expand(T, V)
+    order = torch.rand(T if kind == "joints" else 1, V, generator=generator)
+    return (order.argsort(1).argsort(1) >= int(ratio * V)).expand(T, V)
+
+
 ENCODERS = {"st_gcn": HiCLRGCN, "dsta": HiCLRDSTA, "gru": BiGRU}
 
 
@@ -322,6 +360,7 @@ class HiCLR(MomentumContrast, Pretext):
         queue_size, momentum, temperature: of the contrast.
         mask_ratio: share of the joints of every frame that the last view lacks: their coordinates
             are one learned number, ``mask_param``. The pattern is one for the whole batch.
+        mask_kind: of the pattern, see :func:`draw_mask`; the release uses the first.
         mine: nearest neighbours per view that count as positives while ``mining`` is set.
         mine_from: the epoch that sets it.
 
@@ -342,11 +381,14 @@ class HiCLR(MomentumContrast, Pretext):
         momentum: float = 0.999,
         temperature: float = 0.07,
         mask_ratio: float = 0.1,
+        mask_kind: str = "joints",
         mine: int = 1,
         mine_from: int = 150,
     ) -> None:
         if encoder not in ENCODERS:
             raise _check.fail("HiCLR", f"encoder one of {', '.join(ENCODERS)}", repr(encoder))
+        if mask_kind not in MASKS:
+            raise _check.fail("HiCLR", f"mask_kind one of {', '.join(MASKS)}", repr(mask_kind))
         sizes: dict = {"in_channels": in_channels, "num_persons": num_persons, "mlp": True}
         if encoder != "gru":
             sizes["block_dropout"] = 0.5
@@ -356,7 +398,8 @@ class HiCLR(MomentumContrast, Pretext):
         query, key = (ENCODERS[encoder](width, layout, **kwargs) for _ in range(2))
         super().__init__(query, key, width, queue_size, momentum)
         self.layout = query.layout
-        self.temperature, self.mask_ratio, self.mine = temperature, mask_ratio, mine
+        self.temperature, self.mine = temperature, mine
+        self.mask_kind, self.mask_ratio = mask_kind, mask_ratio
         self.mining, self.mine_from = False, mine_from
         self.mask_param = nn.Parameter(torch.zeros(1))
         self.published_keys: KeyPairs = query.published_keys
@@ -376,9 +419,7 @@ class HiCLR(MomentumContrast, Pretext):
 
     def draw(self, T: int, generator: torch.Generator | None = None) -> Tensor:
         """(T, V) bool, True = kept."""
-        V = self.layout.num_joints
-        order = torch.rand(T, V, generator=generator).argsort(1)
-        return order.argsort(1) >= int(self.mask_ratio * V)
+        return draw_mask(T, self.layout.num_joints, self.mask_ratio, self.mask_kind, generator)
 
     def forward(
         self,

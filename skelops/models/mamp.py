@@ -31,13 +31,17 @@ class MAMPEncoder(nn.Module):
         layout: V joints.
         num_frames: T, a multiple of ``segment``.
         in_channels: C.
-        segment: u, frames per token; L = T / u * V tokens per skeleton.
+        segment: u, frames per token.
+        patch: p, neighbouring joints per token; L = T / u * V / p tokens per skeleton.
         width: D.
         depth: blocks.
         heads: H.
         mlp_ratio: hidden width of an MLP over D.
         qkv_bias, scale: of the attention.
         drop_path: rate of the last block; it grows linearly from 0.
+
+    Raises:
+        ValueError: frames or joints that do not fill the tokens.
     """
 
     published_keys = ()
@@ -49,6 +53,7 @@ class MAMPEncoder(nn.Module):
         *,
         in_channels: int = 3,
         segment: int = 4,
+        patch: int = 1,
         width: int = 256,
         depth: int = 8,
         heads: int = 8,
@@ -61,12 +66,15 @@ class MAMPEncoder(nn.Module):
         if num_frames < segment or num_frames % segment:
             raise _check.fail("MAMP", f"frames that fill segments of {segment}", num_frames)
         self.layout, self.num_frames = get_layout(layout), num_frames
-        self.segment, self.num_features = segment, width
         V, segments = self.layout.num_joints, num_frames // segment
-        self.joints_embed = nn.ModuleDict(
-            {"proj": nn.Conv2d(in_channels, width, (segment, 1), (segment, 1))}
-        )
-        self.temp_embed, self.pos_embed = _table(1, segments, 1, width), _table(1, 1, V, width)
+        if not 1 <= patch <= V or V % patch:
+            raise _check.fail("MAMP", f"patches that {V} joints fill", patch)
+        self.segment, self.patch, self.num_features = segment, patch, width
+        self.places = V // patch  # tokens per segment
+        size = (segment, patch)
+        self.joints_embed = nn.ModuleDict({"proj": nn.Conv2d(in_channels, width, size, size)})
+        self.temp_embed = _table(1, segments, 1, width)
+        self.pos_embed = _table(1, 1, self.places, width)
         block = partial(TransformerBlock, width, heads, mlp_ratio, qkv_bias=qkv_bias, scale=scale)
         self.blocks = nn.ModuleList(block() for _ in range(depth))
         self.norm = nn.LayerNorm(width)
@@ -78,35 +86,37 @@ class MAMPEncoder(nn.Module):
             block.drop_path.rate = rate * i / max(len(self.blocks) - 1, 1)
 
     def tokens(self, x: Tensor, ids: Tensor | None = None) -> Tensor:
-        """Encode skeletons (B, T, V, C), all tokens or those of ``ids`` (B, K): (B, K, D)."""
-        sizes = {"T": self.num_frames, "V": self.layout.num_joints}
-        _check.shape("MAMP", "x", x, "B T V C", **sizes)
+        """Encode folded skeletons, all tokens or those of ``ids`` (B, K): (B, K, D)."""
+        _check.shape("MAMP", "x", x, "B T V C", T=self.num_frames, V=self.places)
         proj = self.joints_embed["proj"]
         places = self.pos_embed[0, 0], self.temp_embed[0, :, 0]
-        z = ops.masked_patch_embed(x, proj.weight, proj.bias, *places, ids)
+        weight = proj.weight.permute(0, 3, 1, 2).flatten(1, 2).unsqueeze(-1)
+        z = ops.masked_patch_embed(x, weight, proj.bias, *places, ids)
         z = z.to(proj.weight.dtype)  # under autocast too, sums over blocks are in full precision
         for block in self.blocks:
             z = block(z)
         return self.norm(z)
 
+    def fold(self, x: Tensor) -> Tensor:
+        """Clips (N, C, T, V, M) -> skeletons (B, T, V / p, p C), B = N M, as ``tokens`` takes them:
+        the joints of a token are further channels of one."""
+        x = x.permute(0, 4, 2, 3, 1).flatten(0, 1).contiguous()
+        _check.shape("MAMP", "x", x, "B T V C", V=self.layout.num_joints)
+        return x.unflatten(2, (self.places, self.patch)).flatten(3)
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.tokens(fold(x)).view(x.shape[0], -1, self.num_features).mean(1)
+        return self.tokens(self.fold(x)).view(x.shape[0], -1, self.num_features).mean(1)
 
     def classifier(self, num_classes: int, **options) -> MAMPClassifier:
         """The network that fine-tuning starts from."""
         return MAMPClassifier(self, num_classes, **options)
 
 
-def fold(x: Tensor) -> Tensor:
-    """Clips (N, C, T, V, M) -> skeletons (N M, T, V, C)."""
-    return x.permute(0, 4, 2, 3, 1).flatten(0, 1).contiguous()
-
-
 class Prediction(NamedTuple):
     """Result of a masked prediction."""
 
     loss: Tensor  # ()
-    pred: Tensor  # (B, L, u C)
+    pred: Tensor  # (B, L, u p C)
     mask: Tensor  # (B, L) bool, True = kept
     ids_restore: Tensor  # (B, L)
     ids_keep: Tensor  # (B, K)
@@ -118,7 +128,8 @@ class MAMP(Pretext):
     Published sizes by default: 8.79 M parameters, of which 6.34 M are the encoder's.
 
     Args:
-        layout, num_frames, in_channels, segment, width, depth, heads: see :class:`MAMPEncoder`.
+        layout, num_frames, in_channels, segment, patch, width, depth, heads: see
+            :class:`MAMPEncoder`.
         num_persons: any; the persons of a clip are rows of their own, absent ones too.
         decoder_width: D'.
         decoder_depth: 3 for NTU RGB+D 60, 5 for NTU RGB+D 120 and PKU-MMD.
@@ -141,6 +152,7 @@ class MAMP(Pretext):
         in_channels: int = 3,
         num_persons: int | None = None,
         segment: int = 4,
+        patch: int = 1,
         width: int = 256,
         depth: int = 8,
         heads: int = 8,
@@ -155,27 +167,27 @@ class MAMP(Pretext):
         super().__init__()
         if not decoder_depth >= 1:
             raise _check.fail("MAMP", "decoder_depth >= 1", decoder_depth)
-        sizes = {"in_channels": in_channels, "segment": segment, "width": width, "depth": depth}
-        self.encoder = MAMPEncoder(layout, num_frames, **sizes, heads=heads, **encoder)
+        sizes = {"in_channels": in_channels, "segment": segment, "patch": patch}
+        sizes |= {"width": width, "depth": depth, "heads": heads}
+        self.encoder = MAMPEncoder(layout, num_frames, **sizes, **encoder)
         self.mask_ratio, self.tau = mask_ratio, tau
         self.target = {"segment": segment, "stride": stride, "normalise": normalise}
-        V, segments = self.encoder.layout.num_joints, num_frames // segment
         self.decoder_embed = Linear(width, decoder_width)
         self.mask_token = _table(1, 1, decoder_width)
-        self.decoder_temp_embed = _table(1, segments, 1, decoder_width)
-        self.decoder_pos_embed = _table(1, 1, V, decoder_width)
+        self.decoder_temp_embed = _table(1, num_frames // segment, 1, decoder_width)
+        self.decoder_pos_embed = _table(1, 1, self.encoder.places, decoder_width)
         of_blocks = ("mlp_ratio", "qkv_bias", "scale")
         options = {key: encoder[key] for key in of_blocks if key in encoder}
         self.decoder_blocks = nn.ModuleList(
             TransformerBlock(decoder_width, heads, **options) for _ in range(decoder_depth)
         )
         self.decoder_norm = nn.LayerNorm(decoder_width)
-        self.decoder_pred = Linear(decoder_width, segment * in_channels)
+        self.decoder_pred = Linear(decoder_width, segment * patch * in_channels)
         for part in (self.decoder_embed, self.decoder_blocks, self.decoder_pred):
             part.apply(init_transformer)
 
     def hide(self, x: Tensor, noise: Tensor, exact: bool = False) -> tuple[Tensor, ...]:
-        """``ids_keep``, ``mask`` and ``ids_restore`` of skeletons (B, T, V, C)."""
+        """``ids_keep``, ``mask`` and ``ids_restore`` of folded skeletons."""
         return ops.motion_mask(
             x.detach(),
             noise,
@@ -186,7 +198,7 @@ class MAMP(Pretext):
         )
 
     def decode(self, z: Tensor, ids_keep: Tensor, ids_restore: Tensor) -> Tensor:
-        """Predictions (B, L, u C) from encoded tokens (B, K, D)."""
+        """Predictions (B, L, u p C) from encoded tokens (B, K, D)."""
         return self._decode(z, ids_keep, ids_restore, None)
 
     def decode_masked(self, z: Tensor, ids_keep: Tensor, ids_restore: Tensor) -> Tensor:
@@ -222,7 +234,7 @@ class MAMP(Pretext):
 
         ``exact`` keeps the kept tokens in the published order.
         """
-        x = fold(x)
+        x = self.encoder.fold(x)
         ids_keep, mask, ids_restore = self.hide(x, self._noise(x, noise), exact)
         pred = self.decode(self.encoder.tokens(x, ids_keep), ids_keep, ids_restore)
         loss = ops.masked_motion_loss(x, pred, mask, **self.target)
@@ -230,7 +242,7 @@ class MAMP(Pretext):
 
     def loss(self, x: Tensor, clip: Tensor, noise: Tensor | None = None) -> Tensor:
         """The loss of ``forward`` at less work: kept tokens are not predicted."""
-        x = fold(x)
+        x = self.encoder.fold(x)
         ids_keep, mask, ids_restore = self.hide(x, self._noise(x, noise))
         pred = self.decode_masked(self.encoder.tokens(x, ids_keep), ids_keep, ids_restore)
         return ops.masked_motion_loss(x, pred, mask, **self.target)
@@ -293,7 +305,7 @@ class MAMPClassifier(nn.Module):
         self.encoder, self.layer_decay = encoder, layer_decay
         encoder.set_drop_path(drop_path)
         self.dropout = nn.Dropout(dropout)
-        width = encoder.layout.num_joints * encoder.num_features
+        width = encoder.places * encoder.num_features
         self.head = nn.ModuleDict(
             {
                 "fc1": nn.Linear(width, hidden),
@@ -312,9 +324,9 @@ class MAMPClassifier(nn.Module):
         return self.layer_decay ** (top - layer)
 
     def forward(self, x: Tensor) -> Tensor:
-        N, M, V = x.shape[0], x.shape[4], x.shape[3]
-        z = self.dropout(self.encoder.tokens(fold(x)))
-        z = z.view(N, M, -1, V, z.shape[-1]).mean((1, 2)).flatten(1)
+        N, M = x.shape[0], x.shape[4]
+        z = self.dropout(self.encoder.tokens(self.encoder.fold(x)))
+        z = z.view(N, M, -1, self.encoder.places, z.shape[-1]).mean((1, 2)).flatten(1)
         return self.head["fc2"](F.relu(self.head["bn"](self.head["fc1"](z))))
 
 

@@ -214,6 +214,7 @@ class MSCLR(MomentumContrast, Pretext):
         num_frames: of the clips, any.
         in_channels, num_persons, base_channels, dropout: see ``UnifiedSTGCN``.
         width: D of the embedding.
+        mlp: a head of two layers; else of one.
         queue_size, momentum, temperature: of the contrast.
         mine: nearest neighbours per branch that count as positives, from epoch ``mine_from`` on.
         mine_from: the first epoch with them; before that ``mining`` is False.
@@ -232,6 +233,7 @@ class MSCLR(MomentumContrast, Pretext):
         base_channels: int = 16,
         dropout: float = 0.5,
         width: int = 128,
+        mlp: bool = True,
         queue_size: int = 32768,
         momentum: float = 0.999,
         temperature: float = 0.07,
@@ -246,7 +248,7 @@ class MSCLR(MomentumContrast, Pretext):
                 num_persons=num_persons,
                 base_channels=base_channels,
                 dropout=dropout,
-                head="mlp",
+                head="mlp" if mlp else "linear",
             )
             for _ in range(2)
         )

@@ -44,6 +44,9 @@ def make_block(
         temporal: "single", a kernel of nine frames, or "multi", several scales.
         branches, mean_joint: of the latter, see ``skelops.nn.MultiScaleTemporalConv``.
         tcn_dropout: behind the temporal modules but the first.
+
+    The first block, which makes features of coordinates, has neither residual nor dropout; of an
+    input as wide as its result it is one like the others.
     """
     if temporal not in ("single", "multi"):
         raise _check.fail("make_block", 'temporal "single" or "multi"', repr(temporal))
@@ -54,6 +57,7 @@ def make_block(
         else:
             scales = {"transform": True, "mean_joint": mean_joint}
             tcn = MultiScaleTemporalConv(out, out, branches, stride, **scales)
+        first = first and out != C
         dropout = 0.0 if first else tcn_dropout
         return STBlock(unit(C, out), tcn, C, out, stride, residual=not first, dropout=dropout)
 
@@ -89,7 +93,7 @@ class STGCN(SkeletonNet):
         temporal: str = "single",
         branches: Sequence = BRANCHES,
         tcn_dropout: float = 0.0,
-        input_norm: str = "VC",
+        input_norm: str | None = "VC",
         **net,
     ) -> None:
         A = graph_of(graph, layout)

@@ -32,9 +32,19 @@ class NeighbourQueue(Packed):
     def published(self) -> dict[str, Part]:
         return {"queue": Part("queue", (), tuple(self.queue.T.shape), transposed=True)}
 
-    def nearest(self, z: Tensor, ids: Tensor) -> Tensor:
-        """Rows (N,) nearest to z (N, D) that are not of the samples ``ids`` themselves."""
-        return ops.nn_lookup(z, self.queue, self.queue_id, ids)
+    @torch.no_grad()
+    def nearest(self, z: Tensor, ids: Tensor, among: int = 1, pick: Tensor | None = None) -> Tensor:
+        """Rows (N,) nearest to z (N, D) that are not of the samples ``ids`` themselves.
+
+        Of the ``among`` nearest of each the one of rank ``pick`` (N,), or a random one.
+        """
+        if among == 1:
+            return ops.nn_lookup(z, self.queue, self.queue_id, ids)
+        similarity = z @ self.queue.T
+        similarity[self.queue_id == ids[:, None]] = -1
+        if pick is None:
+            pick = torch.randint(among, ids.shape, device=z.device)
+        return similarity.topk(among).indices.gather(1, pick[:, None])[:, 0]
 
     @torch.no_grad()
     def push(self, z: Tensor, ids: Tensor) -> None:
@@ -66,6 +76,7 @@ class STARS(Pretext):
             the third stage (default), 0 in the second, which trains the head alone. All of them
             include the embeddings.
         queue_size: K.
+        among: draw to a random one of so many nearest neighbours.
         hidden: width of the predictor.
         temperature: of the loss.
         gamma: factor on the learning rate per block from the top: 0.45 for NTU RGB+D 60, 0.40 for
@@ -91,6 +102,7 @@ class STARS(Pretext):
         num_persons: int | None = None,
         tuned: int | None = None,
         queue_size: int = 32768,
+        among: int = 1,
         hidden: int = 4096,
         temperature: float = 0.07,
         gamma: float = 0.45,
@@ -105,7 +117,9 @@ class STARS(Pretext):
             raise _check.fail("STARS", f"tuned blocks in 0..{depth}", tuned)
         if views not in (1, 2):
             raise _check.fail("STARS", "1 or 2 views", views)
-        self.views, self.temperature, self.gamma = views, temperature, gamma
+        if not 1 <= among <= queue_size:
+            raise _check.fail("STARS", f"among in 1..{queue_size}", among)
+        self.views, self.among, self.temperature, self.gamma = views, among, temperature, gamma
         # Two updates by the same statistics are one of this momentum.
         momentum = MOMENTUM if views == 2 else 1 - (1 - MOMENTUM) ** 2
         self.projector = nn.Sequential(nn.BatchNorm1d(width, momentum=momentum))
@@ -155,7 +169,8 @@ class STARS(Pretext):
 
     def _contrast(self, p: Tensor, z: Tensor, clip: Tensor) -> Tensor:
         Q = self.queue.queue
-        return ops.nn_contrastive_loss(p, Q, self.queue.nearest(z, clip), self.temperature)
+        rows = self.queue.nearest(z, clip, self.among)
+        return ops.nn_contrastive_loss(p, Q, rows, self.temperature)
 
 
 register_pretext("stars")(STARS)

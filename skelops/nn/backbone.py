@@ -44,7 +44,8 @@ class SkeletonNet(nn.Module):
         num_persons: M of the input.
         base_channels: width of the first of the ten published blocks.
         stages: other blocks, (channels, stride) each, see ``make_stages``.
-        input_norm: features of the input's BN: "MVC" all, or "VC" shared by the persons.
+        input_norm: features of the input's BN: "MVC" all, or "VC" shared by the persons; None for
+            no BN.
         dropout: in front of the head.
         head_std: standard deviation of the head's initial weight, sqrt(2 / classes) if None.
 
@@ -64,21 +65,22 @@ class SkeletonNet(nn.Module):
         num_persons: int = 2,
         base_channels: int = 64,
         stages: Sequence[Stage] | None = None,
-        input_norm: str = "MVC",
+        input_norm: str | None = "MVC",
         dropout: float = 0.0,
         head_std: float | None = None,
     ) -> None:
         super().__init__()
-        if input_norm not in ("MVC", "VC"):
+        if input_norm not in ("MVC", "VC", None):
             where = type(self).__name__
-            raise _check.fail(where, 'input_norm "MVC" or "VC"', repr(input_norm))
+            raise _check.fail(where, 'input_norm "MVC" or "VC", or None', repr(input_norm))
         stages = make_stages(base_channels) if stages is None else stages
         self.layout = get_layout(layout)
         self.in_channels, self.num_persons = in_channels, num_persons
         self.input_norm = input_norm
         V, M = self.layout.num_joints, num_persons
         C = embed_channels or in_channels
-        self.data_bn = nn.BatchNorm1d(V * C * (M if input_norm == "MVC" else 1))
+        features = V * C * (M if input_norm == "MVC" else 1)
+        self.data_bn = nn.Identity() if input_norm is None else nn.BatchNorm1d(features)
         widths = [C, *(width for width, _ in stages)]
         self.blocks = nn.ModuleList(
             block(widths[i], width, stride, i == 0) for i, (width, stride) in enumerate(stages)
@@ -100,7 +102,8 @@ class SkeletonNet(nn.Module):
             sizes["M"] = self.num_persons
         _check.shape(type(self).__name__, "x", x, "N C T V M", **sizes)
         N, _, T, V, M = x.shape
-        x = self.embed(x).reshape(-1, self.data_bn.num_features, T)
+        x = self.embed(x)
+        x = x.flatten(1, 3) if self.input_norm == "MVC" else x.flatten(0, 1).flatten(1, 2)
         return self.data_bn(x).view(N * M, V, -1, T).permute(0, 2, 3, 1).contiguous()
 
     def embed(self, x: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ class Shortcut(nn.Module):
         in_channels, out_channels: C and C'; a convolution is needed if they differ.
         stride: in time; a convolution is needed if not 1.
         enabled: False for no residual.
-        kernel_size: of the convolution.
+        kernel_size, padding_mode: of the convolution.
 
     Shape: (N, C, T, V) -> (N, C', ceil(T / stride), V) and its BN, or None.
     """
@@ -29,13 +29,20 @@ class Shortcut(nn.Module):
         stride: int = 1,
         enabled: bool = True,
         kernel_size: int = 1,
+        padding_mode: str = "zeros",
     ) -> None:
         super().__init__()
         self.enabled = enabled
         self.conv = self.bn = None
         if enabled and (in_channels != out_channels or stride != 1):
-            size, pad = (kernel_size, 1), ((kernel_size - 1) // 2, 0)
-            self.conv = nn.Conv2d(in_channels, out_channels, size, (stride, 1), pad)
+            self.conv = nn.Conv2d(
+                in_channels,
+                out_channels,
+                (kernel_size, 1),
+                stride=(stride, 1),
+                padding=((kernel_size - 1) // 2, 0),
+                padding_mode=padding_mode,
+            )
             self.bn = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> tuple[Tensor | None, nn.BatchNorm2d | None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -116,6 +118,14 @@ def joint_embeddings(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, .
     return e.unflatten(1, weight.shape[:3]).unbind(1)
 
 
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh,
+    "relu": torch.relu,
+    "sigmoid": torch.sigmoid,
+    "softmax": partial(torch.softmax, dim=-2),
+}
+
+
 class DynamicGraphConv(Packed):
     r"""DG-GCN: every one of K groups of channels has a graph refined by sample and channel.
 
@@ -131,8 +141,15 @@ class DynamicGraphConv(Packed):
         width: channels of a group; C' / K if None.
         channel_wise: use the term of alpha.
         joint_wise: use the term of beta.
+        per_subset: an alpha and a beta for every group instead of the first ones for all.
+        per_frame: refine the graph of every frame by p and q of the frame, without the mean.
+        channel_act, joint_act: of the terms of alpha and beta, one of ``ACTIVATIONS``; "softmax" is
+            over u. Others than "tanh" in the term of alpha materialise the graphs of all channels.
 
     Shape: (N, C, T, V) -> (N, C', T, V).
+
+    Raises:
+        ValueError: no channel in a group, or another activation.
 
     Source: Duan et al., DG-STGCN, 2022, section 3.2.
     """
@@ -146,16 +163,26 @@ class DynamicGraphConv(Packed):
         *,
         channel_wise: bool = True,
         joint_wise: bool = True,
+        per_subset: bool = False,
+        per_frame: bool = False,
+        channel_act: str = "tanh",
+        joint_act: str = "softmax",
     ) -> None:
         super().__init__()
         K = A.shape[0]
         self.channel_wise, self.joint_wise = channel_wise, joint_wise
+        self.per_subset, self.per_frame = per_subset, per_frame
+        self.channel_act, self.joint_act = channel_act, joint_act
         self.width = out_channels // K if width is None else width
         if self.width < 1:
             raise _check.fail("DynamicGraphConv", "at least one channel in a group", self.width)
+        for act in (channel_act, joint_act):
+            if act not in ACTIVATIONS:
+                expected = f"an activation of {', '.join(ACTIVATIONS)}"
+                raise _check.fail("DynamicGraphConv", expected, repr(act))
         hidden = K * self.width
         self.topology = Topology(A)
-        # Published with one entry per subset, of which the first one acts.
+        # Published with one entry per subset, of which the first one acts unless ``per_subset``.
         self.alpha = nn.Parameter(torch.zeros(K))
         self.beta = nn.Parameter(torch.zeros(K))
         self.pre = nn.Sequential(nn.Conv2d(in_channels, hidden, 1), nn.BatchNorm2d(hidden))
@@ -189,34 +216,66 @@ class DynamicGraphConv(Packed):
     def _hidden(self, x: Tensor) -> Tensor:
         """(N, K * width, T, V), what ``post`` sees."""
         N, _, T, V = x.shape
+        f = conv_bn(x, self.pre[0], self.pre[1])
+        if self.per_frame:
+            x, f = frames_as_samples(x), frames_as_samples(f)
         A = self.topology()
-        K = A.shape[0]
-        f = conv_bn(x, self.pre[0], self.pre[1]).view(N, K, self.width, T, V)
+        f = f.view(f.shape[0], A.shape[0], self.width, -1, V)
         if not (self.channel_wise or self.joint_wise):
-            return dynamic_graph_conv(f, A)
-        p, q = joint_embeddings(x, self.weight12, self.bias12)
-        alpha = self.alpha[:1] if self.channel_wise else None
-        beta = self.beta[0] if self.joint_wise else None
-        return dynamic_graph_conv(f, A, p, q, alpha, beta)
+            return dynamic_graph_conv(f, A).view(N, -1, T, V)
+        z = dynamic_graph_conv(
+            f,
+            A,
+            *joint_embeddings(x, self.weight12, self.bias12),
+            *self._strengths(),
+            self.channel_act,
+            self.joint_act,
+        )
+        return z.view(N, T, -1, V).transpose(1, 2) if self.per_frame else z
+
+    def _strengths(self) -> tuple[Tensor | None, Tensor | None]:
+        """alpha and beta, (1,) or (K,), or None where the term is not used."""
+        K = len(self.alpha) if self.per_subset else 1
+        alpha = self.alpha[:K] if self.channel_wise else None
+        return alpha, self.beta[:K] if self.joint_wise else None
 
     def mean_graph(self, x: Tensor) -> Tensor:
         """What the sample adds to A, averaged over groups and channels: x -> (N, V, V).
 
         The graphs themselves are not materialised: they are contracted with unit vectors.
         """
-        V = x.shape[-1]
+        N, V = len(x), x.shape[-1]
+        x = frames_as_samples(x) if self.per_frame else x
         p, q = joint_embeddings(x, self.weight12, self.bias12)
-        N, K, R, _ = p.shape
+        S, K, R, _ = p.shape
+        alpha, beta = self._strengths()
         A = p.new_zeros(K, V, V)
-        if self.joint_wise:
-            scores = torch.einsum("nkcu,nkcv->nkuv", p, q)
-            A = (self.beta[0] / K) * torch.softmax(scores, dim=-2)
-        if not self.channel_wise:
-            return A.sum(-3).expand(N, V, V)
-        unit = torch.eye(V, dtype=p.dtype, device=p.device).expand(N, K, V, V)
-        mean = p.new_full((K, 1, R), 1 / (K * R))
-        z = ops.ctr_graph_conv(unit, A, p, q, self.alpha[:1], mean, transposed=True)
-        return z[:, 0]
+        if beta is not None:
+            A = joint_term(p, q, beta / K, self.joint_act)
+        if alpha is None:
+            graph = A.sum(-3).expand(S, V, V)
+        elif self.channel_act == "tanh":
+            unit = torch.eye(V, dtype=p.dtype, device=p.device).expand(S, K, V, V)
+            mean = (alpha / (K * R)).view(-1, 1, 1).expand(K, 1, R)
+            graph = ops.ctr_graph_conv(unit, A, p, q, p.new_ones(1), mean, transposed=True)[:, 0]
+        else:
+            graph = A.sum(-3) + channel_term(p, q, alpha, self.channel_act).mean((1, 2))
+        return graph.reshape(N, -1, V, V).mean(1)
+
+
+def frames_as_samples(x: Tensor) -> Tensor:
+    """(N, C, T, V) -> (N * T, C, 1, V)."""
+    return x.transpose(1, 2).flatten(0, 1).unsqueeze(2)
+
+
+def channel_term(p: Tensor, q: Tensor, alpha: Tensor, act: str) -> Tensor:
+    """alpha act(p_u - q_v): (N, K, C, V, V) of p and q (N, K, C, V) and alpha (1,) or (K,)."""
+    return alpha.view(-1, 1, 1, 1) * ACTIVATIONS[act](p.unsqueeze(-1) - q.unsqueeze(-2))
+
+
+def joint_term(p: Tensor, q: Tensor, beta: Tensor, act: str) -> Tensor:
+    """beta act(sum_c p_u q_v): (N, K, V, V) of p and q (N, K, C, V) and beta (1,) or (K,)."""
+    return beta.view(-1, 1, 1) * ACTIVATIONS[act](torch.einsum("nkcu,nkcv->nkuv", p, q))
 
 
 def dynamic_graph_conv(
@@ -226,6 +285,8 @@ def dynamic_graph_conv(
     q: Tensor | None = None,
     alpha: Tensor | None = None,
     beta: Tensor | None = None,
+    channel_act: str = "tanh",
+    joint_act: str = "softmax",
 ) -> Tensor:
     """Groups f (N, K, C, T, V), each on its graph G of ``DynamicGraphConv``, (N, K * C, T, V).
 
@@ -233,18 +294,26 @@ def dynamic_graph_conv(
         f: features of the groups.
         A: (K, V, V).
         p, q: (N, K, C, V), for ``alpha`` and ``beta``.
-        alpha: (1,), weight of the channel-wise term; None for none.
-        beta: (), weight of the joint-wise term; None for none.
+        alpha: (1,) or (K,), weight of the channel-wise term; None for none.
+        beta: (1,) or (K,), weight of the joint-wise term; None for none.
+        channel_act, joint_act: of these terms, see ``DynamicGraphConv``.
     """
     N, K, C, T, V = f.shape
     if beta is not None:
-        A = A + beta * torch.softmax(torch.einsum("nkcu,nkcv->nkuv", p, q), dim=-2)
-    A = A.expand(N, K, V, V).reshape(N * K, 1, V, V)
-    # Groups do not mix in the op: they are further samples with a graph of their own.
-    f = f.reshape(N * K, C, T, V)
-    if alpha is not None:
-        p, q = (e.reshape(N * K, 1, C, V) for e in (p, q))
-        z = ops.ctr_graph_conv(f, A, p, q, alpha, transposed=True)
-    else:
-        z = ops.graph_conv(f, A, transposed=True)
-    return z.view(N, K * C, T, V)
+        A = A + joint_term(p, q, beta, joint_act)
+    A = A.expand(N, K, V, V)
+    if alpha is not None and channel_act != "tanh":
+        G = A.unsqueeze(2) + channel_term(p, q, alpha, channel_act)
+        return torch.einsum("nkctv,nkcvw->nkctw", f, G).flatten(1, 2)
+    # Groups do not mix in the ops: they are further samples with a graph of their own.
+    A = A.reshape(N * K, 1, V, V)
+    if alpha is None:
+        z = ops.graph_conv(f.reshape(N * K, C, T, V), A, transposed=True)
+        return z.view(N, K * C, T, V)
+    shared = None
+    if len(alpha) > 1:  # The op has one for all samples, and is linear in the features.
+        shared = ops.graph_conv(f.reshape(N * K, C, T, V), A, transposed=True)
+        f, A, alpha = f * alpha.view(-1, 1, 1, 1), torch.zeros_like(A), torch.ones_like(alpha[:1])
+    p, q = (e.reshape(N * K, 1, C, V) for e in (p, q))
+    z = ops.ctr_graph_conv(f.reshape(N * K, C, T, V), A, p, q, alpha, transposed=True)
+    return (z if shared is None else z + shared).view(N, K * C, T, V)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from skelops import ops
-from skelops.nn.pointwise import is_pointwise, pointwise_conv
+from skelops.nn.convolve import convolve
+from skelops.nn.pointwise import is_pointwise
 
 
 def at_inference(x: Tensor, *norms: nn.BatchNorm2d) -> bool:
@@ -70,7 +71,7 @@ def conv_bn(
     """``bn_act_add`` of conv(x); one op at inference if the convolution is 1x1."""
     if dropout == 0 and at_inference(x, bn) and is_pointwise(conv) and conv.stride[1] == 1:
         return pointwise_unit(x, conv, **tail([bn], residual, res_bn, relu=relu))
-    z = pointwise_conv(conv, x)
+    z = convolve(conv, x)
     return bn_act_add(z, bn, residual, res_bn, relu=relu, dropout=dropout)
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from skelops import _check, ops
 from skelops.nn import norm
+from skelops.nn.convolve import convolve
 from skelops.nn.norm import bn_act_add, count_batch, pointwise_unit
 from skelops.nn.packed import Packed, Part, init_conv, norm_parts
 from skelops.nn.pointwise import pointwise_conv
@@ -25,6 +26,7 @@ class TemporalConv(nn.Module):
         in_channels, out_channels: C and C'.
         kernel_size: odd.
         stride, dilation: in time.
+        padding_mode: of the frames before the first and behind the last, see ``nn.Conv2d``.
 
     Shape: (N, C, T, V) -> (N, C', ceil(T / stride), V).
 
@@ -38,6 +40,7 @@ class TemporalConv(nn.Module):
         kernel_size: int = 9,
         stride: int = 1,
         dilation: int = 1,
+        padding_mode: str = "zeros",
     ) -> None:
         super().__init__()
         self.in_channels, self.out_channels, self.stride = in_channels, out_channels, stride
@@ -48,11 +51,12 @@ class TemporalConv(nn.Module):
             stride=(stride, 1),
             padding=(dilation * (kernel_size - 1) // 2, 0),
             dilation=(dilation, 1),
+            padding_mode=padding_mode,
         )
         self.bn = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x)
+        return convolve(self.conv, x)
 
 
 def of_one_size(kernels: Sequence[Tensor]) -> list[Tensor]:

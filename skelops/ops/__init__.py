@@ -54,6 +54,7 @@ from skelops.ops.slot_mask import slot_mask
 from skelops.ops.sphere_kmeans import sphere_kmeans, sphere_kmeans_start
 from skelops.ops.st_attention import st_attention
 from skelops.ops.sym_packed_matvec import sym_packed_matvec
+from skelops.ops.temporal_conv import temporal_conv
 from skelops.ops.temporal_mean import temporal_mean
 from skelops.ops.temporal_shift import temporal_shift
 from skelops.ops.temporal_unit import temporal_unit
@@ -121,6 +122,7 @@ __all__ = [
     "sphere_kmeans_start",
     "st_attention",
     "sym_packed_matvec",
+    "temporal_conv",
     "temporal_mean",
     "temporal_shift",
     "temporal_unit",

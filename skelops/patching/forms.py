@@ -21,7 +21,7 @@ from skelops.nn.adaptive_hypergraph_conv import (
     hypergraph_unit,
     static_adjacency,
 )
-from skelops.nn.ctr_graph_conv import dynamic_graph_conv, joint_embeddings
+from skelops.nn.ctr_graph_conv import dynamic_graph_conv, frames_as_samples, joint_embeddings
 from skelops.nn.pointwise import pointwise_conv
 from skelops.nn.temporal_conv import of_one_size
 
@@ -219,11 +219,18 @@ def _pyskl_unit(m: nn.Module, x: Tensor, A: Tensor | None = None) -> Tensor:
 def _dynamic_unit(m: nn.Module, x: Tensor, A: Tensor | None = None) -> Tensor:
     N, _, T, V = x.shape
     K = len(m.A)
-    f = norm.conv_bn(x, m.pre[0], m.pre[1]).view(N, K, -1, T, V)
-    p, q = joint_embeddings(x, *(t.unflatten(1, (K, -1)) for t in _stacked((m.conv1, m.conv2))))
-    alpha = None if m.ctr is None else m.alpha[:1]
-    beta = None if m.ada is None else m.beta[0]
-    z = dynamic_graph_conv(f, m.A, p, q, alpha, beta)
+    f, seen = norm.conv_bn(x, m.pre[0], m.pre[1]), x
+    per_frame = "NA" in (m.ctr, m.ada)
+    if per_frame:
+        f, seen = frames_as_samples(f), frames_as_samples(x)
+    weights = (t.unflatten(1, (K, -1)) for t in _stacked((m.conv1, m.conv2)))
+    p, q = joint_embeddings(seen, *weights)
+    count = K if find(m, "subset_wise") else 1
+    alpha = None if m.ctr is None else m.alpha[:count]
+    beta = None if m.ada is None else m.beta[:count]
+    acts = find(m, "ctr_act") or "tanh", find(m, "ada_act") or "softmax"
+    z = dynamic_graph_conv(f.view(len(f), K, -1, f.shape[2], V), m.A, p, q, alpha, beta, *acts)
+    z = z.view(N, T, -1, V).transpose(1, 2) if per_frame else z
     return norm.conv_bn(z, m.post, m.bn, *_shortcut(find(m, "down"), x))
 
 

@@ -28,10 +28,12 @@ class ConvNorm(nn.Module):
         return self.bn(y) if hasattr(self, "bn") else y
 
 
-def shortcut(C, out, stride=1, residual=True, k=1):
+def shortcut(C, out, stride=1, residual=True, k=1, padding="zeros"):
     if not residual:
         return None
-    return nn.Identity() if out == C and stride == 1 else ConvNorm(C, out, k, stride)
+    if out == C and stride == 1:
+        return nn.Identity()
+    return ConvNorm(C, out, k, stride, padding=padding)
 
 
 def down(C, out):
@@ -161,11 +163,18 @@ class BaselineUnit(nn.Module):
 
 
 class DynamicUnit(nn.Module):
-    """dggcn of PYSKL."""
+    """dggcn of PYSKL: a graph per sample, or with "NA" per frame, of every channel."""
 
-    def __init__(self, C, out, V, ratio=0.125, ctr="T", ada="T", K=8):
+    acts = {"tanh": torch.tanh, "relu": torch.relu, "sigmoid": torch.sigmoid}  # noqa: RUF012
+    acts["softmax"] = nn.Softmax(-2)
+
+    def __init__(
+        self, C, out, V, ratio=0.125, ctr="T", ada="T", K=8, subset_wise=False, ctr_act="tanh",
+        ada_act="softmax",
+    ):  # fmt: skip
         super().__init__()
         self.width, self.K, self.ctr, self.ada = int(ratio * out), K, ctr, ada
+        self.subset_wise, self.ctr_act, self.ada_act = subset_wise, ctr_act, ada_act
         hidden = self.width * K
         self.A = nn.Parameter(torch.zeros(K, V, V))
         self.alpha, self.beta = nn.Parameter(torch.zeros(K)), nn.Parameter(torch.zeros(K))
@@ -177,19 +186,21 @@ class DynamicUnit(nn.Module):
         self.down = down(C, out)
 
     def forward(self, x):
-        sets = (self.K, self.width)
+        T, sets = x.shape[2], (self.K, self.width)
         f = self.pre(x).unflatten(1, sets)
-        A = self.A[None, :, None]
+        A = self.A[:, None, None]
         if self.ctr or self.ada:
-            m = x.mean(2, keepdim=True)
-            p, q = (c(m).squeeze(2).unflatten(1, sets) for c in (self.conv1, self.conv2))
+            m = x if "NA" in (self.ctr, self.ada) else x.mean(2, keepdim=True)
+            p, q = (c(m).unflatten(1, sets) for c in (self.conv1, self.conv2))
+        scale = [s if self.subset_wise else s[:1] for s in (self.alpha, self.beta)]
         if self.ctr:
-            A = A + self.alpha[0] * torch.tanh(p[..., :, None] - q[..., None, :])
+            difference = p[..., :, None] - q[..., None, :]
+            A = A + scale[0].view(-1, 1, 1, 1, 1) * self.acts[self.ctr_act](difference)
         if self.ada:
-            affinity = torch.einsum("nkcu,nkcv->nkuv", p, q)
-            A = A + self.beta[0] * torch.softmax(affinity, -2)[:, :, None]
-        A = A.expand(len(x), *sets, -1, -1)
-        z = self.post(torch.einsum("nkctv,nkcvw->nkctw", f, A).flatten(1, 2))
+            affinity = torch.einsum("nkctu,nkctv->nktuv", p, q).unsqueeze(2)
+            A = A + scale[1].view(-1, 1, 1, 1, 1) * self.acts[self.ada_act](affinity)
+        A = A.expand(len(x), *sets, T, -1, -1)
+        z = self.post(torch.einsum("nkctv,nkctvw->nkctw", f, A).flatten(1, 2))
         return F.relu(self.bn(z) + self.down(x))
 
 
@@ -238,7 +249,7 @@ class Scales(nn.Module):
 
     def __init__(
         self, C, out, k=3, stride=1, dilations=(1, 2, 3, 4), residual=True, relu=False,
-        padding="zeros",
+        padding="zeros", residual_k=1,
     ):  # fmt: skip
         super().__init__()
         w = out // (len(dilations) + 2)
@@ -256,7 +267,7 @@ class Scales(nn.Module):
             nn.Sequential(conv(C, w), nn.BatchNorm2d(w), nn.ReLU(), pool, nn.BatchNorm2d(w))
         )
         self.branches.append(nn.Sequential(conv(C, w, 1, stride), nn.BatchNorm2d(w)))
-        self.residual = shortcut(C, out, stride, residual)
+        self.residual = shortcut(C, out, stride, residual, residual_k, padding)
         self.relu = relu
 
     def forward(self, x):
@@ -374,13 +385,16 @@ class HyperNet(nn.Module):
 
 
 class PysklNet(nn.Module):
-    """A recogniser of PYSKL; ``blocks`` under ``name``, with the graph A as a buffer if given."""
+    """A recogniser of PYSKL; ``blocks`` under ``name``, with the graph A as a buffer if given.
+
+    The input is normalised by statistics of M persons together, of each if None, not at all if 0.
+    """
 
     def __init__(self, blocks, channels, V, M, C, classes, name="gcn", A=None):
         super().__init__()
-        self.name = name
+        self.name, self.together = name, M or 1
         self.backbone, self.cls_head = nn.Module(), nn.Module()
-        self.backbone.data_bn = nn.BatchNorm1d((M or 1) * V * C)
+        self.backbone.data_bn = nn.Identity() if M == 0 else nn.BatchNorm1d(self.together * V * C)
         self.backbone.add_module(name, nn.ModuleList(blocks))
         if A is not None:
             self.backbone.register_buffer("A", A)
@@ -388,9 +402,8 @@ class PysklNet(nn.Module):
 
     def forward(self, x):
         N, M, T, V, C = x.shape
-        norm = self.backbone.data_bn
-        x = x.permute(0, 1, 3, 4, 2).reshape(-1, norm.num_features, T)
-        x = norm(x).view(N * M, V, C, T).permute(0, 2, 3, 1)
+        x = x.permute(0, 1, 3, 4, 2).reshape(-1, self.together * V * C, T)
+        x = self.backbone.data_bn(x).view(N * M, V, C, T).permute(0, 2, 3, 1)
         for block in getattr(self.backbone, self.name):
             x = block(x)
         return self.cls_head.fc_cls(x.unflatten(0, (N, M)).mean((3, 4)).mean(1))

@@ -164,7 +164,7 @@ def find(case: Case) -> Replay:
         if not file or any(word.endswith(file) for word in words):
             try:
                 return build(case)
-            except (KeyError, ValueError) as error:
+            except (KeyError, TypeError, ValueError) as error:
                 raise NotUnderstood(f"{type(error).__name__}: {error}") from error
     raise NotUnderstood(f"{case.kind} of {case.meta['source']}")
 

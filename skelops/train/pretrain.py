@@ -27,8 +27,9 @@ class Pretrainer(Optimized):
         model: name for :func:`skelops.models.create_pretext`.
         layout, num_persons, in_channels, frames: of the data.
         model_kwargs: further arguments of the model.
-        start: a run (its folder or checkpoint), or a published checkpoint of the encoder alone,
-            whose encoder is the start of this one.
+        start: a run (its folder or checkpoint) of this model, which goes on as a whole (STARS from
+            its second stage), or a run of another one or a published checkpoint, whose encoder is
+            the start of this one.
         clip_each: largest norm of the gradient of every parameter on its own.
         optimizer, lr, min_lr, momentum, nesterov, betas, weight_decay, decay_norms: see
             :class:`skelops.train.Recognizer`.
@@ -71,8 +72,7 @@ class Pretrainer(Optimized):
         self.save_hyperparameters()
         self.model = _build(dict(self.hparams))
         if start is not None:
-            load_encoder_(self.model.encoder, start)
-            self.model.encoder_loaded()
+            _start(self.model, model, start)
         self.train_loss = MeanMetric()
         self.train_loss.persistent(True)
         self.features = ClipScores()
@@ -168,10 +168,30 @@ def load_encoder(run: str | Path, *, random: bool = False) -> nn.Module:
         raise _check.fail(str(run), "a run that trained without labels", "one with labels")
     model = _build(settings)
     if not random:
-        start = "model."
-        state = checkpoint["state_dict"].items()
-        model.load_state_dict({k.removeprefix(start): v for k, v in state if k.startswith(start)})
+        model.load_state_dict(_weights(checkpoint))
     return model.encoder
+
+
+def _weights(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The state of the model in the checkpoint of a run."""
+    start = "model."
+    state = checkpoint["state_dict"].items()
+    return {key.removeprefix(start): value for key, value in state if key.startswith(start)}
+
+
+def _start(model: Pretext, name: str, source: str | Path) -> None:
+    """Fill a model from a run of the same name, or its encoder from any other source."""
+    checkpoint = read_run(source)
+    if checkpoint.get("hyper_parameters", {}).get("model") != name:
+        load_encoder_(model.encoder, source)
+        model.encoder_loaded()
+        return
+    weights = _weights(checkpoint)
+    for key, value in model.state_dict().items():
+        expected, found = tuple(value.shape), tuple(weights[key].shape) if key in weights else None
+        if found != expected:
+            raise _check.fail(str(source), f"a run of {name} with {key} of {expected}", str(found))
+    model.load_state_dict(weights)
 
 
 def load_encoder_(encoder: nn.Module, source: str | Path) -> None:

@@ -35,9 +35,9 @@ def sampled(x, frame, blend=None, affine=None, **options):
 def test_resize_is_linear_interpolation_with_half_pixel_centres(size, frames):
     x = torch.randn(size + 7, 2, 3)
     y = sampled(x, *p.resize(torch.tensor([4]), torch.tensor([size]), frames))
-    flat = x[4 : 4 + size].double().flatten(1).T[None]
+    flat = x[4 : 4 + size].flatten(1).T[None]
     expected = interpolate(flat, frames, mode="linear", align_corners=False)[0].T
-    torch.testing.assert_close(y, expected.view(frames, 2, 3).float(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(y, expected.view(frames, 2, 3), rtol=1e-6, atol=2e-6)
 
 
 def test_resize_of_a_batch_is_resize_of_each():

@@ -29,28 +29,36 @@ def test_published_size_and_keys():
 
 
 @pytest.mark.parametrize("terms", [(True, True), (True, False), (False, True)])
-def test_mean_graph(terms):
+@pytest.mark.parametrize("per_subset", [False, True])
+@pytest.mark.parametrize("per_frame", [False, True])
+@pytest.mark.parametrize("act", ["tanh", "sigmoid"])
+def test_mean_graph(terms, per_subset, per_frame, act):
     torch.manual_seed(0)
-    conv = DynamicGraphConv(4, 6, torch.rand(2, 5, 5), channel_wise=terms[0], joint_wise=terms[1])
+    conv = DynamicGraphConv(
+        4, 6, torch.rand(2, 5, 5), channel_wise=terms[0], joint_wise=terms[1],
+        per_subset=per_subset, per_frame=per_frame, channel_act=act,
+    )  # fmt: skip
     for name in ("alpha", "beta"):
         torch.nn.init.normal_(getattr(conv, name))
+    alpha, beta = (s.view(-1, 1, 1, 1) if per_subset else s[0] for s in (conv.alpha, conv.beta))
     x = torch.randn(3, 4, 7, 5, requires_grad=True)
     p, q = (
-        torch.einsum("krc,ncv->nkrv", w, x.mean(2)) + b[..., None]
+        torch.einsum("krc,nctv->ntkrv", w, x if per_frame else x.mean(2, keepdim=True))
+        + b[..., None]
         for w, b in zip(conv.weight12, conv.bias12, strict=True)
     )
-    graph = torch.zeros(3, 2, 3, 5, 5)
+    graph = torch.zeros(3, p.shape[1], 2, 3, 5, 5)
     if terms[0]:
-        graph = graph + conv.alpha[0] * torch.tanh(p[..., :, None] - q[..., None, :])
+        graph = graph + alpha * getattr(torch, act)(p[..., :, None] - q[..., None, :])
     if terms[1]:
-        scores = torch.einsum("nkru,nkrv->nkuv", p, q).softmax(-2)
-        graph = graph + conv.beta[0] * scores[:, :, None]
+        scores = torch.einsum("ntkru,ntkrv->ntkuv", p, q).softmax(-2)
+        graph = graph + beta * scores[:, :, :, None]
     found = conv.mean_graph(x)
-    torch.testing.assert_close(found, graph.mean((1, 2)))
-    wanted = (x, conv.weight12)
+    torch.testing.assert_close(found, graph.mean((1, 2, 3)))
+    wanted = (x, conv.weight12, conv.alpha if terms[0] else conv.beta)
     for a, b in zip(
         torch.autograd.grad(found.square().sum(), wanted),
-        torch.autograd.grad(graph.mean((1, 2)).square().sum(), wanted),
+        torch.autograd.grad(graph.mean((1, 2, 3)).square().sum(), wanted),
         strict=True,
     ):
         torch.testing.assert_close(a, b)

@@ -83,13 +83,18 @@ def test_pose_guides_the_pictures():
     torch.testing.assert_close(before[1], model.pose(maps))
 
 
-def test_non_local_guidance_equals_its_matrix_of_all_places():
-    module = NonLocalGuidance(6, 4)
+@pytest.mark.parametrize("kind", [{}, {"softmax": True}, {"softmax": True, "scaled": False}])
+def test_non_local_guidance_equals_its_matrix_of_all_places(kind):
+    module = NonLocalGuidance(6, 4, **kind)
     rgb, pose = torch.randn(2, 6, 3, 4, 4), torch.randn(2, 4, 3, 4, 4)
     theta, phi, g = (
         f(x).flatten(2) for f, x in ((module.theta, pose), (module.phi, rgb), (module.g, rgb))
     )
-    weight = theta.mT @ phi / theta.shape[-1]
+    weight = theta.mT @ phi
+    if kind:
+        weight = (weight / (3**0.5 if kind.get("scaled", True) else 1)).softmax(-1)
+    else:
+        weight = weight / theta.shape[-1]
     mixed = (g @ weight.mT).unflatten(2, (3, 4, 4))
     torch.testing.assert_close(module(pose, rgb), rgb + module.conv_out(mixed))
 
@@ -101,6 +106,14 @@ def test_published_state_round_trip(tmp_path):
     assert load_published(other, tmp_path / "a.pt") == ([], [], [])
     given = inputs()
     torch.testing.assert_close(other.eval().predict(*given), model.eval().predict(*given))
+
+
+@pytest.mark.parametrize("guidance", ["frames", "non_local"])
+def test_names_of_the_ablations(guidance):
+    state = published_state(build(guidance=guidance, frames=4))
+    names = {key.removeprefix("attention_module.") for key in state if key.startswith("attention")}
+    convs = {"frames": "conv_ch_compress", "non_local": "theta.conv"}
+    assert f"{convs[guidance]}.weight" in names
 
 
 def video(T=6, S=32, V=17):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from skelops.models import HiCLR, HiCLRDSTA, HiCLRGCN, create_pretext
-from skelops.models.hiclr import add_edges, drop_edges
+from skelops.models.hiclr import MASKS, add_edges, draw_mask, drop_edges, swap_statistics
 
 SMALL = {
     "st_gcn": {"stages": ((8, 1), (8, 2))},
@@ -51,6 +51,34 @@ def test_the_mask_is_one_for_the_whole_batch():
     assert kept.shape == (50, 25) and (~kept).sum(1).tolist() == [2] * 50
 
 
+def test_kinds_of_masks():
+    torch.manual_seed(0)
+    joints, shared, frames = (~draw_mask(30, 25, 0.3, kind) for kind in MASKS)
+    assert joints.sum(1).eq(7).all() and not joints.eq(joints[0]).all()
+    assert shared.sum(1).eq(7).all() and shared.eq(shared[0]).all()
+    assert frames.sum(0).eq(9).all() and frames.eq(frames[:, :1]).all()
+    model = HiCLR(encoder="gru", encoder_kwargs=SMALL["gru"], mask_ratio=0.5, mask_kind="frames")
+    assert model.draw(20).all(1).sum() == 10
+
+
+@pytest.mark.parametrize("per_frame", [False, True])
+def test_statistics_of_another_clip(per_frame):
+    x, style = torch.randn(2, 3, 3, 8, 25, 2)
+    found = swap_statistics(x, 3 * style + 1, per_frame)
+    axes = 3 if per_frame else (2, 3)
+    torch.testing.assert_close(found.mean(axes), 3 * style.mean(axes) + 1, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found.std(axes), 3 * style.std(axes), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(swap_statistics(x, x, per_frame), x, atol=1e-4, rtol=1e-4)
+
+
+def test_a_head_of_one_layer():
+    kwargs = SMALL["st_gcn"] | {"mlp": False}
+    model = HiCLR(width=16, queue_size=16, encoder_kwargs=kwargs)
+    assert isinstance(model.encoder_q.fc, torch.nn.Linear)
+    model.loss(views(), None).backward()
+    assert model.encoder_q.fc.weight.grad.isfinite().all()
+
+
 def test_edges_keep_their_sum():
     A = HiCLRGCN().A
     drawn = torch.rand_like(A) < 0.05
@@ -72,3 +100,5 @@ def test_published_sizes(encoder, count):
 def test_what_is_refused():
     with pytest.raises(ValueError, match="encoder one of st_gcn, dsta, gru, got 'lstm'"):
         HiCLR(encoder="lstm")
+    with pytest.raises(ValueError, match=r"mask_kind one of joints, .*, frames, got 'hands'"):
+        HiCLR(mask_kind="hands")

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from skelops import ops
 from skelops.models import (
@@ -12,7 +13,7 @@ from skelops.models import (
     load_published,
     published_state,
 )
-from skelops.models.mamp import fold, masked_rows, resize_segments
+from skelops.models.mamp import masked_rows, resize_segments
 from skelops.nn import DropPath, TransformerBlock
 
 SMALL = {"layout": "nw_ucla20", "num_frames": 16, "width": 16, "depth": 4, "heads": 2}
@@ -30,7 +31,7 @@ def mamp(name="mamp", **changes):
 
 def plainly(model, x, noise):
     """The published order of work: all tokens through every block of the decoder."""
-    x = fold(x)
+    x = model.encoder.fold(x)
     ids, mask, restore = model.hide(x, noise)
     z = model.decoder_embed(model.encoder.tokens(x, ids))
     B, L = restore.shape
@@ -62,6 +63,47 @@ def test_shared_rows_and_masked_rows_change_no_loss_and_no_gradient(name, depth)
     wanted = gradients(expected)
     for loss in (model(x, noise).loss, model.loss(x, torch.arange(2), noise)):
         torch.testing.assert_close(gradients(loss), wanted)
+
+
+def test_tokens_of_several_joints():
+    model, x = mamp(patch=5, mask_ratio=0.5).double(), clips().double().requires_grad_()
+    flat = x.permute(0, 4, 1, 2, 3).flatten(0, 1)  # (B, C, T, V)
+    patches = flat.view(4, 3, 4, 4, 4, 5).permute(0, 2, 4, 3, 5, 1).reshape(4, 16, -1)
+    noise = torch.rand(4, 16, dtype=torch.float64)
+    intensity = patches.view(4, 4, 4, -1).diff(dim=1).abs().mean(-1)
+    intensity = torch.cat([intensity[:, :1], intensity], 1).flatten(1)
+    scaled = intensity / (0.8 * intensity.amax(1, keepdim=True))
+    order = (scaled - torch.log(-torch.log(noise))).argsort(1)
+
+    proj = model.encoder.joints_embed["proj"]
+    tokens = F.conv2d(flat, proj.weight, proj.bias, stride=(4, 5)).permute(0, 2, 3, 1)
+    tokens = (tokens + model.encoder.temp_embed + model.encoder.pos_embed).flatten(1, 2)
+    z = tokens.gather(1, order[:, :8, None].expand(-1, -1, 16))
+    for block in model.encoder.blocks:
+        z = block(z)
+    found = model(x, noise, exact=True)
+    assert torch.equal(found.ids_keep, order[:, :8])
+    torch.testing.assert_close(model.encoder.tokens(model.encoder.fold(x), order[:, :8]),
+                               model.encoder.norm(z))  # fmt: skip
+
+    motion = F.pad(flat.diff(dim=2), (0, 0, 0, 1)).detach()
+    target = motion.view(4, 3, 4, 4, 4, 5).permute(0, 2, 4, 3, 5, 1).reshape(4, 16, -1)
+    target = (target - target.mean(-1, keepdim=True)) / (target.var(-1, keepdim=True) + 1e-6).sqrt()
+    error = (found.pred - target).square().mean(-1)
+    torch.testing.assert_close(found.loss, error[~found.mask].mean())
+    published = published_state(model)
+    assert published["joints_embed.proj.weight"].shape == (16, 3, 4, 5)
+    assert published["decoder_pred.weight"].shape == (60, 24)
+    classifier = build_classifier(model.encoder, 5, hidden=8).double().eval()
+    assert classifier(x).shape == (2, 5)
+
+
+@pytest.mark.parametrize("patch", [0, 3, 40])
+def test_patches_have_to_fill_the_joints(patch):
+    with pytest.raises(
+        ValueError, match=f"MAMP: expected patches that 20 joints fill, got {patch}"
+    ):
+        mamp(patch=patch)
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.99, 1.0])

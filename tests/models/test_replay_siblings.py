@@ -7,9 +7,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from skelops.graph import get_layout
 from skelops.models import load_published, published_keys
 from skelops.models.halp import HaLP
 from skelops.models.hiclr import HiCLR
+from skelops.models.ms_clr import MSCLR
 from skelops.nn import MultiScaleTemporalConv
 from skelops.testing import replay
 from skelops.testing.replays.a2j import SPACES
@@ -190,8 +192,9 @@ def test_step_of_a_transformer():
 
 @pytest.mark.parametrize("modality", ["motion", "bone"])
 @pytest.mark.parametrize("farthest", [False, True])
-def test_step_on_another_stream(modality, farthest):
-    model = HaLP(hidden_size=8, num_layers=1, width=16, queue_size=32, prototypes=20)
+@pytest.mark.parametrize("mlp", [False, True])
+def test_step_on_another_stream(modality, farthest, mlp):
+    model = HaLP(hidden_size=8, num_layers=1, width=16, mlp=mlp, queue_size=32, prototypes=20)
     kwargs = {"hidden": 8, "K": 32, "m": 0.99, "T": 0.1, "mu": 1.0, "modality": modality}
     kwargs |= {"lambda_pos": 1000 if farthest else 0.8, "num_positives": 10}
     queue, prototypes = unit(torch.randn(32, 16)).T.contiguous(), unit(torch.randn(20, 16))
@@ -211,6 +214,24 @@ def test_step_on_another_stream(modality, farthest):
     axis = 2 if modality == "motion" else 3
     scale = leaf.grad.abs().sum(axis)
     assert (leaf.grad.sum(axis).abs() <= 1e-3 * scale.max()).all()
+
+
+@pytest.mark.parametrize("mlp", [False, True])
+def test_step_of_two_skeletons(mlp):
+    sizes = {"base_channels": 2, "width": 8, "queue_size": 16, "mlp": mlp}
+    model = MSCLR("ntu25", ["smplx42"], **sizes)
+    kwargs = {"skeletons": ["ntu-rgb+d", "smplx_42"], "base_encoder": "net.st_gcn_flex.FlexModel"}
+    kwargs |= {"mlp": mlp, "feature_dim": 8, "queue_size": 16, "hidden_channels": 2}
+    kwargs |= {"hidden_dim": 32, "q_skeleton": "smplx_42", "k_skeleton": "ntu-rgb+d"}
+    queue = unit(torch.randn(16, 8)).T.contiguous()
+    views = {name: torch.randn(4, 3, 6, 42, 2) for name in ("x_strong", "x_q", "x_k")}
+    inputs, kept = views | {"queue": queue}, {"queue": queue, "queue_ptr": torch.tensor([8])}
+    source = "3Dwe-ai/ms-clr net/aimclr.py AimCLR.forward"
+    found = step_of(model, source, "AimCLR", kwargs, inputs, kept)
+    found.module.eval()
+    loss, *terms, pushed, ema = found.call(*inputs.values())
+    assert torch.allclose(loss, terms[0] + (terms[1] + terms[2]) / 2)
+    assert pushed.shape == (8, 4) and ema.shape == (8,)
 
 
 def test_positives_towards_the_closest_prototypes():
@@ -241,6 +262,101 @@ def test_crop_of_a_test(share):
     inputs = {"x": x, "num_frames": frames}
     kwargs = {"l_ratio": [share]}
     check(source, "crop_subsequence", kwargs, inputs, {"y": torch.stack(clips)})
+
+
+def test_augmentations_that_the_release_leaves_out():
+    x, style = torch.randn(2, 2, 3, 5, 25, 1)
+    (var, mean), (s_var, s_mean) = (torch.var_mean(t, 3, keepdim=True) for t in (x, style))
+    y = (x - mean) / (var + 1e-5).sqrt() * (s_var + 1e-5).sqrt() + s_mean
+    source = "JHang2020/HiCLR net/skeletonAdaIN.py AdaIN"
+    check(source, "AdaIN", {"dim": "V"}, {"content": x, "style": style}, {"y": y})
+    kwargs = {"mask_ratio": 0.25, "person_num": 2, "joint_num": 6, "channel_num": 3}
+    mask = torch.ones(4, 6)
+    mask[:, [1, 4]] = 0
+    source = "JHang2020/HiCLR processor/utils.py"
+    check(f"{source} Jointmask2", "Jointmask2", kwargs, {"idx": torch.tensor([4, 1])}, {"m": mask})
+    mask = torch.ones(4, 6)
+    mask[2] = 0
+    order = torch.tensor([1, 0, 3, 2])
+    check(f"{source} TemporalMask", "TemporalMask", kwargs, {"perm": order}, {"m": mask})
+
+
+def test_a_strong_view_without_some_steps():
+    x, order = torch.randn(2, 3, 4, 25, 1), list(get_layout("ntu25").mirror)
+    inputs = {"x": x, "u_flip": torch.tensor([0.2, 0.7]), "u_axis": torch.tensor([0.9, 0.1])}
+    inputs["axis"] = torch.tensor([0, 2])
+    y = torch.stack([x[0][:, :, order], x[1] * torch.tensor([1, 1, 0]).view(3, 1, 1, 1)])
+    kwargs = {"shear_amplitude": 0, "temperal_padding_ratio": 0, "aug_method": "15"}
+    source = "JHang2020/HiCLR feeder/ntu_feeder.py Feeder_triple._strong_aug"
+    check(source, "strong_aug", kwargs, inputs, {"y": y})
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_preparation_without_turning(relative):
+    x, T = torch.randn(3, 20, 25, 2), 8
+    y = x - x[:, :, 20:21] * relative
+    flat = y.permute(0, 2, 3, 1).flatten(0, 2)
+    y = F.interpolate(flat[None], size=T, mode="linear").view(3, 25, 2, T).permute(0, 3, 1, 2)
+    kwargs = {"data_type": "relative" if relative else "normal", "sampling": "resize"}
+    kwargs |= {"t_length": T, "y_rotation": False, "displacement": 1}
+    inputs, source = {"x": x, "length": torch.tensor(20)}, "JHang2020/HiCLR feeder/NTUDatasets.py"
+    case = recorded(source, "NTUMotionProcessor", kwargs, inputs, {"position": y, "motion": None})
+    torch.testing.assert_close(replay.find(case).call(*inputs.values())[0], y)
+    kwargs |= {"sampling": "force_crop", "displacement": False}
+    case = recorded(source, "NTUMotionProcessor", kwargs, inputs, {"position": y})
+    (found,) = replay.find(case).call(*inputs.values())
+    torch.testing.assert_close(found, (x - x[:, :, 20:21] * relative)[:, :T])
+    case = recorded(source, "NTUMotionProcessor", kwargs | {"displacement": 2}, inputs, {})
+    with pytest.raises(replay.NotUnderstood, match="displacement"):
+        replay.find(case)
+
+
+POSES = "firework8/BRL brl/datasets/pipelines/pose_related.py"
+
+
+@pytest.mark.parametrize("source", [POSES, "kennymckormick/pyskl pose_related.py"])
+def test_transforms_of_poses(source):
+    x, T = torch.randn(3, 2, 4, 20, 3), 4
+    order = list(get_layout("nw_ucla20").mirror)
+    u = torch.tensor([0.1, 0.9, 0.5])
+    y = torch.stack([x[0][:, :, order], x[1], x[2]])
+    kwargs = {"dataset": "nw_ucla", "p": 0.5}
+    check(f"{source} Spatial_Flip", "Spatial_Flip", kwargs, {"x": x, "u": u}, {"y": y})
+    drawn = torch.rand(3, 3) * 2 - 1
+    y = x * (1 + 0.1 * drawn)[:, None, None, None]
+    check(f"{source} RandomScale", "RandomScale", {"scale": 0.1}, {"x": x, "u": drawn}, {"y": y})
+    flat, angle = torch.randn(2, T, 17, 2), torch.tensor([0.3])
+    c, s = angle.cos(), angle.sin()
+    y = torch.stack([c * flat[..., 0] - s * flat[..., 1], s * flat[..., 0] + c * flat[..., 1]], -1)
+    check(f"{source} RandomRot", "RandomRot", {}, {"x": flat, "theta": angle}, {"y": y})
+
+
+def test_modalities_of_other_joints():
+    x = torch.randn(2, 5, 20, 3)
+    parents = list(get_layout("nw_ucla20").parents)
+    bone = x - x[:, :, parents]
+    motion = F.pad(bone.diff(dim=1), (0, 0, 0, 0, 0, 1))
+    source = f"{POSES} GenSkeFeat"
+    check(source, "GenSkeFeat", {"dataset": "nw_ucla"}, {"x": x}, {"bm": motion, "b": bone})
+    parents = list(get_layout("coco20").parents)
+    bone = x - x[:, :, parents]
+    bone[..., 2] = (x[..., 2] + x[:, :, parents, 2]) / 2
+    motion = F.pad(bone.diff(dim=1), (0, 0, 0, 0, 0, 1))
+    source = "firework8/ACLNet pose_related.py GenSkeFeat"
+    check(source, "GenSkeFeat", {"dataset": "coco_new"}, {"x": x}, {"b": bone, "bm": motion})
+    with pytest.raises(replay.NotUnderstood, match="nw_ucla20 with"):
+        case = recorded(
+            source, "GenSkeFeat", {"dataset": "nw_ucla"}, {"x": x[:, :, :9]}, {"b": None}
+        )
+        replay.find(case)
+
+
+def test_joints_that_are_added_to_poses():
+    x = torch.randn(2, 5, 17, 3)
+    hip, shoulder = x[:, :, 11:13].mean(2), x[:, :, 5:7].mean(2)
+    y = torch.cat([x, torch.stack([hip, (hip + shoulder) / 2, shoulder], 2)], 2)
+    source = "firework8/ACLNet pose_related.py Kinetics_Transform"
+    check(source, "Kinetics_Transform", {}, {"x": x}, {"y": y})
 
 
 # Transformers.

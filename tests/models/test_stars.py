@@ -47,6 +47,30 @@ def test_one_view_updates_as_two_equal_ones(tuned):
             torch.testing.assert_close(buffer, dict(whole.named_buffers())[name])
 
 
+def test_one_of_the_nearest():
+    queue = NeighbourQueue(12, 4)
+    queue.queue_id.copy_(torch.arange(12))
+    z, ids = F.normalize(torch.randn(5, 4)), torch.tensor([3, 0, 11, 7, 40])
+    similar = z @ queue.queue.T
+    similar[torch.arange(4), ids[:4]] = -1
+    order = similar.argsort(1, descending=True)
+    pick = torch.tensor([0, 2, 1, 2, 0])
+    assert torch.equal(queue.nearest(z, ids, 3, pick), order[torch.arange(5), pick])
+    torch.manual_seed(0)
+    drawn = torch.stack([queue.nearest(z, ids, 3) for _ in range(100)])
+    assert all(
+        set(d.tolist()) == set(o.tolist()) for d, o in zip(drawn.T, order[:, :3], strict=True)
+    )
+
+
+def test_loss_towards_a_random_neighbour():
+    model, x = stars(among=5), clips()
+    losses = {float(model.eval().loss(x, torch.arange(6)).detach()) for _ in range(5)}
+    assert len(losses) == 5
+    with pytest.raises(ValueError, match=r"STARS: expected among in 1..24, got 25"):
+        stars(among=25)
+
+
 def test_nothing_is_kept_for_frozen_blocks():
     model = stars()
     kept = []

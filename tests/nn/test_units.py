@@ -105,6 +105,19 @@ def test_dynamic_unit(ctr, ada, C, out, ratio, K):
     check(module, f"{PYSKL}/gcn.py", "dggcn", kwargs, C, 20)
 
 
+@pytest.mark.parametrize("ctr", ["NA", "T", None])
+@pytest.mark.parametrize("ada", ["NA", "T", None])
+@pytest.mark.parametrize(
+    "acts",
+    [{}, {"ctr_act": "relu", "ada_act": "sigmoid"}, {"ctr_act": "softmax", "ada_act": "relu"}],
+)
+@pytest.mark.parametrize("subset_wise", [False, True])
+def test_graphs_of_every_frame_and_subset(ctr, ada, acts, subset_wise):
+    module = plain.DynamicUnit(6, 9, 5, 1 / 3, ctr, ada, 3, subset_wise, **acts)
+    kwargs = {"ratio": None, "ctr": ctr, "ada": ada, "subset_wise": subset_wise} | acts
+    check(module, f"{PYSKL}/gcn.py", "dggcn", kwargs, 6, 5)
+
+
 @pytest.mark.parametrize(
     ("C", "out", "V", "Q", "K", "reduction"),
     [(64, 64, 25, 3, 8, 2), (32, 48, 20, 1, 4, 4), (48, 32, 17, 5, 2, 8), (32, 32, 25, 0, 8, 4)],
@@ -131,6 +144,14 @@ def test_scales(source, stride, C, out, k, dilations, residual):
     check(module, source, kind, kwargs, C, 25)
 
 
+@pytest.mark.parametrize("source", [OFFICIAL, HYPER])
+def test_kernel_of_the_residual(source):
+    padding = "replicate" if source == HYPER else "zeros"
+    module = plain.Scales(8, 16, 5, 2, (1, 2), padding=padding, residual_k=3)
+    kwargs = {"kernel_size": 5, "stride": 2, "dilations": [1, 2], "residual_kernel_size": 3}
+    check(module, source, "MultiScale_TemporalConv", kwargs, 8, 25)
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("cfg", [None, [[5, 1], [3, 2], ["max", 3]], [[3, 1], [3, 4], "1x1"]])
 @pytest.mark.parametrize("num_joints", [None, 17])
@@ -148,6 +169,9 @@ def test_temporal_conv(k, stride, dilation, norm):
     kwargs = {"in_channels": 8, "out_channels": 12, "kernel_size": k, "stride": stride}
     kwargs |= {"dilation": dilation, "norm": norm}
     check(module, f"{PYSKL}/tcn.py", "unit_tcn", kwargs, 8, 17)
+    module = plain.ConvNorm(8, 12, k, stride, dilation, padding="replicate")
+    del kwargs["norm"]
+    check(module, HYPER, "TemporalConv", kwargs, 8, 17)
 
 
 @pytest.mark.parametrize(
@@ -262,6 +286,20 @@ def pyskl_case(name, V):
     block = {"STGCN": stgcn, "AAGCN": aagcn, "CTRGCN": ctrgcn, "DGSTGCN": dgstgcn}[name]
     further = {"AAGCN": {"A": A}, "CTRGCN": {"A": A, "name": "net"}}.get(name, {})
     return block, options, further
+
+
+@pytest.mark.parametrize("name", ["STGCN", "AAGCN", "DGSTGCN"])
+def test_a_network_without_a_first_block(name):
+    V, M, C = 17, 1, 16
+    block, options, further = pyskl_case(name, V)
+    stages = [block(C, 16, 1, True), block(16, 32, 2, True)]
+    module = plain.PysklNet(stages, 32, V, 0, C, 6, **further)
+    options |= {"type": name, "in_channels": C, "base_channels": C, "num_stages": 3}
+    options |= {"inflate_stages": [3], "down_stages": [3], "data_bn_type": None}
+    options |= {"graph_cfg": {"layout": "coco", "mode": "spatial"}}
+    head = {"type": "GCNHead", "num_classes": 6, "in_channels": 32}
+    kwargs = {"backbone": options, "cls_head": head}
+    check_case(module, PYSKL, "Rec", kwargs, {"x": torch.randn(2, M, 8, V, C)})
 
 
 @pytest.mark.parametrize("name", ["STGCN", "AAGCN", "CTRGCN", "DGSTGCN"])

@@ -211,6 +211,9 @@ MODELS = {
                             lambda C, s: plain.ConvNorm(C, C, 9, s)), 4),
     "DG-STGCN": (lambda: pyskl(lambda C, o: plain.DynamicUnit(C, o, V),
                                lambda C, s: plain.TransformedScales(C, C, s, num_joints=V)), 6),
+    "DG-STGCN, a graph per frame": (lambda: pyskl(
+        lambda C, o: plain.DynamicUnit(C, o, V, 0.25, "NA", "T", 4, True, "sigmoid", "relu"),
+        lambda C, s: plain.TransformedScales(C, C, s, num_joints=V)), 6),
     "Hyper-GCN": (HyperNet, 6),
     "tokens": (Tokens, 1),
 }  # fmt: skip

@@ -83,6 +83,12 @@ def test_the_folder_of_a_run(run):
     assert run_folder(run) == run_folder(run / "checkpoints" / "last.ckpt") == run
 
 
+def again(run) -> dict:
+    """Arguments of a pre-training like a run and from it."""
+    settings = read_run(run)["hyper_parameters"].items()
+    return {k: v for k, v in settings if not k.startswith("_")} | {"start": str(run)}
+
+
 def test_stars_starts_from_it(run, tmp_path):
     model = json.dumps(TINY | {"hidden": 32, "queue_size": 64})
     folder = tmp_path / "stars"
@@ -96,13 +102,19 @@ def test_stars_starts_from_it(run, tmp_path):
             for a, b in zip(start, tuned, strict=True)]  # fmt: skip
     assert same == [True, False]
     assert done.model.model.queue.queue_id.max() >= 0
+    settings = again(folder)
+    goes_on = Pretrainer(**settings).model.state_dict()
+    for name, value in done.model.model.state_dict().items():
+        assert torch.equal(goes_on[name], value), name
+    with pytest.raises(ValueError, match=r"with predictor.0.weight of \(16, 16\), got \(32, 16\)"):
+        Pretrainer(**settings | {"model_kwargs": TINY | {"hidden": 16, "queue_size": 64}})
 
 
 def test_a_method_is_told_that_its_encoder_was_loaded(run, monkeypatch):
-    settings = read_run(run)["hyper_parameters"] | {"start": str(run)}
+    settings = again(run) | {"model": "mae"}
     told = []
     monkeypatch.setattr(Pretext, "encoder_loaded", lambda model: told.append(model))
-    made = Pretrainer(**{k: v for k, v in settings.items() if not k.startswith("_")})
+    made = Pretrainer(**settings)
     assert told == [made.model]
     assert torch.equal(made.model.encoder.norm.weight, load_encoder(run).norm.weight)
 

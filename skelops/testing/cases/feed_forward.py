@@ -64,3 +64,22 @@ register(
     _linear("deep", dims=dict(N=53, C=777, D=33, bias=False)),
     _linear("transposed", dims=dict(N=105, C=65, D=31, layout="transposed")),
 )
+
+
+def temporal_conv(draw, N=2, C=3, D=4, T=6, V=5, k=3, bias=True, layout="contiguous"):
+    x, w = draw.normal(N, C, T, V), draw.normal(D, C, k, scale=(C * k) ** -0.5)
+    tensors = x, w, draw.normal(D) if bias else None
+    return tuple(t if t is None else relayout(t, layout) for t in tensors)
+
+
+_temporal = partial(Case, build=temporal_conv, public=ops.temporal_conv)
+register(
+    "temporal_conv",
+    _temporal("small", small=True),
+    _temporal("small_one_frame", dims=dict(T=1, k=5, bias=False), small=True),
+    _temporal("st_gcn", dims=dict(C=64, D=64, T=64, V=25, k=9)),
+    _temporal("wider", dims=dict(N=5, C=33, D=65, T=13, V=20, k=9)),
+    _temporal("long_kernel", dims=dict(N=1, C=5, D=7, T=10, V=17, k=11)),
+    _temporal("transposed", dims=dict(C=16, D=8, T=18, V=25, k=7, layout="transposed")),
+    _temporal("one_tap", dims=dict(C=16, D=8, T=9, V=25, k=1)),
+)

@@ -10,17 +10,19 @@ from torch import Tensor, nn
 from skelops.graph import Layout
 from skelops.models._published import UNIT_KEYS
 from skelops.models.aclnet import ACLNet, InterClassLoss, IntraClassLoss
-from skelops.nn import STBlock, make_stages
+from skelops.nn import STBlock
 from skelops.testing.replay import Case, Replay, replays
 from skelops.testing.replays.gcn import (
+    PLAIN,
     Options,
     below,
     blank,
+    dynamic_terms,
     dynamic_unit,
     temporal_replay,
     transformed_scales,
 )
-from skelops.testing.replays.gcn_networks import mean_joint, pyskl_temporal
+from skelops.testing.replays.gcn_networks import mean_joint, pyskl_frame, pyskl_temporal
 from skelops.testing.rule import rule_value
 
 REPOSITORY = "firework8/ACLNet"
@@ -31,7 +33,7 @@ def unit(case: Case) -> Replay:
     options = Options(case.kwargs)
     options.take("K")
     module = dynamic_unit(case.shapes, options)
-    options.expect(in_channels=(), out_channels=())
+    options.expect(in_channels=(), out_channels=(), **PLAIN)
     return Replay(lambda x: (module(x), module.graph.mean_graph(x)), module, UNIT_KEYS)
 
 
@@ -62,29 +64,21 @@ def backbone(case: Case) -> Replay:
     of_gcn, of_tcn = options.below("gcn_"), options.below("tcn_")
     A = blank(below(case.shapes, "gcn.0.gcn."))
     layout = Layout("aclnet", tuple(range(A.shape[-1])))
-    stages = make_stages(
-        options.take("base_channels", 96),
-        options.take("num_stages", 10),
-        options.take("inflate_stages", (5, 8)),
-        options.take("down_stages", (5, 8)),
-        options.take("ch_ratio", 2),
-    )
     model = ACLNet(
         1,
         layout,
         graph=A,
-        stages=stages,
-        in_channels=options.take("in_channels", 3),
-        ratio=of_gcn.take("ratio", 0.125),
-        channel_wise=of_gcn.take("ctr", "T") == "T",
-        joint_wise=of_gcn.take("ada", "T") == "T",
+        **pyskl_frame(options, base_channels=96),
+        input_norm=options.take("data_bn_type", "VC"),
+        ratio=of_gcn.take("ratio", 0.25),
+        **dynamic_terms(of_gcn),
         mean_joint=mean_joint(case.shapes),
         weights=(0, 0),
         **pyskl_temporal(case.shapes, of_tcn),
     )
-    options.expect(graph_cfg=())
+    options.expect(graph_cfg=(), pretrained=(None,))
     for part in (of_gcn, of_tcn):
-        part.expect()
+        part.expect(**PLAIN)
 
     def call(x: Tensor) -> tuple[Tensor, Tensor]:
         y, graph = model.features_and_graph(x.permute(0, 4, 2, 3, 1))

@@ -20,9 +20,10 @@ from skelops.data.transform import (
     uniform_test_frames,
     whole_clip,
 )
-from skelops.graph import get_layout
+from skelops.graph import conversion, get_layout
 from skelops.ops.sample_clips import CORRUPT, DROP, SCORE_MEAN
 from skelops.testing.replay import Case, NotUnderstood, Replay, replays
+from skelops.testing.replays.gcn import Options
 
 NTU = get_layout("ntu25")
 LIMBS = ("left_arm", "left_leg", "right_arm", "right_leg")  # in the order of ACLNet's Part_Drop
@@ -139,48 +140,84 @@ def gaussian_blur(case, x, sigma, u):
 
 
 @hiclr("basic_aug")
-def basic(case, x, start, s):
-    return temporal_crop(case, x, start) | shear(case, x, s)
-
-
 @hiclr("strong_aug")
-def strong(case, x, start, s, u_flip, main_axis, deg, u_noise, sigma, u_blur, u_axis, axis, noise):
-    kept = masked(axis, u_axis < 0.5).double()
-    matrix = kept[:, :, None] * (p.rotation(deg.deg2rad()) @ p.shear(s, "hiclr"))
-    noisy = noise * ((u_noise < 0.5)[:, None] * kept)[:, :, None, None, None]
-    return {
-        "frame": reflected(case, x, start),
-        "affine": linear(matrix),
-        "order": swapped(u_flip < 0.5),
-        "noise": noisy,
-        "blur": p.gaussian_taps(sigma, u_blur < 0.5),
-    }
+def views(case, x, *draws):
+    """The steps of ``aug_method``, of which the case has draws, in their order."""
+    drawn = dict(zip(case.meta["input_names"][1:], draws, strict=True))
+    fields = {}
+    matrix = torch.eye(3, dtype=torch.float64)
+    if "start" in drawn:
+        fields["frame"] = reflected(case, x, drawn["start"])
+    if "s" in drawn:
+        matrix = p.shear(drawn["s"].double(), "hiclr")
+    if "u_flip" in drawn:
+        fields["order"] = swapped(drawn["u_flip"] < 0.5)
+    if "deg" in drawn:
+        matrix = p.rotation(drawn["deg"].double().deg2rad()) @ matrix
+    kept = torch.ones(len(x), 3, dtype=torch.float64)
+    if "u_axis" in drawn:
+        kept = masked(drawn["axis"], drawn["u_axis"] < 0.5).double()
+    fields["affine"] = linear((kept[:, :, None] * matrix).expand(len(x), 3, 3))
+    if "u_noise" in drawn:
+        noisy = (drawn["u_noise"] < 0.5)[:, None] * kept
+        fields["noise"] = drawn["noise"] * noisy[:, :, None, None, None]
+    if "sigma" in drawn:
+        fields["blur"] = p.gaussian_taps(drawn["sigma"], drawn["u_blur"] < 0.5)
+    return fields
 
 
 @replays("JHang2020/HiCLR", "NTUMotionProcessor")
 def preprocess(case: Case) -> Replay:
-    kwargs = case.kwargs
-    if kwargs["data_type"] != "relative" or not kwargs["y_rotation"]:
-        raise NotUnderstood(f"NTUMotionProcessor with {kwargs}")
-    T = kwargs["t_length"]
+    options = Options(case.kwargs)
+    relative = {"normal": False, "relative": True}[options.take("data_type", "normal")]
+    resized = {"force_crop": False, "resize": True}[options.take("sampling", "force_crop")]
+    turn = options.take("y_rotation", False)
+    T = min(options.take("t_length", 300), 300)
+    options.expect(displacement=(False, 0, 1))
+    if case.kwargs.get("displacement", False) > len(case.meta["output_names"]) - 1:
+        raise NotUnderstood("a displacement that is not recorded")
 
-    def call(x: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
-        clip = x.cpu().permute(1, 3, 2, 0)[: int(length)].numpy()
-        position = torch.from_numpy(normalize.hiclr(clip, frames=T)).permute(3, 0, 2, 1)
+    def call(x: Tensor, length: Tensor | None = None) -> list[Tensor]:
+        n = x.shape[1] if length is None else int(length)
+        clip = x.cpu().permute(1, 3, 2, 0)[: n if resized else T].numpy()
+        found = normalize.hiclr(clip, "ntu25", T if resized else None, relative, turn)
+        position = torch.from_numpy(found).permute(3, 0, 2, 1).to(x)
         # Motion is that of the recording: not relative, not rotated.
-        frame, blend = p.resize(torch.tensor([0]), length.view(1).cpu(), T)
+        plan = still(x[None])
+        if resized:
+            frame, blend = p.resize(torch.tensor([0]), torch.tensor([n]), T)
+            plan = replace(plan, frame=frame, blend=blend)
+        else:
+            plan = replace(plan, frame=plan.frame[:, :T])
         streams = make_streams("joint_motion", NTU, native_motion=True)
-        plan = replace(still(x[None]), frame=frame, blend=blend)
-        return position.to(x), sample(x[None], plan, streams)[0]
+        found = [position, sample(x[None], plan, streams)[0]]
+        return found[: len(case.meta["output_names"])]
 
     return Replay(call)
 
 
 @replays("JHang2020/HiCLR", "Jointmask")
+@replays("JHang2020/HiCLR", "Jointmask2")
 def joint_mask(case: Case) -> Replay:
+    """Joints of every frame, or one row of them for all frames."""
+    T, V = case.arrays[f"out.{case.meta['output_names'][0]}"].shape[-2:]
+
     def call(joints: Tensor) -> Tensor:
-        shape = (len(joints), case.kwargs["joint_num"])
-        return torch.ones(shape, device=joints.device).scatter(1, joints, 0.0)
+        joints = joints.reshape(-1, joints.shape[-1]).expand(T, -1)
+        return torch.ones(T, V, device=joints.device).scatter(1, joints, 0.0)
+
+    return Replay(call)
+
+
+@replays("JHang2020/HiCLR", "TemporalMask")
+def frame_mask(case: Case) -> Replay:
+    """Frames whose place in the drawn order is not among the first."""
+    name = case.meta["output_names"][0]
+    shape = case.arrays[f"out.{name}"].shape
+
+    def call(order: Tensor) -> Tensor:
+        kept = order < len(order) * (1 - case.kwargs["mask_ratio"])
+        return kept.float()[:, None].expand(-1, shape[-1]) if len(shape) == 2 else kept.float()
 
     return Replay(call)
 
@@ -267,48 +304,124 @@ def halp_normalization(case: Case) -> Replay:
 # ---- firework8/ACLNet, firework8/BRL ------------------------------------------------------------
 
 
-@replays("firework8/ACLNet", "GenSkeFeat")
-@replays("firework8/BRL", "GenSkeFeat")
+POSES = ("firework8/ACLNet", "firework8/BRL", "kennymckormick/pyskl")
+DATASETS = {
+    "nturgb+d": "ntu25",
+    "nw_ucla": "nw_ucla20",
+    "coco": "coco17",
+    "coco_new": "coco20",
+    "openpose": "openpose18",
+}
+STREAMS = {"j": "joint", "b": "bone", "k": "skip"}
+
+
+def of_poses(kind: str) -> Callable:
+    """Register a transform that ACLNet, BRL and PYSKL share."""
+
+    def add(build: Callable[[Case], Replay]) -> Callable[[Case], Replay]:
+        for repository in POSES:
+            replays(repository, kind)(build)
+        return build
+
+    return add
+
+
+def dataset_of(options: Options) -> str:
+    return DATASETS[options.take("dataset", "nturgb+d")]
+
+
+@of_poses("GenSkeFeat")
 def modalities(case: Case) -> Replay:
-    layouts = {25: "ntu25", 20: "coco20", 17: "coco17"}
-    V = case.arrays["in.x"].shape[2]
-    if V not in layouts or (V == 25) != (case.kwargs["dataset"] == "nturgb+d"):
-        raise NotUnderstood(f"GenSkeFeat of {case.kwargs['dataset']} with {V} joints")
-    names = ("joint", "bone", "skip", "joint_motion", "bone_motion", "skip_motion")
-    streams = make_streams(names, layouts[V])
-    if V != 25:  # the last channel is a score, of which only bones take the mean
-        kinds = (k + SCORE_MEAN * (n == "bone") for k, n in zip(streams.kinds, names, strict=True))
-        streams = replace(streams, kinds=tuple(kinds))
+    options = Options(case.kwargs)
+    layout = dataset_of(options)
+    options.expect(feats=(), axis=())
+    outputs = case.meta["output_names"]
+    kinds, motion = [name[0] for name in outputs], ["m" * name[1:].count("m") for name in outputs]
+    other = get_layout(layout).num_joints != case.arrays["in.x"].shape[2]
+    if layout == "openpose18":  # of which PYSKL's bones are those of the layout
+        other = other or "k" in kinds or case.repository == "firework8/ACLNet"
+    if other or not set(kinds) <= set(STREAMS):
+        raise NotUnderstood(f"GenSkeFeat of {layout} with {outputs}")
+    names = [STREAMS[kind] + "_motion" * len(m) for kind, m in zip(kinds, motion, strict=True)]
+    streams = make_streams(names, layout)
+    # The last channel of poses in images is a score, of which bones take the mean.
+    scored = layout not in ("ntu25", "nw_ucla20") and case.arrays["in.x"].shape[-1] == 3
+    if scored:
+        means = "b" if layout == "coco20" else "bk"
+        if any(motion) and layout != "coco20":
+            raise NotUnderstood("motion whose score is the mean of two frames")
+        added = [SCORE_MEAN * (kind in means) for kind in kinds]
+        given = zip(streams.kinds, added, strict=True)
+        streams = replace(streams, kinds=tuple(a + b for a, b in given))
 
     def call(x: Tensor) -> list[Tensor]:
         clip = x[None].permute(PYSKL).contiguous()
-        plan = still(clip if V == 25 else clip[:, :2])
+        plan = still(clip[:, :2] if scored else clip)
         y = sample(clip, plan, streams).unflatten(1, (len(names), -1))[0]
         return [stream.permute(3, 1, 2, 0) for stream in y]
 
     return Replay(call)
 
 
-@replays("firework8/ACLNet", "RandomRot")
-def aclnet_rotation(case: Case) -> Replay:
-    def call(x: Tensor, theta: Tensor) -> Tensor:
-        clips = x.permute(PYSKL).contiguous()
-        angles = theta.cpu()
+@replays("firework8/ACLNet", "Kinetics_Transform")
+def three_more_joints(case: Case) -> Replay:
+    Options(case.kwargs).expect(dataset=("coco_new",))
+    index, weight = conversion("coco17", "coco20")
+
+    def call(x: Tensor, score: Tensor | None = None) -> Tensor:
+        x = x if score is None else torch.cat([x, score[..., None]], dim=-1)
+        return (x[..., index.to(x.device), :] * weight.to(x)[..., None]).sum(-2)
+
+    return Replay(call)
+
+
+def transformed(case: Case, fields: Callable[..., dict]) -> Replay:
+    """``fields(clips, *draws) -> changes of the plan``, of clips (N, M, T, V, C) or of one."""
+
+    def call(x: Tensor, *draws: Tensor) -> Tensor:
+        batch = x if x.dim() == 5 else x[None]
+        clips = batch.permute(PYSKL).contiguous()
+        drawn = [draw.cpu().reshape(len(clips), -1) for draw in draws]
+        y = sample(clips, replace(still(clips), **fields(clips, *drawn))).permute(PYSKL)
+        return y if x.dim() == 5 else y[0]
+
+    return Replay(call)
+
+
+@of_poses("RandomRot")
+def pose_rotation(case: Case) -> Replay:
+    def fields(clips: Tensor, angles: Tensor) -> dict:
         flat = clips.shape[1] == 2
-        turn = p.rotation_2d(angles.view(len(clips))) if flat else p.rotation(angles)
-        return sample(clips, replace(still(clips), affine=linear(turn))).permute(PYSKL)
+        return {"affine": linear(p.rotation_2d(angles[:, 0]) if flat else p.rotation(angles))}
 
-    return Replay(call)
+    return transformed(case, fields)
 
 
-@replays("firework8/ACLNet", "Spatial_Flip")
-def aclnet_flip(case: Case) -> Replay:
-    def call(x: Tensor, u: Tensor) -> Tensor:
-        clips = x.permute(PYSKL).contiguous()
-        order = swapped(u.cpu() < case.kwargs["p"])
-        return sample(clips, replace(still(clips), order=order)).permute(PYSKL)
+@of_poses("RandomScale")
+def pose_scale(case: Case) -> Replay:
+    """The case has the factors, or what they are drawn from, within [-1, 1]."""
+    options = Options(case.kwargs)
+    scale = torch.as_tensor(options.take("scale", 0.2), dtype=torch.float64)
+    options.expect()
+    factors = any("scale" in name or "factor" in name for name in case.meta["input_names"][1:])
 
-    return Replay(call)
+    def fields(_: Tensor, drawn: Tensor) -> dict:
+        return {"affine": linear(torch.diag_embed(drawn if factors else 1 + drawn * scale))}
+
+    return transformed(case, fields)
+
+
+@of_poses("Spatial_Flip")
+def pose_flip(case: Case) -> Replay:
+    options = Options(case.kwargs)
+    mirror = torch.tensor(get_layout(dataset_of(options)).mirror)
+    rate = options.take("p", 0.5)
+    options.expect()
+
+    def fields(_: Tensor, u: Tensor) -> dict:
+        return {"order": torch.where(u < rate, mirror, torch.arange(len(mirror)))}
+
+    return transformed(case, fields)
 
 
 @replays("firework8/ACLNet", "Part_Drop")
@@ -325,10 +438,13 @@ def part_drop(case: Case) -> Replay:
     return Replay(call)
 
 
-@replays("firework8/ACLNet", "PreNormalize3D")
-@replays("firework8/BRL", "PreNormalize3D")
+@of_poses("PreNormalize3D")
 def prenormalize(case: Case) -> Replay:
-    spine = case.kwargs.get("align_spine", True)
+    options = Options(case.kwargs)
+    spine = options.take("align_spine", True)
+    options.expect(zaxis=([0, 1],), xaxis=([8, 4],), align_center=(True,))
+    if any(x.shape[2] != NTU.num_joints for x in case.group("in").values()):
+        raise NotUnderstood("PreNormalize3D of other joints than those of NTU RGB+D")
 
     def call(*clips: Tensor) -> list[Tensor]:
         done = []
@@ -358,6 +474,7 @@ def uniform_decode(case: Case) -> Replay:
 
 
 @replays("firework8/BRL", "UniformSampleFrames")
+@replays("kennymckormick/pyskl", "UniformSampleFrames")
 def brl_uniform(case: Case) -> Replay:
     T, clips = case.kwargs["clip_len"], case.kwargs["num_clips"]
 
@@ -377,15 +494,18 @@ def brl_uniform(case: Case) -> Replay:
 
 @replays("ahmed-nady/Multimodal-Action-Recognition", "UniformSampleFrames")
 def epam_uniform(case: Case) -> Replay:
-    T, seed = case.kwargs["clip_len"], case.kwargs["seed"]
-    if case.kwargs["num_clips"] != 1:
-        raise NotUnderstood(f"UniformSampleFrames with {case.kwargs['num_clips']} clips")
+    options = Options(case.kwargs)
+    T, seed = options.take("clip_len"), options.take("seed", 255)
+    clips = options.take("num_clips", 1)
+    options.expect(test_mode=(True,))
+
+    def drawn(n: int) -> Tensor:
+        random = np.random.RandomState(seed)
+        starts = [i if n < clips else i * n // clips for i in range(clips)]
+        return torch.cat([legacy_uniform_frames(n, T, random, start) for start in starts])
 
     def call(lengths: Tensor) -> Tensor:
-        rows = [
-            legacy_uniform_frames(n, T, np.random.RandomState(seed), 0) for n in lengths.tolist()
-        ]
-        return torch.stack(rows)
+        return torch.stack([drawn(n) for n in lengths.tolist()])
 
     return Replay(call)
 

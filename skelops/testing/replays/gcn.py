@@ -24,7 +24,7 @@ from skelops.nn import (
 from skelops.testing.replay import Case, NotUnderstood, Replay, replays
 
 OFFICIAL, PYSKL, BRL = "Uason-Chen/CTR-GCN", "kennymckormick/pyskl", "firework8/BRL"
-PSUMNET = "skelemoa/psumnet"
+PSUMNET, HYPER = "skelemoa/psumnet", "6UOOON9/Hyper-GCN"
 OFFICIAL_KEYS: KeyPairs = (
     (r"\btopology\.A$", "PA"),
     *UNIT_KEYS,
@@ -108,16 +108,26 @@ def graph_unit(shapes: Shapes, options: Options) -> GraphUnit:
     return GraphUnit(conv, C, out, residual=bool(options.take("with_res", False)))
 
 
+def dynamic_terms(options: Options) -> dict:
+    """Arguments of ``DynamicGraphConv`` for its terms."""
+    kinds = [options.take(name, "T") for name in ("ctr", "ada")]
+    if any(kind not in (None, "NA", "T") for kind in kinds):
+        raise NotUnderstood(f"arguments ctr={kinds[0]!r}, ada={kinds[1]!r}")
+    return {
+        "channel_wise": kinds[0] is not None,
+        "joint_wise": kinds[1] is not None,
+        "per_frame": "NA" in kinds,
+        "per_subset": options.take("subset_wise", False),
+        "channel_act": options.take("ctr_act", "tanh"),
+        "joint_act": options.take("ada_act", "softmax"),
+    }
+
+
 def dynamic_unit(shapes: Shapes, options: Options) -> GraphUnit:
     A = blank(shapes)
     for name in ("ratio", "subsets"):
         options.take(name)
-    terms = {}
-    for name, term in (("ctr", "channel_wise"), ("ada", "joint_wise")):
-        value = options.take(name, "T")
-        if value not in (None, "T"):
-            raise NotUnderstood(f"argument {name}={value!r}")
-        terms[term] = value == "T"
+    terms = dynamic_terms(options)
     hidden, C, *_ = shapes["pre.0.weight"]
     out = shapes["post.weight"][0]
     return GraphUnit(DynamicGraphConv(C, out, A, hidden // len(A), **terms), C, out)
@@ -126,10 +136,11 @@ def dynamic_unit(shapes: Shapes, options: Options) -> GraphUnit:
 # Temporal modules.
 
 
-def temporal_conv(shapes: Shapes, options: Options) -> TemporalConv:
+def temporal_conv(shapes: Shapes, options: Options, padding_mode: str = "zeros") -> TemporalConv:
     out, C, size, _ = shapes["conv.weight"]
     options.take("kernel_size")
-    return TemporalConv(C, out, size, options.take("stride", 1), options.take("dilation", 1))
+    stride, dilation = options.take("stride", 1), options.take("dilation", 1)
+    return TemporalConv(C, out, size, stride, dilation, padding_mode)
 
 
 def multi_scale(
@@ -170,21 +181,27 @@ def plain_scales(
     return multi_scale(shapes, dilations, ["max", "1x1"], options, padding_mode)
 
 
+# What may follow the branches with a kernel.
+ENDS = ([["max", 3], "1x1"], [["max", 3]], ["1x1"], [])
+
+
 def transformed_scales(shapes: Shapes, options: Options) -> MultiScaleTemporalConv:
     branches = options.take("ms_cfg", [[3, 1], [3, 2], [3, 3], [3, 4], ["max", 3], "1x1"])
     options.take("mid_channels")
     options.take("num_joints")
     kernels = [b for b in branches if not isinstance(b, str) and b[0] != "max"]
-    kinds = [b if isinstance(b, str) else b[0] for b in branches[len(kernels) :]]
-    if [b for b in branches if b not in kernels and b != "1x1" and list(b) != ["max", 3]]:
-        raise NotUnderstood(f"branches {branches}")
+    kinds = branches[len(kernels) :]
+    if branches[: len(kernels)] != kernels or list(kinds) not in ENDS:
+        raise NotUnderstood(f"branches {branches}, other than kernels, then max over 3, then 1x1")
+    kinds = [b if isinstance(b, str) else b[0] for b in kinds]
     return multi_scale(shapes, [d for _, d in kernels], kinds, options)
 
 
 # Whole units as cases.
 
 SIZES = {"in_channels": (), "out_channels": (), "num_joints": ()}
-UNIT_SIZES = {**SIZES, "subsets": (), "coff_embedding": (), "norm": ("BN",), "act": ("ReLU",)}
+PLAIN = {"norm": ("BN", {"type": "BN"}), "act": ("ReLU", {"type": "ReLU"})}
+UNIT_SIZES = {**SIZES, "subsets": (), "coff_embedding": (), **PLAIN}
 
 
 def unit_replay(unit: nn.Module, options: Options, keys: KeyPairs = UNIT_KEYS) -> Replay:
@@ -262,21 +279,33 @@ class Temporal(nn.Module):
 
 
 def temporal_replay(
-    tcn: nn.Module, options: Options, residual: bool = False, relu: bool = False
+    tcn: nn.Module,
+    options: Options,
+    residual: bool = False,
+    relu: bool = False,
+    padding_mode: str = "zeros",
 ) -> Replay:
     size = options.take("residual_kernel_size", 1)
-    shortcut = Shortcut(tcn.in_channels, tcn.out_channels, tcn.stride, residual, size)
+    sizes = (tcn.in_channels, tcn.out_channels, tcn.stride)
+    shortcut = Shortcut(*sizes, residual, size, padding_mode)
     return unit_replay(Temporal(tcn, shortcut, relu), options, (*UNIT_KEYS, (r"^tcn\.", "")))
 
 
+def padding_of(case: Case) -> str:
+    """Beyond the ends Hyper-GCN sees the frames there again, the others zeros."""
+    return "replicate" if case.repository == HYPER else "zeros"
+
+
 @replays(OFFICIAL, "MultiScale_TemporalConv")
+@replays(HYPER, "MultiScale_TemporalConv")
 @replays(PSUMNET, "TRM")
 @replays(PYSKL, "MSTCN")
 def scales(case: Case) -> Replay:
     options = Options(case.kwargs)
     residual = bool(options.take("residual", True))
-    tcn = plain_scales(case.shapes, options)
-    return temporal_replay(tcn, options, residual, relu=case.repository == PYSKL)
+    padding_mode, relu = padding_of(case), case.repository == PYSKL
+    tcn = plain_scales(case.shapes, options, padding_mode=padding_mode)
+    return temporal_replay(tcn, options, residual, relu, padding_mode)
 
 
 @replays(PYSKL, "mstcn")
@@ -289,13 +318,15 @@ def scales_and_transform(case: Case) -> Replay:
 
 @replays(OFFICIAL, "TemporalConv")
 @replays(OFFICIAL, "unit_tcn")
+@replays(HYPER, "TemporalConv")
+@replays(HYPER, "unit_tcn")
 @replays(PSUMNET, "TemporalConv")
 @replays(PSUMNET, "unit_tcn")
 @replays(PYSKL, "unit_tcn")
 @replays(BRL, "unit_tcn")
 def single_scale(case: Case) -> Replay:
     options = Options(case.kwargs)
-    tcn = temporal_conv(case.shapes, options)
+    tcn = temporal_conv(case.shapes, options, padding_of(case))
     if "bn.weight" in case.shapes:
         return temporal_replay(tcn, options)
     options.expect(**SIZES, dropout=(), norm=(None,))

@@ -13,6 +13,7 @@ from skelops.testing.replay import Case, NotUnderstood, Replay, replays
 from skelops.testing.replays.gcn import (
     BRL,
     OFFICIAL,
+    PLAIN,
     PSUMNET,
     PYSKL,
     TOPOLOGIES,
@@ -20,6 +21,7 @@ from skelops.testing.replays.gcn import (
     Shapes,
     below,
     blank,
+    dynamic_terms,
     plain_scales,
     temporal_of,
 )
@@ -95,9 +97,30 @@ def pyskl_temporal(shapes: Shapes, options: Options) -> dict:
     return dropout | {"temporal": "multi", "branches": [*first.convs, *kinds]}
 
 
+def pyskl_frame(options: Options, base_channels: int = 64, always_first: bool = False) -> dict:
+    """Arguments of ``SkeletonNet``; the first block is left out where it would not widen."""
+    C, base = options.take("in_channels", 3), options.take("base_channels", base_channels)
+    stages = make_stages(
+        base,
+        options.take("num_stages", 10),
+        options.take("inflate_stages", (5, 8)),
+        options.take("down_stages", (5, 8)),
+        options.take("ch_ratio", 2),
+    )
+    return {
+        "in_channels": C,
+        "num_persons": options.take("num_person", 2),
+        "stages": stages if always_first or base != C else stages[1:],
+    }
+
+
 def mean_joint(shapes: Shapes) -> int:
     """How many weights of the mean joint there are, see ``DGSTGCN``."""
     return shapes.get("gcn.0.tcn.add_coeff", (0,))[0]
+
+
+# Of a head, for its training.
+HEAD = {"loss_cls": (), "init_std": (), "multi_class": (), "label_smooth_eps": ()}
 
 
 @replays(PYSKL, "Rec")
@@ -114,20 +137,9 @@ def pyskl_network(case: Case) -> Replay:
     options.take("graph_cfg")
     of_gcn, of_tcn = options.below("gcn_"), options.below("tcn_")
     of_gcn.take("type")
-    kwargs = {
-        "in_channels": options.take("in_channels", 3),
-        "num_persons": options.take("num_person", 2),
-        "stages": make_stages(
-            options.take("base_channels", 64),
-            options.take("num_stages", 10),
-            options.take("inflate_stages", (5, 8)),
-            options.take("down_stages", (5, 8)),
-            options.take("ch_ratio", 2),
-        ),
-        "num_classes": head.take("num_classes"),
-        "dropout": head.take("dropout", 0.0),
-    }
-    head.expect(type=(), in_channels=(), loss_cls=(), init_std=())
+    kwargs = pyskl_frame(options, always_first=kind == "CTRGCN")
+    kwargs |= {"num_classes": head.take("num_classes"), "dropout": head.take("dropout", 0.0)}
+    head.expect(type=(), in_channels=(), mode=(), **HEAD)
     if kind != "CTRGCN":
         kwargs |= pyskl_temporal(shapes, of_tcn)
         kwargs["input_norm"] = options.take("data_bn_type", "MVC" if kind == "AAGCN" else "VC")
@@ -141,8 +153,7 @@ def pyskl_network(case: Case) -> Replay:
         kwargs["embed_reduction"] = of_gcn.take("coff_embedding", 4)
     elif kind == "DGSTGCN":
         kwargs["ratio"] = of_gcn.take("ratio", 0.25)
-        kwargs["channel_wise"] = of_gcn.take("ctr", "T") == "T"
-        kwargs["joint_wise"] = of_gcn.take("ada", "T") == "T"
+        kwargs |= dynamic_terms(of_gcn)
         kwargs["mean_joint"] = mean_joint(shapes)
     else:
         kwargs["variant"] = "pyskl"
@@ -150,7 +161,7 @@ def pyskl_network(case: Case) -> Replay:
         kwargs["branches"] = [*first.convs, "max", "1x1"]
         kwargs["tcn_dropout"] = of_tcn.take("dropout", 0.0)
     for part in (of_gcn, of_tcn):
-        part.expect(norm=("BN",), act=("ReLU",), subsets=())
+        part.expect(**PLAIN, subsets=())
     unit = "net.0.gcn1." if kind == "CTRGCN" else "gcn.0.gcn."
     graph = blank(below(shapes, unit))
     return network_replay(known[kind], graph, options, (0, 4, 2, 3, 1), **kwargs)

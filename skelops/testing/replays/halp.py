@@ -144,6 +144,7 @@ def step(case: Case) -> Replay:
         num_layers=len([key for key in shapes if key.startswith("encoder_q.encoder.gru.bias_hh")])
         // 2,
         width=D,
+        mlp="encoder_q.fc.2.weight" in shapes,
         queue_size=K,
         momentum=options["m"],
         temperature=options["T"],
@@ -167,7 +168,8 @@ def step(case: Case) -> Replay:
         q, k = done.queries[0], done.keys[0]
         similar = torch.cat([(q * k).sum(1, keepdim=True), q @ contrast.bank.T], 1)
         logits = similar.detach() / options["T"]
-        model_ema = contrast.encoder_k.fc[2].bias.clone()
+        *_, bias = contrast.encoder_k.fc.parameters()
+        model_ema = bias.detach().clone()
         contrast.encoder_k.load_state_dict(before)
         bank, pointer = contrast.bank.clone(), contrast.queue_ptr.clone()
         ops.queue_push_(bank, pointer, k)

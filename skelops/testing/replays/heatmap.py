@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -25,7 +26,7 @@ from skelops.models.epam_net import (
 )
 from skelops.models.posec3d import SlowOnly
 from skelops.testing.replay import Case, NotUnderstood, Replay, replays
-from skelops.testing.replays.gcn import Options
+from skelops.testing.replays.gcn import Options, below
 
 PYSKL, EPAM = "kennymckormick/pyskl", "ahmed-nady/Multimodal-Action-Recognition"
 TSM = "mit-han-lab/temporal-shift-module"
@@ -132,7 +133,8 @@ def pose_pipeline(case: Case) -> Replay:
 @replays(TSM, "TemporalShift")
 def shift(case: Case) -> Replay:
     options = Options(case.kwargs)
-    divisor, frames = options.take("fold_div", 8), options.take("n_segment")
+    divisor = options.take("fold_div", options.take("n_div", 8))
+    frames = options.take("n_segment")
     options.expect(inplace=(False,))
 
     def call(x: Tensor) -> Tensor:
@@ -150,6 +152,9 @@ def shift(case: Case) -> Replay:
 def slow_only(case: Case) -> Replay:
     options, head = Options(case.kwargs["backbone"]), Options(case.kwargs["cls_head"])
     stages = options.take("num_stages", 4)
+    strides = [options.take(name, (1, 2)) for name in ("conv1_stride", "pool1_stride")]
+    if any(of_frames != 1 for of_frames, _ in strides):
+        raise NotUnderstood(f"strides of frames in the stem {strides}")
     net = SlowOnly(
         head.take("num_classes"),
         options.take("in_channels", 3),
@@ -158,12 +163,16 @@ def slow_only(case: Case) -> Replay:
         inflate=options.take("inflate", (0, 0, 1, 1)[:stages]),
         spatial_strides=options.take("spatial_strides", (1, 2, 2, 2)[:stages]),
         temporal_strides=options.take("temporal_strides", (1,) * stages),
-        stem_stride=options.take("conv1_stride", (2, 1))[0],
-        pool_stride=options.take("pool1_stride", (2, 1))[0],
+        stem_stride=strides[0][1],
+        pool_stride=strides[1][1],
         dropout=head.take("dropout", 0.5),
     )
-    options.expect(type=(), out_indices=([stages - 1], (stages - 1,)), pretrained=(None,))
-    head.expect(type=(), in_channels=(), init_std=(), loss_cls=())
+    options.expect(
+        type=(), out_indices=([stages - 1], (stages - 1,)), pretrained=(None,), depth=(50,),
+        conv1_kernel=([1, 7, 7],), advanced=(False,), inflate_style=("3x1x1",),
+        frozen_stages=(-1,), norm_eval=(False,), zero_init_residual=(), pretrained2d=(),
+    )  # fmt: skip
+    head.expect(type=(), in_channels=(), init_std=(), loss_cls=(), mode=("3D",))
     return Replay(net, net, net.published_keys)
 
 
@@ -194,7 +203,7 @@ def squeeze_excitation(case: Case) -> Replay:
 @replays(EPAM, "CBAMSpatialEfficientTemporalAttention")
 def pose_guidance(case: Case) -> Replay:
     options = Options(case.kwargs)
-    kind = options.take("attention_type", "nested")
+    kind = options.take("attention_type", "serial")
     options.expect()
     if kind not in ("nested", "serial"):
         raise NotUnderstood(f"argument attention_type={kind!r}")
@@ -214,24 +223,81 @@ def frame_guidance(case: Case) -> Replay:
 def non_local(case: Case) -> Replay:
     options, shapes = Options(case.kwargs), case.shapes
     C = options.take("in_channels")
-    options.expect(mode=("dot_product",))
-    module = NonLocalGuidance(C, shapes["theta.conv.weight"][1])
+    mode, reduction = options.take("mode", "embedded_gaussian"), options.take("reduction", 2)
+    scaled = options.take("use_scale", True)
+    options.expect(sub_sample=(False,))
+    if mode not in ("dot_product", "embedded_gaussian"):
+        raise NotUnderstood(f"argument mode={mode!r}")
+    sizes = (C, shapes["theta.conv.weight"][1], reduction)
+    module = NonLocalGuidance(*sizes, softmax=mode == "embedded_gaussian", scaled=scaled)
     return Replay(lambda x, s: module(s, x), module, ((r"(weight|bias)$", r"conv.\1"),))
+
+
+def stream_of(case: Case, prefix: str, classes: int, stem_stride: int, fold_div: int) -> XShiftNet:
+    """A stream of the widths and blocks that the entries under the prefix show."""
+    shapes = below(case.shapes, prefix)
+    width, maps, *_ = shapes["conv1_s.conv.weight"]
+    found = {tuple(map(int, at)) for k in shapes for at in re.findall(r"^layer(\d+)\.(\d+)\.", k)}
+    stages = [layer for layer, _ in found]
+    blocks = [stages.count(layer) for layer in sorted(set(stages))]
+    return XShiftNet(
+        classes,
+        maps,
+        blocks=blocks,
+        base_channels=width,
+        stem_stride=stem_stride,
+        fold_div=fold_div,
+    )
+
+
+# Of the published streams, told by the entries.
+STREAM = {
+    "gamma_w": (1, 1.0), "gamma_b": (2.25,), "gamma_d": (), "in_channels": (), "num_stages": (),
+    "base_channels": (), "stage_blocks": (), "se_style": ("half",), "se_ratio": (1 / 16,),
+    "use_swish": (True,), "use_sta": (False,), "pretrained": (None,), "norm_eval": (False,),
+    "with_cp": (False,), "zero_init_residual": (),
+}  # fmt: skip
+
+
+@replays(EPAM, "X3DTemporalShift")
+@replays(EPAM, "X3DTemporalShiftPose")
+def backbone(case: Case) -> Replay:
+    options = Options(case.kwargs)
+    stride = options.take("conv1_stride", 2)
+    strides = options.take("spatial_strides", (2,))
+    options.expect(**STREAM)
+    if set(strides) != {2}:
+        raise NotUnderstood(f"argument spatial_strides={strides}")
+    net = stream_of(case, "", 1, stride, fold_of(case))
+    own = ("cls_head.fc_cls.weight", "cls_head.fc_cls.bias")
+    return Replay(net.features, net, (*net.published_keys, (r"^backbone\.", "")), own=own)
 
 
 @replays(EPAM, "PoseActionRecognition")
 def pose_stream(case: Case) -> Replay:
     options = Options(case.kwargs)
-    net = XShiftNet(options.take("num_classes"), case.shapes["backbone.conv1_s.conv.weight"][1])
-    options.expect(backbone_type=("poseX3dTShiftSE",))
+    net = stream_of(case, "backbone.", options.take("num_classes", 60), 1, fold_div=4)
+    options.expect(backbone_type=("poseX3dTShiftSE",), num_stages=(), conv1_stride=())
     return Replay(net, net, net.published_keys)
+
+
+GUIDANCE = {
+    "CBAM_spatial_efficient_temporal": "nested",
+    "spatial_temporal": "frames",
+    "self_attention": "non_local",
+}
 
 
 @replays(EPAM, "RGBPoseAttentionActionRecognizer")
 def whole(case: Case) -> Replay:
-    options = Options(case.kwargs)
-    net = EPAMNet(options.take("num_classes"), case.shapes["pose_backbone.conv1_s.conv.weight"][1])
-    options.expect(attention=("CBAM_spatial_efficient_temporal",))
+    options, shapes = Options(case.kwargs), case.shapes
+    net = EPAMNet(
+        options.take("num_classes", 120),
+        shapes["pose_backbone.conv1_s.conv.weight"][1],
+        guidance=GUIDANCE[options.take("attention", "temporal")],
+        frames=shapes.get("attention_module.fc1.weight", (16,))[0],
+    )
+    options.expect(backbone_type=(), RGBPretrained=(None,), PosePretrained=(None,))
     return Replay(net, net, net.published_keys)
 
 

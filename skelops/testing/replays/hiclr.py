@@ -11,6 +11,7 @@ from skelops import ops
 from skelops.graph import Layout
 from skelops.models.hiclr import (
     BLOCK_KEYS,
+    ENCODERS,
     GCN_KEYS,
     HiCLR,
     HiCLRDSTA,
@@ -18,8 +19,10 @@ from skelops.models.hiclr import (
     JointAttentionBlock,
     add_edges,
     drop_edges,
+    swap_statistics,
 )
 from skelops.nn import GraphConv, GraphUnit, STBlock, TemporalConv
+from skelops.nn.simam import simam_drop
 from skelops.testing.replay import Case, NotUnderstood, Replay, replays
 from skelops.testing.replays.gcn import Options, Shapes, below
 from skelops.testing.replays.halp import by_name
@@ -56,10 +59,20 @@ def gcn(case: Case) -> Replay:
         in_channels=options.take("in_channels", 3),
         mlp="fc.2.weight" in shapes,
     )
-    options.expect(edge_importance_weighting=(True,), **OFF)
-    # AimCLR has a list of importances, where HiCLR numbers them from 1.
-    keys = GCN_KEYS if case.repository == REPOSITORY else GCN_KEYS[:-1]
-    return Replay(model, model, keys)
+    # AimCLR has a list of importances, where HiCLR numbers them from 1, or none: they are ones.
+    aim = case.repository != REPOSITORY
+    weighted = options.take("edge_importance_weighting", True) or not aim
+    own = () if weighted else [f"edge_importance.{i}" for i in range(len(model.blocks))]
+    dropped = aim and options.take("drop", False)
+    options.expect(**OFF)
+
+    def call(x: Tensor) -> Tensor | list[Tensor]:
+        if not dropped:
+            return model(x)
+        y = model.features(x)
+        return [model.fc(model.mean(z, x.shape[-1])) for z in (y, simam_drop(y))]
+
+    return Replay(call, model, GCN_KEYS[:-1] if aim else GCN_KEYS, own=own)
 
 
 @replays(REPOSITORY, "st_gcn")
@@ -93,6 +106,14 @@ def dropped_edges(case: Case) -> Replay:
         return drop_edges(A, kept, rate.reshape(()))
 
     return Replay(call, data=tuple(case.meta["input_names"][1:]))
+
+
+@replays(REPOSITORY, "AdaIN")
+def swapped_statistics(case: Case) -> Replay:
+    options = Options(case.kwargs)
+    per_frame = {"TV": False, "V": True}[options.take("dim", "TV")]
+    options.expect()
+    return Replay(lambda x, style: swap_statistics(x, style, per_frame))
 
 
 def attention_block(options: Options, shapes: Shapes) -> JointAttentionBlock:
@@ -178,7 +199,8 @@ def case_mask(case: Case) -> float:
 def step(case: Case) -> Replay:
     options, shapes = Options(case.kwargs), case.shapes
     encoder, harmless = str(options.take("base_encoder")).split(".")[1], OFF
-    for name in ("graph_args", "hidden_channels", "hidden_dim", "num_class", "transformer"):
+    pretrain, classes = options.take("pretrain", True), options.take("num_class", 60)
+    for name in ("graph_args", "hidden_channels", "hidden_dim", "transformer"):
         options.take(name)
     of_encoder = below(shapes, "encoder_q.")
     if encoder == "dsta":
@@ -192,11 +214,19 @@ def step(case: Case) -> Replay:
         sizes = {"layout": layout(graph.shape[-1])}
     else:
         raise NotUnderstood(f"encoder {encoder}")
+    of_training = {"edge_importance_weighting": (True,), "rep_ratio": (), "doublequeue": ()}
+    if not pretrain:
+        options.expect(
+            mlp=(), feature_dim=(), queue_size=(), momentum=(), Temperature=(), **of_training,
+            **harmless,
+        )  # fmt: skip
+        net = ENCODERS[encoder](classes, **sizes, **arguments)
+        return Replay(net, net, (*net.published_keys, (r"^", "encoder_q.")))
     D, K = shapes["queue"]
     model = HiCLR(
         **sizes,
         encoder=encoder,
-        encoder_kwargs=arguments,
+        encoder_kwargs=arguments | {"mlp": options.take("mlp", True)},
         width=options.take("feature_dim", D),
         queue_size=options.take("queue_size", K),
         momentum=options.take("momentum", 0.999),
@@ -204,10 +234,7 @@ def step(case: Case) -> Replay:
         mine=options.take("topk", 1),
     )
     model.mining = bool(options.take("nnm", False))
-    options.expect(
-        pretrain=(True,), mlp=(True,), edge_importance_weighting=(True,), rep_ratio=(),
-        doublequeue=(), **harmless,
-    )  # fmt: skip
+    options.expect(**of_training, **harmless)
     noted = case_mask(case)
     nn.init.constant_(model.mask_param, noted)
     start = int(case.arrays["kept.queue_ptr"][0]) - len(case.arrays["in.x1"])
@@ -219,7 +246,8 @@ def step(case: Case) -> Replay:
         model.queue.copy_(queue.detach())
         model.queue_ptr.fill_(start % K)
         done = model([x1, x2, x3, x4], mask[0, :, 0, :, 0].detach() > 0)
-        probe = model.encoder_k.fc[2].bias.clone()
+        *_, bias = model.encoder_k.fc.parameters()
+        probe = bias.detach().clone()
         model.encoder_k.load_state_dict(before)
         bank = model.bank.clone()
         ops.queue_push_(bank, model.queue_ptr.clone(), done.keys)

@@ -11,18 +11,17 @@ from skelops.models import create_model
 from skelops.models.hyper_gcn import PUBLISHED_KEYS
 from skelops.nn import AdaptiveHypergraphConv, GraphUnit, bn_act_add, divergence_loss
 from skelops.ops.hyper_adjacency import incidence
-from skelops.testing.replay import Case, Replay, replays
+from skelops.testing.replay import Case, NotUnderstood, Replay, replays
 from skelops.testing.replays.gcn import (
+    HYPER,
     OFFICIAL_KEYS,
     Options,
     Shapes,
     below,
     block_replay,
     plain_scales,
-    temporal_replay,
 )
 
-HYPER = "6UOOON9/Hyper-GCN"
 UNIT_KEYS = (PUBLISHED_KEYS[0], *OFFICIAL_KEYS)
 
 
@@ -79,19 +78,13 @@ def divergence(case: Case) -> Replay:
     return Replay(lambda *tables: divergence_loss(tables).view(1))
 
 
-@replays(HYPER, "MultiScale_TemporalConv")
-def scales(case: Case) -> Replay:
-    options = Options(case.kwargs)
-    residual = bool(options.take("residual", True))
-    tcn = plain_scales(case.shapes, options, padding_mode="replicate")
-    return temporal_replay(tcn, options, residual)
-
-
 @replays(HYPER, "TCN_GCN_unit")
 def block(case: Case) -> Replay:
     options = Options(case.kwargs)
     for name in ("num_point", "hyper_joints"):
         options.take(name)
+    if not options.take("hyper", True):
+        raise NotUnderstood("argument hyper=False, of which the published unit fails")
     dilations = options.take("dilations", (1, 2))
     tcn = plain_scales(below(case.shapes, "tcn1."), options, dilations, padding_mode="replicate")
     return block_replay(hyper_unit(below(case.shapes, "gcn1.")), tcn, options, UNIT_KEYS)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
-from skelops import ops
 from skelops.graph import Layout
 from skelops.models import LinearProbe
 from skelops.models.mamp import MAMP, MAMPClassifier, MAMPEncoder
@@ -13,9 +14,20 @@ from skelops.testing.replay import Case, NotUnderstood, Replay, replays
 from skelops.testing.replays.gcn import Options
 
 REPOSITORY = "maoyunyao/MAMP"
+COPY = "TaatiTeam/STARS"  # has one below MAMP/
 # Cases are recorded without dropout; the published attention is scaled by its width whatever is
 # asked for.
 UNUSED = ("drop_rate", "attn_drop_rate", "drop_path_rate", "qk_scale")
+
+
+def published(kind: str, file: str = "") -> Callable:
+    """``replays`` of MAMP and of the copy that comes with STARS."""
+
+    def add(build: Callable[[Case], Replay]) -> Callable[[Case], Replay]:
+        replays(REPOSITORY, kind, file)(build)
+        return replays(COPY, kind, f"MAMP/{file}")(build)
+
+    return add
 
 
 def layout_of(joints: int) -> Layout:
@@ -23,10 +35,8 @@ def layout_of(joints: int) -> Layout:
     return Layout("case", tuple(range(joints)))
 
 
-def encoder_arguments(options: Options) -> dict:
+def encoder_arguments(options: Options, depth: int = 5) -> dict:
     """Those of ``MAMPEncoder`` from the published ones."""
-    if (size := options.take("patch_size", 1)) != 1:
-        raise NotUnderstood(f"argument patch_size={size!r}")
     for name in UNUSED:
         options.take(name)
     return {
@@ -34,15 +44,16 @@ def encoder_arguments(options: Options) -> dict:
         "num_frames": options.take("num_frames", 120),
         "in_channels": options.take("dim_in", 3),
         "segment": options.take("t_patch_size", 4),
+        "patch": options.take("patch_size", 1),
         "width": options.take("dim_feat", 256),
-        "depth": options.take("depth", 5),
+        "depth": options.take("depth", depth),
         "heads": options.take("num_heads", 8),
         "mlp_ratio": options.take("mlp_ratio", 4),
         "qkv_bias": options.take("qkv_bias", True),
     }
 
 
-@replays(REPOSITORY, "Attention")
+@published("Attention")
 def attention(case: Case) -> Replay:
     options = Options(case.kwargs)
     dim, heads = options.take("dim"), options.take("num_heads", 8)
@@ -52,19 +63,19 @@ def attention(case: Case) -> Replay:
     return Replay(module, module)
 
 
-@replays(REPOSITORY, "Block")
+@published("Block")
 def block(case: Case) -> Replay:
     options = Options(case.kwargs)
     dim, heads = options.take("dim"), options.take("num_heads")
     ratio = options.take("mlp_ratio", 4)
     bias = options.take("qkv_bias", True)
-    options.expect(qk_scale=(), drop=(), attn_drop=(), drop_path=())
+    options.expect(qk_scale=(), drop=(), attn_drop=(), drop_path=(), mlp_out_ratio=(1.0,))
     module = TransformerBlock(dim, heads, ratio, qkv_bias=bias)
     return Replay(module, module)
 
 
-@replays(REPOSITORY, "Transformer", "model_mamp/transformer.py")
-@replays(REPOSITORY, "Transformer", "model_mae/transformer.py")
+@published("Transformer", "model_mamp/transformer.py")
+@published("Transformer", "model_mae/transformer.py")
 def pretraining(case: Case) -> Replay:
     options = Options(case.kwargs)
     call = dict(options.take("forward", {}))
@@ -92,7 +103,7 @@ def pretraining(case: Case) -> Replay:
     return Replay(run, model, model.published_keys, data=("noise",))
 
 
-@replays(REPOSITORY, "Transformer", "model/transformer.py")
+@published("Transformer", "model/transformer.py")
 def classifier(case: Case) -> Replay:
     options = Options(case.kwargs)
     encoder = MAMPEncoder(**encoder_arguments(options))
@@ -109,15 +120,18 @@ def classifier(case: Case) -> Replay:
     return Replay(model, model, model.published_keys)
 
 
-@replays(REPOSITORY, "SkeleEmbed")
+@published("SkeleEmbed")
 def embed(case: Case) -> Replay:
     options = Options(case.kwargs)
-    u = options.take("t_patch_size")
-    proj = nn.Conv2d(options.take("dim_in"), options.take("dim_feat"), (u, 1), (u, 1))
-    options.expect(patch_size=(1,), num_frames=(), num_joints=())
+    encoder = MAMPEncoder(**encoder_arguments(options) | {"depth": 0})
+    options.expect()
+    nn.init.zeros_(encoder.temp_embed)
+    nn.init.zeros_(encoder.pos_embed)
+    encoder.norm = nn.Identity()
 
     def call(x: Tensor) -> Tensor:
-        y = ops.masked_patch_embed(x, proj.weight, proj.bias)
-        return y.unflatten(1, (-1, x.shape[2]))
+        folded = encoder.fold(x.permute(0, 3, 1, 2).unsqueeze(-1))
+        return encoder.tokens(folded).unflatten(1, (-1, encoder.places))
 
-    return Replay(call, nn.ModuleDict({"proj": proj}))
+    own = ("temp_embed", "pos_embed")
+    return Replay(call, encoder, ((r"^joints_embed\.", ""),), own=own)

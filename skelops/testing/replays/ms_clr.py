@@ -109,6 +109,7 @@ def network(case: Case) -> Replay:
         base_channels=options.take("hidden_channels", 16),
         dropout=options.take("dropout", 0.5),
         width=options.take("feature_dim", 128),
+        mlp=options.take("mlp", True),
         queue_size=options.take("queue_size", 32768),
         momentum=options.take("momentum", 0.999),
         temperature=options.take("Temperature", 0.07),
@@ -116,7 +117,7 @@ def network(case: Case) -> Replay:
     )
     model.mining = bool(options.take("nnm", False))
     options.expect(
-        base_encoder=("net.st_gcn_flex.FlexModel",), pretrain=(True,), mlp=(True,), num_class=(),
+        base_encoder=("net.st_gcn_flex.FlexModel",), pretrain=(True,), num_class=(),
         hidden_dim=(16 * model.encoder_q.blocks[0].gcn.out_channels,),
         edge_importance_weighting=(True,),
     )  # fmt: skip
@@ -126,7 +127,8 @@ def network(case: Case) -> Replay:
         model.queue.copy_(queue)
         views = (own_joints(strong, layout), own_joints(basic, layout), own_joints(key, key_layout))
         step = model(*views, layout, key_layout)
-        ema = model.encoder_k.fc[2].bias.clone()
+        *_, bias = model.encoder_k.fc.parameters()
+        ema = bias.detach().clone()
         model.encoder_k.load_state_dict(before)
         bank = model.bank.clone()
         ops.queue_push_(bank, model.queue_ptr.clone(), step.keys)
