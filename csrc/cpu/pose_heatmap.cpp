@@ -1,5 +1,6 @@
-// pose_heatmap: a plane is cleared, then every person draws the box around a joint or limb. A point
-// is the product of one row and one column of exponentials; a segment has one per pixel.
+// pose_heatmap: every person draws the box around a joint or limb on an empty plane, which is
+// stored while the next one is drawn. A point is the product of one row and one column of
+// exponentials; a segment has one per pixel.
 #include <cmath>
 #include <cstdint>
 
