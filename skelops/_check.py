@@ -19,16 +19,16 @@ def shape_text(shape: Sequence[int]) -> str:
 
 def shape(op: str, name: str, x: Tensor, dims: str, **sizes: int) -> None:
     """Check rank and sizes: ``dims`` names the axes, ``sizes`` fixes those already known."""
-    names = dims.split()
-    wrong = x.dim() != len(names) or any(
-        n in sizes and size != sizes[n] for n, size in zip(names, x.shape, strict=False)
-    )
-    if wrong:
+    names, found = dims.split(), x.shape
+    right = len(found) == len(names)
+    for n, size in zip(names, found, strict=False):
+        right = right and sizes.get(n, size) == size
+    if not right:
         known = ", ".join(
             f"{n}={sizes[n]}" for n in dict.fromkeys(names) if n in sizes and n != str(sizes[n])
         )
         wanted = f"({', '.join(names)})" + (f" with {known}" if known else "")
-        raise fail(op, f"{name} of shape {wanted}", shape_text(x.shape))
+        raise fail(op, f"{name} of shape {wanted}", shape_text(found))
 
 
 def tensors(op: str, **named: Tensor | None) -> None:

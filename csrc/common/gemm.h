@@ -35,10 +35,10 @@ template <typename T>
 constexpr int64_t kPanelRows = 32 * 1024 / (2 * kVectorBytes);
 
 template <typename T>
-void multiply(Product<T> p);
+void multiply(const Product<T>& p);
 
-extern template void multiply(Product<float>);
-extern template void multiply(Product<double>);
+extern template void multiply(const Product<float>&);
+extern template void multiply(const Product<double>&);
 
 // c (m, n) = row_init + a (m, k) b, where fill(begin, count, column, lanes, panel) writes columns
 // [column, column + lanes) of the rows of b from `begin` as rows of two vectors: for a right-hand

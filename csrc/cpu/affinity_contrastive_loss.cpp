@@ -25,15 +25,15 @@ constexpr A kInfinity = std::numeric_limits<A>::infinity();
 class Roles {
  public:
   Roles(const Tensor& label, const Tensor& memory_label, const OptionalTensor& affinity, bool own)
-      : label_tensor_(torch::stable::contiguous(label)),
-        memory_tensor_(torch::stable::contiguous(memory_label)),
+      : label_tensor_(as_contiguous(label)),
+        memory_tensor_(as_contiguous(memory_label)),
         label_(static_cast<const int64_t*>(label_tensor_.data_ptr())),
         memory_(static_cast<const int64_t*>(memory_tensor_.data_ptr())),
         rows(label.size(0)),
         entries(memory_label.size(0)),
         own_(own) {
     if (!affinity.has_value()) return;
-    affinity_tensor_ = torch::stable::contiguous(*affinity);
+    affinity_tensor_ = as_contiguous(*affinity);
     affinity_ = static_cast<const bool*>(affinity_tensor_->data_ptr());
     classes_ = affinity->size(0);
   }
@@ -177,7 +177,7 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& feature, c
   const Parameter<A> f(feature), m(memory);
   const std::vector<A> g = parameter<A>(grad), tau = parameter<A>(temperature),
                        note = parameter<A>(notes);
-  const Tensor kept = torch::stable::contiguous(scores);
+  const Tensor kept = as_contiguous(scores);
   Tensor df = want_feature ? new_tensor<T>(feature, {N, D}) : no_gradient(feature);
   Tensor dm = want_memory ? new_tensor<T>(memory, {K, D}) : no_gradient(memory);
   const A delta = static_cast<A>(margin);

@@ -173,7 +173,7 @@ Tensor forward(const Tensor& value, const Tensor& loc, const OptionalTensor& wei
   using A = Accumulate<T>;
   constexpr int64_t kLanes = Simd<A>::kLanes;
   const VolumeShape s("deform_sample_3d", value, loc, weight, zeros);
-  const Tensor volume = torch::stable::contiguous(value);
+  const Tensor volume = as_contiguous(value);
   const Parameter<A> places(loc), weights(weight);
   Tensor out = new_tensor<T>(value, {s.batch, s.queries, s.groups, s.channels});
   parallel(s.batch * s.groups, [&](int64_t task) {
@@ -242,7 +242,7 @@ Gradients backward(const Tensor& grad, const Tensor& value, const Tensor& loc,
   const VolumeShape s("deform_sample_3d_backward", value, loc, weight, zeros);
   SKELOPS_CHECK(grad.numel() == s.batch * s.queries * s.groups * s.channels,
                 "deform_sample_3d_backward", "grad of shape (N, Q, G, C)");
-  const Tensor volume = torch::stable::contiguous(value);
+  const Tensor volume = as_contiguous(value);
   const Parameter<A> places(loc), weights(weight);
   const Samples<T> grads(grad);
   const bool want_value = wants(needs, 0), want_loc = wants(needs, 1),

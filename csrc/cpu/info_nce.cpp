@@ -254,7 +254,7 @@ std::tuple<Tensor, Tensor, Tensor> forward(const Sizes& s, const Tensor& q,
                                            const OptionalTensor& key, const Tensor& bank_,
                                            const Tensor& scale) {
   const Arguments<A> given(s, q, key, scale);
-  const Tensor bank = torch::stable::contiguous(bank_);
+  const Tensor bank = as_contiguous(bank_);
   Tensor out = new_tensor<A>(q, {s.branches, s.batch});
   Tensor mean = new_tensor<A>(q, {s.branches, s.batch, s.width});
   Tensor at = new_tensor<int64_t>(q, {s.branches, s.batch, s.top});
@@ -352,7 +352,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Sizes& s, const Tensor
     dkey = gradient_of(*key, d);
   }
   if (wants(needs, 2)) {
-    const Tensor bank = torch::stable::contiguous(bank_);
+    const Tensor bank = as_contiguous(bank_);
     std::vector<A> lse(s.rows());
     for (int64_t r = 0; r < s.rows(); ++r) lse[r] = out.data()[r] + own_similarity(s, given, r);
     dispatch_bank<A>(bank, [&](auto type) {

@@ -8,7 +8,7 @@ namespace skelops {
 class JointMask {
  public:
   explicit JointMask(const Tensor& mask)
-      : tensor_(torch::stable::contiguous(mask)),
+      : tensor_(as_contiguous(mask)),
         stride_(mask.dim() == 2 ? mask.size(1) : 0),
         data_(skelops::data<bool>(tensor_)) {}
   const bool* row(int64_t n) const { return data_ + n * stride_; }

@@ -25,7 +25,7 @@ template <typename T>
 Tensor forward(const Sizes& s, const Tensor& x_, const Tensor& weight_,
                const OptionalTensor& bias_) {
   using A = Accumulate<T>;
-  const Tensor x = torch::stable::contiguous(x_), weight = torch::stable::contiguous(weight_);
+  const Tensor x = as_contiguous(x_), weight = as_contiguous(weight_);
   const Parameter<A> bias(bias_);
   Panels<A> right(s.in, s.out);
   right.copy_transposed(data<T>(weight));
@@ -39,14 +39,14 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Sizes& s, const Tensor& grad_,
                                             const Tensor& weight_, const OptionalTensor& bias,
                                             int64_t needs) {
   using A = Accumulate<T>;
-  const Tensor grad = torch::stable::contiguous(grad_), x = torch::stable::contiguous(x_);
+  const Tensor grad = as_contiguous(grad_), x = as_contiguous(x_);
   SKELOPS_CHECK(grad.numel() == s.rows * s.out && grad.scalar_type() == kScalarType<T>,
                 "linear_backward", "a gradient (N, D) of x's dtype");
   const T* dy = data<T>(grad);
   constexpr const A* null = nullptr;
   Tensor dx = no_gradient(x), dw = no_gradient(x), db = no_gradient(x);
   if (wants(needs, 0)) {
-    const Tensor weight = torch::stable::contiguous(weight_);
+    const Tensor weight = as_contiguous(weight_);
     Panels<A> right(s.out, s.in);
     right.copy(data<T>(weight));
     dx = new_tensor<T>(x, {s.rows, s.in});

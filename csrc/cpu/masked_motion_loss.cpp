@@ -42,7 +42,7 @@ std::tuple<Tensor, Tensor> forward(const Tensor& x, const Tensor& pred, const Te
   using A = Accumulate<T>;
   const Parameter<A> clips{x};
   const Samples<T> preds(pred);
-  const Tensor kept = torch::stable::contiguous(mask);
+  const Tensor kept = as_contiguous(mask);
   const int64_t batch = x.size(0), block = s.joints * s.values();
   std::vector<double> sums(batch);
   std::vector<int64_t> counts(batch);
@@ -79,7 +79,7 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& x, const T
   const int64_t batch = x.size(0), block = s.joints * s.values();
   const Parameter<A> clips{x};
   const Samples<T> preds(pred);
-  const Tensor kept = torch::stable::contiguous(mask);
+  const Tensor kept = as_contiguous(mask);
   const A scale = 2 * parameter<A>(grad)[0] /
                   (static_cast<A>(s.values()) * std::max(parameter<A>(count)[0], A(1)));
   Tensor dpred =

@@ -24,7 +24,7 @@ class Ids {
   Ids(const OptionalTensor& maybe, const Sizes& sizes)
       : all_(!maybe.has_value()), kept_(sizes.kept) {
     if (all_) return;
-    tensor_ = torch::stable::contiguous(*maybe);
+    tensor_ = as_contiguous(*maybe);
     const int64_t* id = skelops::data<int64_t>(*tensor_);
     const bool inside = std::all_of(id, id + tensor_->numel(),
                                     [&](int64_t l) { return l >= 0 && l < sizes.tokens(); });

@@ -62,7 +62,7 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& q, const T
   const Pattern pattern(tree.parent, tree.size);
   const int64_t n = tree.size, frames = q.size(0), entries = pattern.size();
   const FrameRows<T> q_rows(kOp, q, frames, n);
-  const Tensor dense = torch::stable::contiguous(grad);
+  const Tensor dense = as_contiguous(grad);
   const FrameRows<T> grad_rows(kOp, grad, frames, packed ? entries : n * n);
   Tensor dq = wants(needs, 0) ? new_tensor<T>(q, {frames, n}) : no_gradient(q);
   const Slices slices(registers<A>(frames));

@@ -100,7 +100,7 @@ Results forward(const McuTensors& t) {
   using A = Accumulate<T>;
   const McuShape s("mcu_scan", t);
   const int64_t D = s.width, kept = s.kept();
-  const Tensor input = torch::stable::contiguous(t.pre);
+  const Tensor input = as_contiguous(t.pre);
   const Parameter<A> weights(t.weight), ln_weight(t.ln_weight), ln_bias(t.ln_bias), start(t.h0);
   const Parameter<A> reset_bias(t.reset_bias);
   Tensor out = new_tensor<T>(t.pre, {s.units, s.batch, s.frames, D});
@@ -109,20 +109,17 @@ Results forward(const McuTensors& t) {
 
   std::vector<Panels<A>> panels;
   for (int64_t unit = 0; unit < s.units; ++unit) {
-    for (const int64_t gates : {2, 1}) panels.emplace_back(D, gates * D);
+    for (int64_t gate = 0; gate < kGates; ++gate) panels.emplace_back(D, D);
   }
-  parallel(2 * s.units, [&](int64_t i) {
-    const int64_t gate = i % 2 == 0 ? kReset : kCandidate;
-    panels[i].copy_transposed(weights.data() + (i / 2 * kGates + gate) * D * D);
-  });
+  parallel(kGates * s.units,
+           [&](int64_t i) { panels[i].copy_transposed(weights.data() + i * D * D); });
 
   const int64_t slices = s.slices();
   parallel(s.units * slices, [&](int64_t task) {
     const int64_t unit = task / slices, slice = task % slices;
-    const Panels<A>&both = panels[2 * unit], &candidate = panels[2 * unit + 1];
+    const Panels<A>* const of_gate = &panels[kGates * unit];
     const Norm<A> norm(s, ln_weight, ln_bias, unit);
-    const Scratch<A> h(kTileRows * D), side(kTileRows * D), gates(kTileRows * 2 * D);
-    const Scratch<A> third(kTileRows * D), converted(kGates * D);
+    const Scratch<A> h(kTileRows * D), side(kTileRows * D), product(kTileRows * D), converted(D);
     const int64_t end = (slice + 1) * s.batch / slices;
     for (int64_t n = slice * s.batch / slices; n < end; n += kTileRows) {
       const int64_t rows = std::min(kTileRows, end - n), first = unit * s.batch + n;
@@ -133,45 +130,44 @@ Results forward(const McuTensors& t) {
       }
       for (int64_t f = 0; f < s.frames; ++f) {
         const auto at = [&](int64_t row) { return (first + row) * s.frames + f; };
-        both.times(rows, h.get(), D, 1, gates.get(), 2 * D, false);
-        for (int64_t row = 0; row < rows; ++row) {
-          const T* raw = data<T>(input) + at(row) * kGates * D;
-          A* x = data<A>(notes) + at(row) * kept * D;
-          A* factor = data<A>(rstd) + at(row) * kGates;
-          const A* product = gates.get() + row * 2 * D;
-          convert(raw, converted.get(), 2 * D);
-          vectors<A>(2 * D, [&](int64_t i, int lanes) {
-            store_some(x + i, load_some(product + i, lanes) + load_some(&converted[i], lanes),
-                       lanes);
-          });
-          for (const Gate gate : {kReset, kUpdate}) factor[gate] = norm.normalise(x + gate * D);
-          A* of_row = side.get() + row * D;
+        const bool odd = f % 2 != 0;
+        // The normalised argument of a gate.
+        const auto argument = [&](Gate gate, const A* states) {
+          const bool biased = gate == kCandidate && reset_bias.present();
+          for (int64_t row = 0; biased && row < rows; ++row) {
+            std::copy_n(reset_bias.data() + unit * D, D, product.get() + row * D);
+          }
+          of_gate[gate].times(rows, states, D, 1, product.get(), D, biased, odd);
+          for (int64_t row = 0; row < rows; ++row) {
+            A *x = data<A>(notes) + at(row) * kept * D, *own = x + gate * D;
+            const A* m = product.get() + row * D;
+            convert(data<T>(input) + (at(row) * kGates + gate) * D, converted.get(), D);
+            const bool reset = gate == kCandidate && s.reset_after;
+            if (reset) std::copy_n(m, D, x + kGates * D);
+            vectors<A>(D, [&](int64_t i, int lanes) {
+              auto v = load_some(m + i, lanes);
+              if (reset) v *= logistic(norm.at(kReset, x, i, lanes));
+              store_some(own + i, v + load_some(&converted[i], lanes), lanes);
+            });
+            data<A>(rstd)[at(row) * kGates + gate] = norm.normalise(own);
+          }
+        };
+        if (odd) argument(kUpdate, h.get());
+        argument(kReset, h.get());
+        for (int64_t row = 0; !s.reset_after && row < rows; ++row) {
+          const A* x = data<A>(notes) + at(row) * kept * D;
           vectors<A>(D, [&](int64_t i, int lanes) {
-            const auto state = load_some(&h[row * D + i], lanes);
             const auto r = logistic(norm.at(kReset, x, i, lanes));
-            store_some(of_row + i, s.reset_after ? state : r * state, lanes);
+            store_some(&side[row * D + i], r * load_some(&h[row * D + i], lanes), lanes);
           });
         }
-        for (int64_t row = 0; reset_bias.present() && row < rows; ++row) {
-          std::copy_n(reset_bias.data() + unit * D, D, third.get() + row * D);
-        }
-        candidate.times(rows, side.get(), D, 1, third.get(), D, reset_bias.present());
+        argument(kCandidate, s.reset_after ? h.get() : side.get());
+        if (!odd) argument(kUpdate, h.get());
         for (int64_t row = 0; row < rows; ++row) {
-          const T* raw = data<T>(input) + at(row) * kGates * D + kCandidate * D;
-          A* x = data<A>(notes) + at(row) * kept * D;
-          A* n_x = x + kCandidate * D;
-          const A* product = third.get() + row * D;
-          if (s.reset_after) std::copy_n(product, D, x + kGates * D);
-          convert(raw, converted.get(), D);
+          const A* x = data<A>(notes) + at(row) * kept * D;
           vectors<A>(D, [&](int64_t i, int lanes) {
-            auto m = load_some(product + i, lanes);
-            if (s.reset_after) m *= logistic(norm.at(kReset, x, i, lanes));
-            store_some(n_x + i, m + load_some(&converted[i], lanes), lanes);
-          });
-          data<A>(rstd)[at(row) * kGates + kCandidate] = norm.normalise(n_x);
-          vectors<A>(D, [&](int64_t i, int lanes) {
-            const auto z = logistic(norm.at(kUpdate, x + D, i, lanes));
-            const auto candidates = tanh(norm.at(kCandidate, n_x, i, lanes));
+            const auto z = logistic(norm.at(kUpdate, x + kUpdate * D, i, lanes));
+            const auto candidates = tanh(norm.at(kCandidate, x + kCandidate * D, i, lanes));
             const auto state = load_some(&h[row * D + i], lanes);
             store_some(&h[row * D + i], state + z * (candidates - state), lanes);
           });
@@ -221,34 +217,38 @@ Gradients backward(const Tensor& grad, const McuTensors& t, const Tensor& states
                     notes.numel() == all * kept * D && rstd.numel() == all * kGates,
                 "mcu_scan_backward", "grad and saved results of the shapes of the forward's");
   const auto want = [needs](int i) { return wants(needs, i); };
-  const Tensor grads = torch::stable::contiguous(grad), h = torch::stable::contiguous(states);
-  const Tensor x_all = torch::stable::contiguous(notes), factors = torch::stable::contiguous(rstd);
+  const Tensor grads = as_contiguous(grad), h = as_contiguous(states);
+  const Tensor x_all = as_contiguous(notes), factors = as_contiguous(rstd);
   const Parameter<A> weights(t.weight), ln_weight(t.ln_weight), ln_bias(t.ln_bias), start(t.h0);
   Tensor dpre = want(kPre) ? new_tensor<T>(t.pre, {s.units, s.batch, s.frames, kGates * D})
                            : no_gradient(t.pre);
   std::vector<A> dstart(want(kStart) ? s.units * s.batch * D : 0);
   const int64_t slices = s.slices(), tasks = s.units * slices, table = kGates * D;
   const bool want_weight = want(kWeight);
-  std::vector<A> dweight(want_weight ? tasks * table * D : 0), dnorm(tasks * 2 * table);
+  // A modality's only slice writes the gradient of its weights where it is returned.
+  const bool in_place = std::is_same_v<A, T> && slices == 1 && s.frames > 0;
+  Tensor dU = want_weight && in_place ? new_tensor<A>(t.weight, {s.units, table, D})
+                                      : no_gradient(t.weight);
+  std::vector<A> parts(want_weight && !in_place ? tasks * table * D : 0);
+  A* const dweight = in_place ? data<A>(dU) : parts.data();
+  std::vector<A> dnorm(tasks * 2 * table);
   std::vector<A> dbias(want(kResetBias) ? tasks * D : 0);
 
   std::vector<Panels<A>> panels;
   for (int64_t unit = 0; unit < s.units; ++unit) {
-    for (const int64_t gates : {2, 1}) panels.emplace_back(gates * D, D);
+    for (int64_t gate = 0; gate < kGates; ++gate) panels.emplace_back(D, D);
   }
-  parallel(2 * s.units, [&](int64_t i) {
-    const int64_t gate = i % 2 == 0 ? kReset : kCandidate;
-    panels[i].copy(weights.data() + (i / 2 * kGates + gate) * D * D);
-  });
+  parallel(kGates * s.units, [&](int64_t i) { panels[i].copy(weights.data() + i * D * D); });
 
   parallel(tasks, [&](int64_t task) {
     const int64_t unit = task / slices, slice = task % slices;
-    const Panels<A>&both = panels[2 * unit], &candidate = panels[2 * unit + 1];
+    const Panels<A>* const of_gate = &panels[kGates * unit];
     const Norm<A> norm(s, ln_weight, ln_bias, unit);
     A *dln_weight = dnorm.data() + task * 2 * table, *dln_bias = dln_weight + table;
     // Of a tile: arguments' gradients and the states they are multiplied with, frame after frame.
     const int64_t tile = kTileRows * s.frames;
-    const Scratch<A> da(tile * table), dm(tile * D), before(tile * D), reset(tile * D);
+    const int64_t stride = table + D + Simd<A>::kLanes;  // rows in different sets of the cache
+    const Scratch<A> da(tile * stride), before(tile * D), reset(tile * D);
     const Scratch<A> dh(kTileRows * D), dside(kTileRows * D), converted(D);
     const int64_t end = (slice + 1) * s.batch / slices;
     for (int64_t n = slice * s.batch / slices; n < end; n += kTileRows) {
@@ -268,7 +268,7 @@ Gradients backward(const Tensor& grad, const McuTensors& t, const Tensor& states
           } else {
             std::fill_n(prev, D, A(0));
           }
-          A* d = da.get() + place(row) * table;
+          A* d = da.get() + place(row) * stride;
           convert(data<T>(grads) + at(row) * D, converted.get(), D);
           vectors<A>(D, [&](int64_t i, int lanes) {
             const auto g = load_some(&dh[row * D + i], lanes) + load_some(&converted[i], lanes);
@@ -283,7 +283,7 @@ Gradients backward(const Tensor& grad, const McuTensors& t, const Tensor& states
             back_through_norm(norm, gate, x + gate * D, factor[gate], d + gate * D, dln_weight,
                               dln_bias);
           }
-          A *product = dm.get() + place(row) * D, *side = reset.get() + place(row) * D;
+          A *product = d + table, *side = reset.get() + place(row) * D;
           vectors<A>(D, [&](int64_t i, int lanes) {
             const auto r = logistic(norm.at(kReset, x, i, lanes));
             const auto dn = load_some(d + kCandidate * D + i, lanes);
@@ -292,11 +292,18 @@ Gradients backward(const Tensor& grad, const McuTensors& t, const Tensor& states
             store_some(side + i, s.reset_after ? state : r * state, lanes);
           });
         }
-        candidate.times(rows, dm.get() + place(0) * D, D, 1, dside.get(), D, false);
+        const bool odd = f % 2 != 0;
+        const auto add_to_state = [&](Gate gate) {
+          const A* of_argument = da.get() + place(0) * stride + gate * D;
+          of_gate[gate].times(rows, of_argument, stride, 1, dh.get(), D, true, odd);
+        };
+        if (odd) add_to_state(kUpdate);
+        of_gate[kCandidate].times(rows, da.get() + place(0) * stride + table, stride, 1,
+                                  dside.get(), D, false, odd);
         for (int64_t row = 0; row < rows; ++row) {
           const A* x = data<A>(x_all) + at(row) * kept * D;
           const A* prev = before.get() + place(row) * D;
-          A* d = da.get() + place(row) * table;
+          A* d = da.get() + place(row) * stride;
           vectors<A>(D, [&](int64_t i, int lanes) {
             const auto r = logistic(norm.at(kReset, x, i, lanes));
             const auto g = load_some(&dside[row * D + i], lanes);
@@ -310,22 +317,24 @@ Gradients backward(const Tensor& grad, const McuTensors& t, const Tensor& states
           back_through_norm(norm, kReset, x, data<A>(factors)[at(row) * kGates], d, dln_weight,
                             dln_bias);
         }
-        both.times(rows, da.get() + place(0) * table, table, 1, dh.get(), D, true);
+        add_to_state(kReset);
+        if (!odd) add_to_state(kUpdate);
         for (int64_t row = 0; want(kPre) && row < rows; ++row) {
-          convert(da.get() + place(row) * table, data<T>(dpre) + at(row) * table, table);
+          convert(da.get() + place(row) * stride, data<T>(dpre) + at(row) * table, table);
         }
       }
       if (want(kStart)) std::copy_n(dh.get(), rows * D, dstart.data() + first * D);
       for (int64_t row = 0; want(kResetBias) && row < rows * s.frames; ++row) {
-        for (int64_t i = 0; i < D; ++i) dbias[task * D + i] += dm[row * D + i];
+        for (int64_t i = 0; i < D; ++i) dbias[task * D + i] += da[row * stride + table + i];
       }
       if (want_weight && s.frames > 0) {
-        A* to = dweight.data() + task * table * D;
+        A* to = dweight + task * table * D;
+        const bool accumulate = !in_place || n > 0;
         Panels<A> operand(rows * s.frames, D);
         operand.copy(before.get());
-        operand.times(2 * D, da.get(), 1, table, to, D, true);
+        operand.times(2 * D, da.get(), 1, stride, to, D, accumulate);
         operand.copy(reset.get());
-        operand.times(D, dm.get(), 1, D, to + 2 * D * D, D, true);
+        operand.times(D, da.get() + table, 1, stride, to + 2 * D * D, D, accumulate);
       }
     }
   });
@@ -339,9 +348,9 @@ Gradients backward(const Tensor& grad, const McuTensors& t, const Tensor& states
     }
     return sum;
   };
-  Tensor dU = no_gradient(t.pre), dh0 = no_gradient(t.pre);
+  Tensor dh0 = no_gradient(t.pre);
   Tensor dlw = no_gradient(t.pre), dlb = no_gradient(t.pre), drb = no_gradient(t.pre);
-  if (want_weight) dU = gradient_of(t.weight, total(dweight, 0, table * D));
+  if (want_weight && !in_place) dU = gradient_of(t.weight, total(parts, 0, table * D));
   if (want(kLnWeight)) dlw = gradient_of(*t.ln_weight, total(dnorm, 0, table));
   if (want(kLnBias)) dlb = gradient_of(*t.ln_bias, total(dnorm, table, table));
   if (want(kStart)) dh0 = gradient_of(*t.h0, dstart);

@@ -61,8 +61,8 @@ class Targets {
  public:
   Targets(const Tensor& logits, const Tensor& label, const OptionalTensor& label_b,
           const OptionalTensor& mix, const OptionalTensor& weight, double smoothing)
-      : first_(torch::stable::contiguous(label)),
-        second_(torch::stable::contiguous(label_b.value_or(label))),
+      : first_(as_contiguous(label)),
+        second_(as_contiguous(label_b.value_or(label))),
         mix_(parameter<A>(mix)),
         weight_(parameter<A>(weight)),
         pair(label_b.has_value()),
@@ -264,7 +264,7 @@ std::tuple<Tensor, Tensor> mixup_cross_entropy_backward(Tensor grad, Tensor logi
   return dispatch(logits, kOp, [&](auto type) {
     using T = decltype(type);
     return backward<T>(grad, logits, mix, {logits, label, label_b, mix, weight, smoothing},
-                       torch::stable::contiguous(lse), notes, needs);
+                       as_contiguous(lse), notes, needs);
   });
 }
 

@@ -57,11 +57,11 @@ Tensor forward(const Sizes& s, const Tensor& x_, const Tensor& w1, const Tensor&
                const Tensor& w2, const Tensor& b2_) {
   using A = Accumulate<T>;
   using S = Simd<A>;
-  const Tensor x = torch::stable::contiguous(x_);
+  const Tensor x = as_contiguous(x_);
   const Parameter<A> b1(b1_), b2(b2_);
   Panels<A> first(s.channels, s.hidden), second(s.hidden, s.channels);
-  first.copy_transposed(data<T>(torch::stable::contiguous(w1)));
-  second.copy_transposed(data<T>(torch::stable::contiguous(w2)));
+  first.copy_transposed(data<T>(as_contiguous(w1)));
+  second.copy_transposed(data<T>(as_contiguous(w2)));
   Tensor y = new_tensor<T>(x, {s.rows, s.channels});
   for_each_block(s.rows, [&](int64_t row, int64_t rows) {
     const int64_t h_row = pitch<A>(kUnits<A>);
@@ -103,10 +103,10 @@ Gradients backward(const Sizes& s, const Tensor& grad_, const Tensor& x_, const 
                    const Tensor& b1_, const Tensor& w2_, const Tensor& b2, int64_t needs) {
   using A = Accumulate<T>;
   using S = Simd<A>;
-  const Tensor grad = torch::stable::contiguous(grad_), x = torch::stable::contiguous(x_);
+  const Tensor grad = as_contiguous(grad_), x = as_contiguous(x_);
   SKELOPS_CHECK(grad.numel() == s.rows * s.channels && grad.scalar_type() == kScalarType<T>,
                 "mlp_backward", "a gradient (N, C) of x's dtype");
-  const Tensor w1 = torch::stable::contiguous(w1_), w2 = torch::stable::contiguous(w2_);
+  const Tensor w1 = as_contiguous(w1_), w2 = as_contiguous(w2_);
   const T *in = data<T>(x), *out = data<T>(grad);
   const Parameter<A> b1(b1_);
   Panels<A> first(s.channels, s.hidden), second(s.channels, s.hidden), back(s.hidden, s.channels);

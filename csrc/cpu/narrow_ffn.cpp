@@ -72,7 +72,7 @@ template <typename T>
 Tensor forward(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2,
                const Tensor& b2, const Dropout& dropout, const Sizes& s) {
   using A = Accumulate<T>;
-  const Tensor rows = torch::stable::contiguous(x);
+  const Tensor rows = as_contiguous(x);
   const Weights<A> w(w1, b1, w2, b2, s);
   std::vector<A> columns2(s.hidden * s.channels);  // (H, C)
   for (int64_t c = 0; c < s.channels; ++c) {
@@ -125,7 +125,7 @@ Gradients backward(const Tensor& grad, const Tensor& x, const Tensor& w1, const 
   using A = Accumulate<T>;
   const bool want_x = wants(needs, 0), want_w1 = wants(needs, 1), want_b1 = wants(needs, 2);
   const bool want_w2 = wants(needs, 3), want_b2 = wants(needs, 4);
-  const Tensor rows = torch::stable::contiguous(x), grads = torch::stable::contiguous(grad);
+  const Tensor rows = as_contiguous(x), grads = as_contiguous(grad);
   const Weights<A> w(w1, b1, w2, b2, s);
   Tensor dx = want_x ? new_tensor<T>(x, {s.rows, s.channels}) : no_gradient(x);
   const int64_t weights = s.hidden * s.channels;

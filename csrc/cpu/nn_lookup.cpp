@@ -38,8 +38,7 @@ template <typename T>
 Tensor search(const Tensor& z, const Tensor& queue, const Tensor& queue_id_, const Tensor& ids_) {
   using A = Accumulate<T>;
   const int64_t N = z.size(0), D = z.size(1), K = queue.size(0);
-  const Tensor queue_id = torch::stable::contiguous(queue_id_),
-               ids = torch::stable::contiguous(ids_);
+  const Tensor queue_id = as_contiguous(queue_id_), ids = as_contiguous(ids_);
   const int64_t *owner = data<int64_t>(queue_id), *own = data<int64_t>(ids);
   const Parameter<A> rows(z);
   const Samples<T> keys(queue);

@@ -45,9 +45,14 @@ class Panels {
   template <typename T>
   void copy_transposed(const T* from) {
     parallel(count(), [&](int64_t p) {
-      const Scratch<A> rows(width(p) * depth_);
-      convert(from + p * kColumns * depth_, rows.get(), width(p) * depth_);
-      transpose(rows.get(), width(p), depth_, depth_, at(p, 0), kColumns);
+      const T* rows = from + p * kColumns * depth_;
+      if constexpr (std::is_same_v<A, T>) {
+        transpose(rows, width(p), depth_, depth_, at(p, 0), kColumns);
+      } else {
+        const Scratch<A> converted(width(p) * depth_);
+        convert(rows, converted.get(), width(p) * depth_);
+        transpose(converted.get(), width(p), depth_, depth_, at(p, 0), kColumns);
+      }
     });
   }
 
@@ -65,17 +70,22 @@ class Panels {
     multiply_panels(0, begin / kColumns, (begin + count + kColumns - 1) / kColumns, p);
   }
 
-  // c (m, columns) (+)= a (m, depth) times the matrix.
+  // c (m, columns) (+)= a (m, depth) times the matrix. Every second pass over panels that only
+  // just do not stay in cache goes backwards: what was read last is met first.
   void times(int64_t m, const A* a, int64_t a_row, int64_t a_col, A* c, int64_t c_row,
-             bool accumulate) const {
-    multiply_rows(0, depth_,
-                  {.m = m,
-                   .a = a,
-                   .a_row = a_row,
-                   .a_col = a_col,
-                   .c = c,
-                   .c_row = c_row,
-                   .accumulate = accumulate});
+             bool accumulate, bool backwards = false) const {
+    for (int64_t i = 0; i < count(); ++i) {
+      const int64_t panel = backwards ? count() - 1 - i : i;
+      multiply_panels(0, panel, panel + 1,
+                      {.m = m,
+                       .k = depth_,
+                       .a = a,
+                       .a_row = a_row,
+                       .a_col = a_col,
+                       .c = c + panel * kColumns,
+                       .c_row = c_row,
+                       .accumulate = accumulate});
+    }
   }
 
  private:

@@ -23,7 +23,7 @@ Tensor part_mask(Tensor x, Tensor token, Tensor mask) {
   return dispatch(x, "part_mask", [&](auto type) {
     using T = decltype(type);
     const Samples<T> samples(x);
-    const Tensor row = torch::stable::contiguous(token);
+    const Tensor row = as_contiguous(token);
     Tensor out = new_tensor<T>(x, {x.size(0), frames, joints, channels});
     parallel(x.size(0), [&](int64_t n) {
       const T* from = samples.raw(n);

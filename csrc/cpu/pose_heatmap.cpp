@@ -1,5 +1,6 @@
-// pose_heatmap: a plane is cleared, then every person draws the box around a joint or limb. A point
-// is the product of one row and one column of exponentials; a segment has one per pixel.
+// pose_heatmap: every person draws the box around a joint or limb on an empty plane, which is
+// stored while the next one is drawn. A point is the product of one row and one column of
+// exponentials; a segment has one per pixel.
 #include <cmath>
 #include <cstdint>
 
@@ -57,7 +58,7 @@ struct Drawing {
     if (flip.has_value()) {
       SKELOPS_CHECK(flip->numel() == batch && flip->scalar_type() == ScalarType::Bool, kOp,
                     "flip (N,) of bool");
-      const Tensor dense = torch::stable::contiguous(*flip);
+      const Tensor dense = as_contiguous(*flip);
       const auto* from = static_cast<const uint8_t*>(dense.data_ptr());
       turned.assign(from, from + batch);
     }
@@ -137,9 +138,10 @@ class Painter {
     return mark;
   }
 
-  // plane = max(plane, mark); where it is the mark, owner becomes `name`.
-  template <bool kOwners>
-  void draw(const Mark<A>& mark, A* plane, A* owner = nullptr, A name = 0) const {
+  // plane = max(plane, mark); where it is the mark, owner becomes `name`. `beside()` is called with
+  // every vector of pixels.
+  template <bool kOwners, typename F>
+  void draw(const Mark<A>& mark, A* plane, A* owner, A name, const F& beside) const {
     if (mark.point) {
       Vec y = {};
       for (int i = 0; i < S::kLanes; ++i) y[i] = static_cast<A>(mark.y0 + i) - mark.ay;
@@ -152,14 +154,24 @@ class Painter {
       const Vec rx = S::load(&place_[j]) - mark.ax;
       if (mark.point) {
         const Vec column = bell(rx * rx);
-        paint<kOwners>(mark, j, lanes, plane, owner, name,
-                       [&](int64_t i) { return rows_[i] * column; });
+        paint<kOwners>(mark, j, lanes, plane, owner, name, [&](int64_t i) {
+          beside();
+          return rows_[i] * column;
+        });
       } else {
         paint<kOwners>(mark, j, lanes, plane, owner, name, [&](int64_t i) {
+          beside();
           const Offset o = offset(mark, rx, i);
           return mark.peak * bell(o.x * o.x + o.y * o.y);
         });
       }
+    }
+  }
+
+  // The box of a mark, empty again.
+  void clear(const Mark<A>& mark, A* plane) const {
+    for (int64_t i = mark.y0; i < mark.y1; ++i) {
+      std::fill(plane + i * d_.width + mark.x0, plane + i * d_.width + mark.x1, A(0));
     }
   }
 
@@ -243,19 +255,48 @@ class Painter {
   int64_t n_ = 0;
 };
 
-// The plane as it is stored; bytes are floor(255 y + 0.5).
+// A plane on its way to where it is stored; bytes are floor(255 y + 0.5). What is stored as it is
+// goes past the caches, a few lines at a time beside other work: memory is never without a write.
 template <typename A, typename U>
-void store_plane(const A* from, U* to, int64_t count) {
-  stream_as(from, to, count);
-}
+class Transfer {
+ public:
+  static constexpr bool kByLines = std::is_same_v<A, U>;
 
-template <typename A>
-void store_plane(const A* from, uint8_t* to, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) {
-    const A level = 255 * from[i] + A(0.5);
-    to[i] = static_cast<uint8_t>(static_cast<int32_t>(level < A(255) ? level : A(255)));
+  Transfer() = default;
+  Transfer(const A* from, U* to, int64_t count) : from_(from), to_(to), left_(count) {
+    if constexpr (kByLines) {
+      move((-reinterpret_cast<intptr_t>(to) & (kVectorBytes - 1)) /
+           static_cast<intptr_t>(sizeof(U)));
+    }
   }
-}
+
+  void some() {
+    if constexpr (kByLines) move(4 * Simd<A>::kLanes);
+  }
+
+  void finish() {
+    if constexpr (std::is_same_v<U, uint8_t>) {
+      for (int64_t i = 0; i < left_; ++i) {
+        const A level = 255 * from_[i] + A(0.5);
+        to_[i] = static_cast<uint8_t>(static_cast<int32_t>(level < A(255) ? level : A(255)));
+      }
+    } else {
+      stream_as(from_, to_, left_);
+    }
+    left_ = 0;
+  }
+
+ private:
+  void move(int64_t count) {
+    count = std::min(count, left_);
+    stream(from_, to_, count);
+    from_ += count, to_ += count, left_ -= count;
+  }
+
+  const A* from_ = nullptr;
+  U* to_ = nullptr;
+  int64_t left_ = 0;
+};
 
 template <typename A, typename U>
 void forward(const Drawing& d, const Tensor& keypoint, const Tensor& score, U* out) {
@@ -264,15 +305,26 @@ void forward(const Drawing& d, const Tensor& keypoint, const Tensor& score, U* o
     const int64_t n = task / d.maps, k = task % d.maps;
     Painter<A> painter(d, points.data(), scores.data());
     painter.begin(n);
-    const Scratch<A> plane(d.plane());
+    // A plane is drawn while the one before is stored, and is empty again when its turn comes.
+    const Scratch<A> planes(2 * d.plane());
+    std::fill_n(planes.get(), 2 * d.plane(), A(0));
+    std::vector<Mark<A>> marks(2 * d.persons);
+    Transfer<A, U> transfer;
     for (int64_t t = 0; t < d.frames; ++t) {
-      std::fill_n(plane.get(), d.plane(), A(0));
+      A* plane = planes.get() + t % 2 * d.plane();
+      Mark<A>* mark = marks.data() + t % 2 * d.persons;
       for (int64_t m = 0; m < d.persons; ++m) {
-        const Mark<A> mark = painter.mark(k, m, t);
-        if (mark.drawn) painter.template draw<false>(mark, plane.get());
+        if (mark[m].drawn) painter.clear(mark[m], plane);
+        mark[m] = painter.mark(k, m, t);
       }
-      store_plane(plane.get(), out + (task * d.frames + t) * d.plane(), d.plane());
+      for (int64_t m = 0; m < d.persons; ++m) {
+        if (!mark[m].drawn) continue;
+        painter.template draw<false>(mark[m], plane, nullptr, A(0), [&] { transfer.some(); });
+      }
+      transfer.finish();
+      transfer = {plane, out + (task * d.frames + t) * d.plane(), d.plane()};
     }
+    transfer.finish();
     stream_end();
   });
 }
@@ -297,7 +349,7 @@ void backward(const Drawing& d, const Tensor& grad, const Tensor& keypoint, cons
       std::fill_n(owner.get(), d.plane(), A(-1));
       for (int64_t m = 0; m < d.persons; ++m) {
         if (marks[m].drawn) {
-          painter.template draw<true>(marks[m], plane.get(), owner.get(), static_cast<A>(m));
+          painter.template draw<true>(marks[m], plane.get(), owner.get(), static_cast<A>(m), [] {});
         }
       }
       const U* from = gradients + ((n * d.maps + k) * d.frames + t) * d.plane();
@@ -345,7 +397,7 @@ std::tuple<Tensor, Tensor> pose_heatmap_backward(Tensor grad, Tensor keypoint, T
   SKELOPS_CHECK(grad.numel() == drawing.batch * drawing.maps * drawing.frames * drawing.plane() &&
                     grad.scalar_type() == dtype,
                 kOp, "grad_out of the result's shape and dtype");
-  const Tensor dense = torch::stable::contiguous(grad);
+  const Tensor dense = as_contiguous(grad);
   Tensor dkeypoint = no_gradient(keypoint), dscore = no_gradient(keypoint);
   dispatch(keypoint, kOp, [&](auto in) {
     using A = Accumulate<decltype(in)>;

@@ -11,7 +11,7 @@ namespace {
 Tensor random_uniform(Tensor draw, int64_t seed, int64_t epoch, int64_t stream, int64_t count) {
   SKELOPS_CHECK(draw.dim() == 1 && draw.scalar_type() == ScalarType::Long && count >= 0,
                 "random_uniform", "draw (N,) of int64, count >= 0");
-  const Tensor ids = torch::stable::contiguous(draw);
+  const Tensor ids = as_contiguous(draw);
   const int64_t* id = data<int64_t>(ids);
   Tensor out = new_tensor<float>(draw, {draw.size(0), count});
   parallel(draw.size(0), [&](int64_t n) {

@@ -84,7 +84,7 @@ class FrameRows {
   static constexpr int kLanes = Simd<A>::kLanes;
 
   FrameRows(const char* op, const OptionalTensor& t, int64_t frames, int64_t width)
-      : tensor_(t ? OptionalTensor(torch::stable::contiguous(*t)) : t),
+      : tensor_(t ? OptionalTensor(as_contiguous(*t)) : t),
         data_(t ? static_cast<const T*>(tensor_->data_ptr()) : nullptr),
         width_(width) {
     SKELOPS_CHECK(!t || t->numel() == frames * width, op, "rows of one width, one per frame");

@@ -27,7 +27,7 @@ class Table {
  public:
   Table(const OptionalTensor& maybe, const char* expected) {
     if (!maybe.has_value()) return;
-    tensor_ = torch::stable::contiguous(*maybe);
+    tensor_ = as_contiguous(*maybe);
     data_ = static_cast<const I*>(tensor_->data_ptr());
     SKELOPS_CHECK(tensor_->scalar_type() == kScalarType<I>, kOp, expected);
   }
@@ -471,7 +471,7 @@ Tensor sample_clips(Tensor xyz, Tensor bounds, Tensor frame, Tensor blend, Tenso
   Tensor out =
       torch::stable::new_empty(xyz, {batch, streams * xyz.size(3), frames, parts, persons}, dtype);
   if (out.numel() == 0) return out;
-  const Tensor source = torch::stable::contiguous(xyz);
+  const Tensor source = as_contiguous(xyz);
   dispatch(source, kOp, [&](auto in) {
     using T = decltype(in);
     using A = Accumulate<T>;

@@ -297,7 +297,7 @@ void backward(const Problem& p, const Tensor& grad, T* dx) {
 Tensor skeleton_streams(Tensor x, std::vector<int64_t> parent, std::vector<int64_t> part,
                         std::vector<int64_t> kinds, ScalarType dtype) {
   const Problem problem(x, parent, part, kinds);
-  const Tensor joints = torch::stable::contiguous(x);
+  const Tensor joints = as_contiguous(x);
   Tensor out = torch::stable::new_empty(x, problem.shape(), dtype);
   if (out.numel() == 0) return out;
   dispatch(x, kOp, [&](auto in) {
@@ -316,7 +316,7 @@ Tensor skeleton_streams_backward(Tensor grad_out, Tensor x, std::vector<int64_t>
       grad_out.numel() == problem.batch * problem.streams * problem.channels * problem.size() &&
           grad_out.scalar_type() == dtype,
       kOp, "grad_out of the result's shape and dtype");
-  const Tensor gradient = torch::stable::contiguous(grad_out);
+  const Tensor gradient = as_contiguous(grad_out);
   const auto sizes = x.sizes();
   Tensor dx = torch::stable::new_empty(x, sizes);
   if (dx.numel() == 0) return dx;

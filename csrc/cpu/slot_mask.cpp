@@ -69,7 +69,7 @@ Tensor slot_mask_backward(Tensor grad, Tensor x, Tensor /*noise*/, int64_t /*mas
                     mask.numel() == grad.size(0) * grad.size(1) * grad.size(2),
                 "slot_mask_backward", "grad (N, T, V, C) and mask (N, T, V)");
   if (!wants(needs, 0)) return no_gradient(grad);
-  const Tensor kept = torch::stable::contiguous(mask);
+  const Tensor kept = as_contiguous(mask);
   return dispatch(grad, "slot_mask_backward", [&](auto type) {
     using T = decltype(type);
     Tensor out = new_tensor<T>(grad, {grad.size(0), grad.size(1), grad.size(2), grad.size(3)});

@@ -48,7 +48,7 @@ class Sequences {
     }
     SKELOPS_CHECK(cu_seqlens->dim() == 1 && cu_seqlens->size(0) > 0, op, "cu_seqlens (S + 1,)");
     SKELOPS_CHECK(cu_seqlens->scalar_type() == ScalarType::Int, op, "cu_seqlens of int32");
-    const Tensor cu = torch::stable::contiguous(*cu_seqlens);
+    const Tensor cu = as_contiguous(*cu_seqlens);
     const int32_t* begins = data<int32_t>(cu);
     rows_ = qkv.size(0);
     begins_.assign(begins, begins + cu.numel());
@@ -188,7 +188,7 @@ class Plans {
   static Tensor dense(const char* op, const OptionalTensor& t, ScalarType type, int64_t count) {
     if (!t.has_value()) return Tensor();
     SKELOPS_CHECK(t->scalar_type() == type && t->numel() == count, op, "masks and ids that fit");
-    return torch::stable::contiguous(*t);
+    return as_contiguous(*t);
   }
 
   bool shared_;
@@ -557,7 +557,7 @@ std::tuple<Tensor, Tensor> forward(const Problem& problem, const Tensor& qkv_,
   const Rules& rules = problem.rules;
   const Sequences& sequences = problem.sequences;
   const Biases<A> biases("st_attention", rules, joint_bias, lag_bias);
-  const Tensor qkv = torch::stable::contiguous(qkv_);
+  const Tensor qkv = as_contiguous(qkv_);
   const auto sizes = qkv.sizes();
   std::vector<int64_t> out_shape(sizes.begin(), sizes.end());
   std::vector<int64_t> lse_shape(1, rules.heads);
@@ -608,8 +608,8 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Problem& problem, const Tensor
   const Sequences& sequences = problem.sequences;
   const Biases<A> biases(op, rules, joint_bias, lag_bias);
   const int64_t longest = problem.plans.longest(), rows = sequences.rows(), width = rules.width;
-  const Tensor qkv = torch::stable::contiguous(qkv_), grad = torch::stable::contiguous(grad_);
-  const Tensor out = torch::stable::contiguous(out_), lse = torch::stable::contiguous(lse_);
+  const Tensor qkv = as_contiguous(qkv_), grad = as_contiguous(grad_);
+  const Tensor out = as_contiguous(out_), lse = as_contiguous(lse_);
   SKELOPS_CHECK(grad.scalar_type() == kScalarType<T> && out.scalar_type() == kScalarType<T> &&
                     lse.scalar_type() == kScalarType<A> && lse.numel() == rows * rules.heads &&
                     grad.numel() == rows * rules.heads * width && out.numel() == grad.numel(),

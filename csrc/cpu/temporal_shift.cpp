@@ -10,7 +10,7 @@ namespace {
 Tensor temporal_shift(Tensor x, int64_t fold, bool reverse) {
   SKELOPS_CHECK(x.dim() >= 3 && fold >= 0 && 2 * fold <= x.size(1), "temporal_shift",
                 "x (N, C, T, ...) and fold of at most C / 2");
-  const Tensor from = torch::stable::contiguous(x);
+  const Tensor from = as_contiguous(x);
   const auto sizes = x.sizes();
   Tensor out = torch::stable::new_empty(x, sizes);
   if (out.numel() == 0) return out;

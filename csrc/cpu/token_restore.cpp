@@ -35,7 +35,7 @@ Tensor forward(const Tensor& z, const Tensor& mask_token, const Tensor& ids, con
   const int64_t width = s.width;
   const std::vector<A> token = parameter<A>(mask_token);
   const Parameter<A> joints(pos), times(temp);
-  const Tensor index = torch::stable::contiguous(ids);
+  const Tensor index = as_contiguous(ids);
   std::vector<T> masked(s.tokens() * width);  // a row of the result for every masked token
   for (int64_t l = 0; l < s.tokens(); ++l) {
     const A* joint = joints.data() + l % s.joints * width;
@@ -73,7 +73,7 @@ Gradients backward(const Tensor& grad, const Tensor& z, const Tensor& mask_token
   const bool want_z = wants(needs, 0), want_token = wants(needs, 1);
   const bool want_pos = wants(needs, 2), want_temp = wants(needs, 3);
   const Samples<T> grads(grad);
-  const Tensor index = torch::stable::contiguous(ids);
+  const Tensor index = as_contiguous(ids);
   Tensor dz = want_z ? new_tensor<T>(z, {z.size(0), s.kept, width}) : no_gradient(z);
   const Slices slices(z.size(0));
   Partials<A> token(slices, want_token ? width : 0);

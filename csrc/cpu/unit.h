@@ -25,12 +25,17 @@ inline Tensor joined(const char* op, const TensorList& pieces, std::vector<int64
   int64_t size = 1;
   for (const int64_t n : shape) size *= n;
   SKELOPS_CHECK(numel(pieces) == size, op, "parameters that fit x and one another");
-  if (pieces.size() == 1) return torch::stable::view(torch::stable::contiguous(first), shape);
+  if (pieces.size() == 1) {
+    const Tensor whole = as_contiguous(first);
+    const auto sizes = whole.sizes();
+    const bool fits = std::equal(sizes.begin(), sizes.end(), shape.begin(), shape.end());
+    return fits ? whole : torch::stable::view(whole, shape);
+  }
   Tensor whole = torch::stable::new_empty(first, shape);
   auto* to = static_cast<char*>(whole.data_ptr());
   for (const Tensor& t : pieces) {
     SKELOPS_CHECK(t.scalar_type() == first.scalar_type(), op, "pieces of one dtype");
-    const Tensor piece = t.is_contiguous() ? t : torch::stable::contiguous(t);
+    const Tensor piece = as_contiguous(t);
     const size_t bytes = piece.numel() * piece.element_size();
     if (bytes > 0) std::memcpy(to, piece.data_ptr(), bytes);
     to += bytes;

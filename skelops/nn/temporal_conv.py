@@ -61,8 +61,10 @@ class TemporalConv(nn.Module):
 
 def of_one_size(kernels: Sequence[Tensor]) -> list[Tensor]:
     """(w, w, k) each: smaller kernels with zeros around them."""
+    kernels = list(kernels)
     sizes = [w.shape[-1] for w in kernels]
-    gaps = [(max(sizes) - size) // 2 for size in sizes]
+    most = max(sizes, default=0)
+    gaps = [(most - size) // 2 for size in sizes]
     return [F.pad(w, (g, g)) if g else w for w, g in zip(kernels, gaps, strict=True)]
 
 

@@ -14,16 +14,18 @@ Pieces = Tensor | Sequence[Tensor]
 TAIL = "Tensor[] norm, Tensor? residual, bool relu, float eps"
 
 
-def pieces(op: str, name: str, value: Pieces | None) -> Sequence[Tensor]:
-    """A parameter as its pieces, itself or those given, cast in an autocast region; none for
-    None."""
-    given = () if value is None else (value,) if isinstance(value, Tensor) else value
-    for t in given:
-        if not isinstance(t, Tensor):
-            raise TypeError(f"{op}: expected {name} of tensors, got {type(t).__name__}")
-    if given and torch.is_autocast_enabled(given[0].device.type):
-        return _check.autocast(*given)
-    return given
+def pieces(op: str, x: Tensor, **named: Pieces | None) -> list[Sequence[Tensor]]:
+    """Parameters as their pieces, themselves or those given, cast in an autocast region of x's
+    device; none for None."""
+    region = torch.is_autocast_enabled(x.device.type)
+    found: list[Sequence[Tensor]] = []
+    for name, value in named.items():
+        given = () if value is None else (value,) if isinstance(value, Tensor) else value
+        for t in given:
+            if not isinstance(t, Tensor):
+                raise TypeError(f"{op}: expected {name} of tensors, got {type(t).__name__}")
+        found.append(_check.autocast(*given) if region and given else given)
+    return found
 
 
 def numel(given: Sequence[Tensor]) -> int:
@@ -35,7 +37,8 @@ def check_features(op: str, x: Tensor) -> None:
     _check.shape(op, "x", x, "N C T V")
     if 0 in x.shape[1:]:
         raise _check.fail(op, "x with a channel, a frame and a joint", _check.shape_text(x.shape))
-    check_pieces(op, "x", x, (x,), x.numel())
+    if x.requires_grad and torch.is_grad_enabled():
+        raise _wrong_piece(op, "x", x, x)
 
 
 def check_pieces(op: str, name: str, x: Tensor, given: Sequence[Tensor], count: int) -> None:
@@ -60,15 +63,23 @@ def _wrong_piece(op: str, name: str, x: Tensor, t: Tensor) -> Exception:
 
 def check_norm(op: str, name: str, x: Tensor, norm: Sequence[Tensor], channels: int) -> None:
     """4 P tensors of x's dtype or float32: ``channels`` weights, biases, means and variances."""
-    if len(norm) % 4:
+    each, rest = divmod(len(norm), 4)
+    if rest:
         raise _check.fail(
             op, f"{name} of weights, biases, means and variances", f"{len(norm)} tensors"
         )
-    each = len(norm) // 4
+    device, recorded = x.device, torch.is_grad_enabled()
     for i in range(0, len(norm), max(each, 1)):
-        part = norm[i : i + each]
-        like = x if x.dtype == part[0].dtype else x.new_empty(0, dtype=torch.float32)
-        check_pieces(op, name, like, part, channels)
+        part, found = norm[i : i + each], 0
+        dtype = part[0].dtype
+        if dtype != x.dtype:
+            dtype = torch.float32
+        for t in part:
+            if t.dtype != dtype or t.device != device or (recorded and t.requires_grad):
+                raise _wrong_piece(op, name, x.new_empty(0, dtype=dtype), t)
+            found += t.numel()
+        if found != channels:
+            raise _check.fail(op, f"{name} of {channels} elements", found)
 
 
 def check_tail(
@@ -78,7 +89,9 @@ def check_tail(
         check_norm(op, "norm", x, norm, shape[1])
     if residual is not None:
         check_pieces(op, "residual", x, (residual,), residual.numel())
-        _check.shape(op, "residual", residual, "N C T V", **dict(zip("NCTV", shape, strict=True)))
+        if residual.shape != shape:
+            sizes = dict(zip("NCTV", shape, strict=True))
+            _check.shape(op, "residual", residual, "N C T V", **sizes)
 
 
 def joined(given: Sequence[Tensor], *shape: int) -> Tensor:

@@ -82,8 +82,8 @@ def ctr_graph_unit(
         "bias4": bias4, "weight": weight, "bias": bias,
     }  # fmt: skip
     x, A, alpha, residual = _check.autocast(x, A, alpha, residual)
-    parameters = [_unit.pieces(op, name, value) for name, value in named.items()]
     _unit.check_features(op, x)
+    parameters = _unit.pieces(op, x, **named)
     N, C, T, V = x.shape
     _unit.check_pieces(op, "A", x, (A,), A.numel())
     K = check_graph(op, x, A)

@@ -63,9 +63,9 @@ def graph_unit(
     Source: Yan et al., ST-GCN, AAAI 2018, eq. 9 and section 3.4.
     """
     op = "graph_unit"
-    weight, bias = _unit.pieces(op, "weight", weight), _unit.pieces(op, "bias", bias)
     x, A, residual = _check.autocast(x, A, residual)
     _unit.check_features(op, x)
+    weight, bias = _unit.pieces(op, x, weight=weight, bias=bias)
     N, C, T, V = x.shape
     _unit.check_pieces(op, "A", x, (A,), A.numel())
     subsets = check_graph(op, x, A)

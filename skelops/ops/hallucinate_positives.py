@@ -89,24 +89,22 @@ def hallucinate_positives(
     _check.shape(op, "u", u, "N S", N=N, S=pick.shape[1])
     with torch.no_grad():
         to_key, gram = key @ prototypes.T, prototypes @ prototypes.T
-        order = to_key.argsort(1)
+        ordered, order = to_key.sort(1)
         p, closest = order.gather(1, pick), order[:, -1:]
-        cosine = to_key.gather(1, p).clamp(-1, 1)
+        cosine = ordered.gather(1, pick).clamp(-1, 1)
         omega = cosine.acos()
         sine = omega.sin()
-        margin = to_key.gather(1, closest) - cosine
-        to_closest = gram[closest[:, 0]].gather(1, p)
-        slope = (1 - to_closest) / (margin + EPS) + cosine
+        to_closest = gram.index_select(0, closest[:, 0]).gather(1, p)
+        slope = torch.addcdiv(cosine, 1 - to_closest, ordered[:, -1:] - cosine + EPS)
         t_max = (sine / (slope + EPS)).atan() / (omega + EPS)
         t = t_max - 0.01 if farthest else (1 - u) * t_max
-        a = ((1 - t) * omega).sin() / (sine + EPS)
-        b = (t * omega).sin() / (sine + EPS)
-        length = (a * a + b * b + 2 * a * b * cosine).clamp(min=EPS).sqrt()
-        a, b = a / length, b / length
+        mix = (torch.stack([1 - t, t]) * omega).sin() / (sine + EPS)
+        a, b = mix
+        mix *= (a * a + b * b + 2 * a * b * cosine).clamp(min=EPS).rsqrt()
         # z . P with the prototypes first: a maximum over rows is many times faster
         to_each = gram.index_select(1, p.flatten()).view(len(gram), *p.shape)
-        to_each = torch.addcmul(a * to_key.T[..., None], b, to_each)
+        to_each = to_each.mul_(b).addcmul_(a, to_key.T[..., None])
         kept = to_each.gather(0, closest.expand_as(p)[None])[0] == to_each.amax(0)
     along = (q * key).sum(1, keepdim=True)
-    similarity = a * along + b * (q @ prototypes.T).gather(1, p)
-    return Hallucinated(similarity, kept, p, torch.stack([a, b], 2))
+    similarity = torch.addcmul(a * along, b, (q @ prototypes.T).gather(1, p))
+    return Hallucinated(similarity, kept, p, mix.movedim(0, 2))

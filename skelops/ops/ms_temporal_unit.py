@@ -77,10 +77,10 @@ def ms_temporal_unit(
     """
     op = "ms_temporal_unit"
     x, residual = _check.autocast(x, residual)
-    weight, bias = _unit.pieces(op, "weight", weight), _unit.pieces(op, "bias", bias)
-    conv_weights = _unit.pieces(op, "conv_weights", conv_weights)
-    conv_biases = _unit.pieces(op, "conv_biases", conv_biases)
     _unit.check_features(op, x)
+    weight, bias, conv_weights, conv_biases = _unit.pieces(
+        op, x, weight=weight, bias=bias, conv_weights=conv_weights, conv_biases=conv_biases
+    )
     N, C, T, V = x.shape
     if stride < 1:
         raise _check.fail(op, "stride >= 1", stride)
@@ -88,7 +88,7 @@ def ms_temporal_unit(
         raise _check.fail(op, 'padding_mode "zeros" or "replicate"', repr(padding_mode))
     if kernel_size < 1 or kernel_size % 2 == 0:
         raise _check.fail(op, "an odd kernel_size", kernel_size)
-    if any(d < 1 for d in dilations) or any(w < 1 for w in widths):
+    if min((*dilations, *widths), default=1) < 1:
         raise _check.fail(op, "widths and dilations >= 1", f"{[*widths]} and {[*dilations]}")
     if len(widths) - len(dilations) not in (0, 1):
         counts = f"{len(widths)} and {len(dilations)}"

@@ -68,9 +68,9 @@ def temporal_unit(
     Source: Yan et al., ST-GCN, AAAI 2018, section 3.2.
     """
     op = "temporal_unit"
-    weight, bias = _unit.pieces(op, "weight", weight), _unit.pieces(op, "bias", bias)
     x, residual = _check.autocast(x, residual)
     _unit.check_features(op, x)
+    weight, bias = _unit.pieces(op, x, weight=weight, bias=bias)
     N, C, T, V = x.shape
     if kernel_size < 1 or kernel_size % 2 == 0:
         raise _check.fail(op, "an odd kernel_size", kernel_size)
