@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from skelops import nn
 from skelops.data import ClipDataset, synthetic
 from skelops.models import create_model
 from skelops.nn import STAttention
@@ -146,6 +147,11 @@ def test_frame_by_frame_is_the_network_on_the_clip(name):
 def test_networks_that_need_the_whole_clip_are_refused():
     with pytest.raises(ValueError, match="graph convolutions of one frame, got CTRGraphConv"):
         Continual(network("ctr_gcn"))
+    replicating = network("st_gcn")
+    conv = next(m for m in replicating.modules() if isinstance(m, nn.TemporalConv)).conv
+    conv.padding_mode = "replicate"
+    with pytest.raises(ValueError, match="frames padded with zeros, got 'replicate'"):
+        Continual(replicating)
 
 
 NEAR = (torch.arange(5)[:, None] - torch.arange(5)).abs() <= 1

@@ -1,7 +1,8 @@
 // Convolutions over frames with fewer multiplications (Toom and Cook; Winograd, SIAM 1980): three
 // taps and four frames meet at the six points 0, +-3/4, +-3/2 and infinity, which takes six
 // products in place of twelve. Longer kernels are sums of such ones, three taps apart. At these
-// points rounding errors are up to four times those of the direct sum, at 0, +-1, +-2 twice that.
+// points rounding errors are about four times those of the direct sum; the largest ones are half of
+// those at 0, +-1, +-2.
 #pragma once
 
 #include <array>
@@ -124,18 +125,18 @@ class ShortConv {
     });
   }
 
-  // Sums (6, rows, sums) at the points to frames: finish(row, frame, joint, vector, lanes) gets
-  // the results of `rows` rows of one sample.
+  // The results of a sample, (outputs, frames, joints), of its columns of sums (6, outputs, width):
+  // finish(output, frame, joint, vector, lanes) gets them.
   template <typename F>
-  void frames_of(const A* sums, int64_t rows, int64_t width, int64_t point_size,
-                 const F& finish) const {
+  void frames_of(const A* sums, int64_t width, const F& finish) const {
     constexpr A a = kInner, b = kOuter, aa = a * a, bb = b * b;
-    for (int64_t o = 0; o < rows; ++o, sums += width) {
+    const int64_t of_point = outputs * width;
+    for (int64_t o = 0; o < outputs; ++o, sums += width) {
       for (int64_t k = 0; k < tiles; ++k) {
-        const int64_t first = k * kTileFrames, count = std::min<int64_t>(frames - first, 4);
+        const int64_t first = k * kTileFrames, count = frames - first;
         vectors<A>(joints, [&](int64_t v, int lanes) {
           const auto m = [&](int point) {
-            return S::load(sums + point * point_size + k * joints + v);
+            return S::load(sums + point * of_point + k * joints + v);
           };
           const Vec even1 = m(1) + m(2), odd1 = m(1) - m(2);
           const Vec even2 = m(3) + m(4), odd2 = m(3) - m(4);
@@ -148,11 +149,11 @@ class ShortConv {
     }
   }
 
-  // The adjoint of `frames_of`: gradients (rows, T, V) of one sample at a point, (rows, columns).
-  void gradients(int point, const A* dy, int64_t rows, A* to) const {
+  // The adjoint of `frames_of`: gradients of a sample at a point, (outputs, columns).
+  void gradients(int point, const A* dy, A* to) const {
     constexpr A a = kInner, b = kOuter;
     const A x = point < 3 ? a : b, sign = point % 2 ? A(1) : A(-1);
-    for (int64_t o = 0; o < rows; ++o, dy += frames * joints, to += columns) {
+    for (int64_t o = 0; o < outputs; ++o, dy += frames * joints, to += columns) {
       for (int64_t k = 0; k < tiles; ++k) {
         const int64_t first = k * kTileFrames;
         vectors<A>(joints, [&](int64_t v, int lanes) {
@@ -175,12 +176,11 @@ class ShortConv {
     }
   }
 
-  // sums (6, rows, columns) of the output channels of blocks [first, last).
-  void multiply(const A* weights, int64_t first, int64_t last, const A* padded,
-                const std::vector<int64_t>& vector, A* panel, A* sums) const {
+  // sums (6, outputs, width) of the vectors of columns of padded samples.
+  void multiply(const A* weights, const A* padded, const std::vector<int64_t>& vector, A* panel,
+                A* sums) const {
     constexpr int64_t kWidth = 2 * S::kLanes;
     const int64_t width = static_cast<int64_t>(vector.size()) * S::kLanes;
-    const int64_t origin = block_begin(first), size = block_begin(last) - origin;
     Product<A> p{};
     p.a_row = 1, p.b_row = kWidth, p.c_row = width;
     for (int64_t begin = 0; begin < depth; begin += kDepth) {
@@ -192,11 +192,11 @@ class ShortConv {
              kDepth * kWidth);
         for (int point = 0; point < kPoints; ++point) {
           p.b = panel + point * kDepth * kWidth;
-          for (int64_t block = first; block < last; ++block) {
+          for (int64_t block = 0; block < blocks(); ++block) {
             const int64_t o = block_begin(block);
             p.m = p.a_col = block_begin(block + 1) - o;
             p.a = weights + (point * outputs + o) * depth + begin * p.m;
-            p.c = sums + (point * size + o - origin) * width + column;
+            p.c = sums + (point * outputs + o) * width + column;
             skelops::multiply(p);
           }
         }

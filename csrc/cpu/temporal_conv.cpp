@@ -18,10 +18,10 @@ struct Sizes {
 };
 
 Sizes checked(const char* op, const Tensor& x, const Tensor& weight) {
-  SKELOPS_CHECK(x.dim() == 4, op, "x (N, C, T, V)");
-  SKELOPS_CHECK(weight.dim() == 3 && weight.size(1) == x.size(1) && weight.size(2) % 2 == 1 &&
-                    weight.scalar_type() == x.scalar_type(),
-                op, "weight (C', C, k), k odd, of x's dtype");
+  SKELOPS_CHECK(x.dim() == 4 && x.size(1) > 0, op, "x (N, C, T, V), C >= 1");
+  SKELOPS_CHECK(weight.dim() == 3 && weight.size(0) > 0 && weight.size(1) == x.size(1) &&
+                    weight.size(2) % 2 == 1 && weight.scalar_type() == x.scalar_type(),
+                op, "weight (C', C, k), C' >= 1, k odd, of x's dtype");
   return {x.size(0), x.size(1), weight.size(0), weight.size(2), x.size(2), x.size(3)};
 }
 
@@ -40,19 +40,18 @@ Tensor convolution(const Sizes& s, const Tensor& x, const F& weight,
   const int64_t together = conv.together(s.batch, kColumns), row = s.frames * s.joints;
   parallel((s.batch + together - 1) / together, [&](int64_t task) {
     const int64_t begin = task * together, count = std::min(together, s.batch - begin);
-    const int64_t width = count * conv.columns, size = s.outputs * width;
+    const int64_t width = count * conv.columns;
     const Scratch<A> converted(samples.scratch()), padded(count * conv.padded_size());
-    const Scratch<A> panel(ShortConv<A>::kPanels), sums(kPoints * size + V::kLanes);
+    const Scratch<A> panel(ShortConv<A>::kPanels), sums(kPoints * s.outputs * width + V::kLanes);
     const Scratch<A> result(samples.kInPlace ? 0 : s.outputs * row);
     for (int64_t n = 0; n < count; ++n) {
       conv.pad(samples.get(begin + n, converted.get()), padded.get() + n * conv.padded_size());
     }
-    conv.multiply(weights.get(), 0, conv.blocks(), padded.get(), conv.vectors_of(count),
-                  panel.get(), sums.get());
+    conv.multiply(weights.get(), padded.get(), conv.vectors_of(count), panel.get(), sums.get());
     for (int64_t n = 0; n < count; ++n) {
       T* to = data<T>(out) + (begin + n) * s.outputs * row;
       A* y = samples.kInPlace ? reinterpret_cast<A*>(to) : result.get();
-      conv.frames_of(sums.get() + n * conv.columns, s.outputs, width, size,
+      conv.frames_of(sums.get() + n * conv.columns, width,
                      [&](int64_t o, int64_t t, int64_t v, auto values, int lanes) {
                        if (!bias.empty()) values += bias[o];
                        store_some(y + o * row + t * s.joints + v, values, lanes);
@@ -91,7 +90,7 @@ Tensor weight_gradient(const Sizes& s, const Tensor& grad, const Tensor& x, cons
       for (int64_t n = 0; n < count; ++n) {
         const A* dy = gradients.get(begin + n, converted.get());
         for (int point = 0; point < kPoints; ++point) {
-          conv.gradients(point, dy, s.outputs, found.get());
+          conv.gradients(point, dy, found.get());
           transpose(found.get(), s.outputs, conv.columns,
                     across.get() + (point * width + n * conv.columns) * s.outputs);
         }

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from skelops import ops
-from skelops.nn.pointwise import pointwise_conv
+from skelops.nn.pointwise import in_float32_here, pointwise_conv
 
 # Below, transforming features and weights takes as long as the multiplications that it saves.
 MIN_CHANNELS, MIN_FRAMES, POSITIONS_PER_CHANNEL = 32, 16, 8
@@ -43,10 +42,7 @@ def _over_frames(conv: nn.Module) -> bool:
 
 def _pays(conv: nn.Conv2d, x: Tensor) -> bool:
     return (
-        x.device.type == "cpu"
-        and x.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
+        in_float32_here(x)
         and min(conv.in_channels, conv.out_channels) >= MIN_CHANNELS
         and x.shape[2] >= MIN_FRAMES
         and x.numel() >= POSITIONS_PER_CHANNEL * conv.in_channels**2

@@ -18,6 +18,16 @@ def is_pointwise(conv: nn.Module) -> bool:
     )
 
 
+def in_float32_here(x: Tensor) -> bool:
+    """Whether a layer would compute x in float32 on a CPU, now rather than in a traced program."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+    )
+
+
 def pointwise_conv(conv: nn.Module, x: Tensor) -> Tensor:
     """conv(x); a 1x1 convolution in float32 on a CPU by a product per sample.
 
@@ -31,14 +41,7 @@ def pointwise_conv(conv: nn.Module, x: Tensor) -> Tensor:
     Returns:
         (N, C', ceil(T / stride), V).
     """
-    plain = (
-        is_pointwise(conv)
-        and x.device.type == "cpu"
-        and x.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
-    )
-    if not plain:
+    if not (is_pointwise(conv) and in_float32_here(x)):
         return conv(x)
     rows, columns = conv.stride
     taken = x[:, :, ::rows, ::columns]

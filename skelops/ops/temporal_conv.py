@@ -17,19 +17,19 @@ def temporal_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
 
     In float32 and float64 on a CPU four frames and three taps meet at the points 0, +-3/4, +-3/2
     and infinity, in six products instead of twelve; a kernel of nine is the sum of three such ones.
-    The rounding error is up to four times that of the direct sum; a value that is not finite also
+    The rounding error is about four times that of the direct sum; a value that is not finite also
     reaches the other results of its four frames. Everything else is left to PyTorch.
 
     Args:
-        x: (N, C, T, V).
-        weight: (C', C, k), k odd.
+        x: (N, C, T, V), with a channel, a frame and a joint.
+        weight: (C', C, k), C' >= 1, k odd.
         bias: (C',) or None.
 
     Returns:
         (N, C', T, V), x's dtype.
 
     Raises:
-        ValueError: shapes do not fit, k is even, or tensors are on different devices.
+        ValueError: shapes do not fit or are empty, k is even, or tensors are on different devices.
         TypeError: a tensor is not floating point, or dtypes differ outside autocast.
 
     Backends: cpu, reference.
@@ -44,7 +44,12 @@ def temporal_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
     x, weight, bias = _check.autocast(x, weight, bias)
     _check.tensors("temporal_conv", x=x, weight=weight, bias=bias)
     _check.shape("temporal_conv", "x", x, "N C T V")
+    if 0 in x.shape[1:]:
+        expected = "x with a channel, a frame and a joint"
+        raise _check.fail("temporal_conv", expected, _check.shape_text(x.shape))
     _check.shape("temporal_conv", "weight", weight, "C' C k", C=x.shape[1])
+    if weight.shape[0] == 0:
+        raise _check.fail("temporal_conv", "an output channel", _check.shape_text(weight.shape))
     if weight.shape[2] % 2 == 0:
         raise _check.fail("temporal_conv", "an odd kernel", weight.shape[2])
     if bias is not None:

@@ -186,9 +186,9 @@ def _start(model: Pretext, name: str, source: str | Path) -> None:
         load_encoder_(model.encoder, source)
         model.encoder_loaded()
         return
-    weights = _weights(checkpoint)
-    for key, value in model.state_dict().items():
-        expected, found = tuple(value.shape), tuple(weights[key].shape) if key in weights else None
+    weights, own = _weights(checkpoint), model.state_dict()
+    for key in own | weights:
+        expected, found = (tuple(s[key].shape) if key in s else None for s in (own, weights))
         if found != expected:
             raise _check.fail(str(source), f"a run of {name} with {key} of {expected}", str(found))
     model.load_state_dict(weights)

@@ -108,6 +108,9 @@ def test_stars_starts_from_it(run, tmp_path):
         assert torch.equal(goes_on[name], value), name
     with pytest.raises(ValueError, match=r"with predictor.0.weight of \(16, 16\), got \(32, 16\)"):
         Pretrainer(**settings | {"model_kwargs": TINY | {"hidden": 16, "queue_size": 64}})
+    shallow = TINY | {"hidden": 32, "queue_size": 64, "depth": 1}
+    with pytest.raises(ValueError, match=r"with encoder.blocks.1.\S+ of None, got \("):
+        Pretrainer(**settings | {"model_kwargs": shallow})
 
 
 def test_a_method_is_told_that_its_encoder_was_loaded(run, monkeypatch):
