@@ -45,6 +45,7 @@ class Training:
     published: str = "-"
     fusion: str = "ctr_gcn"  # of the streams of its group
     labels: bool = True  # else a linear probe and neighbours measure it
+    probe: tuple[str, ...] = ("--data.batch_size", "64", "--trainer.max_epochs", "20")
     tune: tuple[str, ...] = ()  # or rather fine-tuning with these arguments, and neighbours
     start: str = ""  # training whose encoder this one starts from
     encoder: str = ""  # training whose encoder is measured, in place of one of its own
@@ -124,26 +125,37 @@ _ACLNET = "ACLNet of a quarter of the width"
 _CROSS_ENTROPY = ("--model.model_kwargs", "{base_channels: 24, weights: [0, 0]}")
 
 
-# Recipe, method, the part that one of the runs goes without, and how.
+_LINEAR = ("--config", "hiclr_linear")
+_HALP_LINEAR = ("--config", "halp_linear", "--model.lr", "0.1", "--data.augment", "false")
+_HALP_LINEAR += ("--data.transform_args", "{unit_box: true}")
+# Recipe, method, its linear evaluation, the part that one of the runs goes without, and how.
 _CONTRASTS = (
     (
         "ms_clr_small",
         "MS-CLR of half the width",
+        _LINEAR,
         "second skeleton",
         ("--model.model_kwargs.skeletons", "[]"),
     ),
     (
         "halp_small",
         "HaLP of an eighth of the width",
+        _HALP_LINEAR,
         "hallucinated positives",
         ("--model.model_kwargs.mu", "0"),
     ),
-    ("hiclr_small", "HiCLR on 32 frames", "", ()),
+    ("hiclr_small", "HiCLR on 32 frames", _LINEAR, "", ()),
 )
 
 
 def _contrasted(
-    data: str, title: str, recipe: str, method: str, less: str = "", how: tuple[str, ...] = ()
+    data: str,
+    title: str,
+    recipe: str,
+    method: str,
+    probe: tuple[str, ...],
+    less: str = "",
+    how: tuple[str, ...] = (),
 ) -> dict[str, Training]:
     """A small network pre-trained by contrast, without the part ``less``, untrained, and tuned on
     few labels."""
@@ -156,7 +168,7 @@ def _contrasted(
     if less:
         shown = f"{small} without {less}, linear probe"
         found[f"{base}-no_{less.replace(' ', '_')}"] = Training(shown, (data, recipe), how)
-    return {name: replace(training, labels=False) for name, training in found.items()}
+    return {n: replace(training, labels=False, probe=probe) for n, training in found.items()}
 
 
 def _untrained(title: str, base: str) -> Training:
@@ -185,7 +197,6 @@ def _tuned(data: str, title: str, recipe: str, method: str) -> dict[str, Trainin
 
 _TUNE = ("--model.lr", "1e-3", "--trainer.max_epochs", "20")
 _FEW = ("--model.lr", "1e-3", "--data.batch_size", "16", "--trainer.max_epochs", "40")
-_PROBE = ("--data.batch_size", "64", "--trainer.max_epochs", "20")
 
 
 def _without_labels(
@@ -294,8 +305,8 @@ TRAININGS = {
     **{
         name: training
         for data, title in _SETS.items()
-        for recipe, method, less, how in _CONTRASTS
-        for name, training in _contrasted(data, title, recipe, method, less, how).items()
+        for recipe, *contrast in _CONTRASTS
+        for name, training in _contrasted(data, title, recipe, *contrast).items()
     },
     **{
         f"nw_ucla_severe-finetec_small-{name}": Training(
@@ -409,7 +420,7 @@ def transferred(name: str) -> dict:
 
     training = TRAININGS[name]
     run = f"runs/{training.encoder or name}"
-    verb, settings = ("finetune", training.tune) if training.tune else ("probe", _PROBE)
+    verb, settings = ("finetune", training.tune) if training.tune else ("probe", training.probe)
     folder = Path(f"{run}/{verb}{name.removeprefix(training.encoder or name)}")
     few = ["--data.fraction", str(training.share)] if training.share < 1 else []
     random = ["--model.random", "true"] if training.random else []

@@ -73,17 +73,20 @@ class LinearProbe(nn.Module):
     Args:
         encoder: (N, C, T, V, M) -> (N, ``num_features``).
         num_classes: of the logits.
+        normalize: False leaves the normalisation out, as HiCLR, HaLP and MS-CLR do.
+
+    Shapes: clips (N, C, T, V, M), or their features (N, ``num_features``), to (N, num_classes).
 
     Source: He et al., MAE, CVPR 2022; Mao et al., MAMP, ICCV 2023.
     """
 
     published_keys = ((r"^encoder\.", ""), (r"^head\.", "head.fc."))
 
-    def __init__(self, encoder: nn.Module, num_classes: int) -> None:
+    def __init__(self, encoder: nn.Module, num_classes: int, normalize: bool = True) -> None:
         super().__init__()
         self.encoder = encoder.requires_grad_(False)
         width = encoder.num_features
-        norm = nn.BatchNorm1d(width, affine=False, eps=1e-6)
+        norm = nn.BatchNorm1d(width, affine=False, eps=1e-6) if normalize else nn.Identity()
         self.head = nn.Sequential(norm, nn.Linear(width, num_classes))
         nn.init.trunc_normal_(self.head[1].weight, std=0.01)
         nn.init.zeros_(self.head[1].bias)
@@ -94,7 +97,7 @@ class LinearProbe(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.encoder(x))
+        return self.head(x if x.ndim == 2 else self.encoder(x))
 
 
 def register_pretext(name: str) -> Callable:

@@ -55,6 +55,7 @@ class SkeletonDataModule(lightning.LightningDataModule):
         transform_args: changes to it, see :class:`skelops.data.ClipTransform`.
         window: frames T per sample. Default: those of the transform.
         streams: streams that the network sees, see :func:`skelops.data.make_streams`.
+        augment: False shows the training clips once per epoch, as one sample of the test form each.
         views: samples of a training clip with independent augmentation, or the changes to the
             transform of each of them; of several, x is (N, views, C, T, V, M).
         layout: convert the joints to this layout.
@@ -91,6 +92,7 @@ class SkeletonDataModule(lightning.LightningDataModule):
         transform_args: dict[str, Any] | None = None,
         window: int | None = None,
         streams: Sequence[str] = ("joint",),
+        augment: bool = True,
         views: int | list[dict[str, Any]] = 1,
         layout: str | None = None,
         part: str | None = None,
@@ -225,6 +227,7 @@ class SkeletonDataModule(lightning.LightningDataModule):
         return ClipLoader(
             self.dataset(train, device, **changes),
             h.batch_size,
+            shuffle=train,
             num_replicas=trainer.world_size if trainer else 1,
             rank=trainer.global_rank if trainer else 0,
             num_workers=h.num_workers,
@@ -232,7 +235,14 @@ class SkeletonDataModule(lightning.LightningDataModule):
         )
 
     def train_dataloader(self) -> ClipLoader:
-        return self._loader(train=True)
+        h: Any = self.hparams
+        if h.augment:
+            return self._loader(train=True)
+        if h.views != 1:
+            raise ValueError(
+                f"SkeletonDataModule: expected augment with views {h.views}, got False"
+            )
+        return self._loader(train=True, augment=False, num_clips=1)
 
     def val_dataloader(self) -> ClipLoader:
         """The test clips with one sample of each, as published trainings look at them."""

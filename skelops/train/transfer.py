@@ -30,9 +30,12 @@ from skelops.train.recognizer import Recognizer
 class Probe(Recognizer):
     """A linear layer on an encoder that stays as it is, see :class:`skelops.models.LinearProbe`.
 
+    Training clips that are not augmented (``SkeletonDataModule.augment``) are encoded once.
+
     Args:
         encoder: a run of :class:`skelops.train.Pretrainer`, its folder or its checkpoint.
         random: the encoder as it was initialised, to compare with.
+        normalize: the features before the linear layer.
         optimizer, lr, nesterov, weight_decay, schedule, warmup_epochs: as MAMP's probe.
         settings: see :class:`Recognizer`.
     """
@@ -42,6 +45,7 @@ class Probe(Recognizer):
         encoder: str,
         num_classes: int = 60,
         random: bool = False,
+        normalize: bool = True,
         optimizer: Literal["sgd", "adamw"] = "sgd",
         lr: float = 0.1,
         nesterov: bool = False,
@@ -51,7 +55,7 @@ class Probe(Recognizer):
         **settings: Any,
     ) -> None:
         super().__init__(
-            LinearProbe(load_encoder(encoder, random=random), num_classes),
+            LinearProbe(load_encoder(encoder, random=random), num_classes, normalize),
             num_classes=num_classes,
             optimizer=optimizer,
             lr=lr,
@@ -61,6 +65,22 @@ class Probe(Recognizer):
             warmup_epochs=warmup_epochs,
             **settings,
         )
+        self.features: Tensor | None = None  # of the training clips, zero where not encoded yet
+
+    def training_step(self, batch: Sequence[Tensor], i: int) -> Tensor:
+        x, y, clip = batch
+        data = self.trainer.datamodule
+        if not data.hparams["augment"] and self.hparams["mix_up"] is None:
+            x = self._encoded(x, clip, len(data.clips))
+        return super().training_step((x, y, clip), i)
+
+    def _encoded(self, x: Tensor, clip: Tensor, num_clips: int) -> Tensor:
+        if self.features is None:
+            self.features = x.new_zeros(num_clips, self.model.encoder.num_features)
+        if not self.features[clip].any(1).all():
+            with torch.no_grad():
+                self.features[clip] = self.model.encoder(x).to(x.dtype)
+        return self.features[clip]
 
 
 class FineTuner(Recognizer):

@@ -181,6 +181,15 @@ def test_a_probe_leaves_the_encoder_alone():
     }
 
 
+def test_a_probe_without_normalisation_is_a_linear_layer():
+    probe = LinearProbe(mamp().encoder, 5, normalize=False).train()
+    x = clips()
+    feature, fc = probe.encoder(x), probe.head[1]
+    expected = feature @ fc.weight.T + fc.bias
+    torch.testing.assert_close(probe(x), expected)
+    torch.testing.assert_close(probe(feature), expected)
+
+
 def test_layer_decay():
     network = build_classifier(mamp().encoder, 5, layer_decay=0.5)
     scales = {name: network.lr_scale(name) for name, _ in network.named_parameters()}

@@ -65,6 +65,35 @@ def test_fit_probe_finetune_and_neighbours(run):
     assert json.loads((run / "knn-random.json").read_text()) == scarce
 
 
+@pytest.mark.parametrize("recipe, clips", [("hiclr_linear", 32), ("halp_linear", 3 * 24)])
+def test_published_linear_evaluations(run, recipe, clips, tmp_path, monkeypatch):
+    training, encoded = transfers.Probe.training_step, 0
+
+    def step(probe, batch, i):
+        def count(module, args, out):
+            nonlocal encoded
+            encoded += len(out)
+
+        hook = probe.model.encoder.register_forward_hook(count)
+        loss = training(probe, batch, i)
+        hook.remove()
+        return loss
+
+    monkeypatch.setattr(transfers.Probe, "training_step", step)
+    done = cli.main(
+        ["probe", str(run), "--config", recipe, *QUICK, "--trainer.max_epochs", "3",
+         "--data.batch_size", "12", "--trainer.default_root_dir", str(tmp_path)]
+    )  # fmt: skip
+    assert isinstance(done.model.model.head[0], torch.nn.Identity)
+    assert encoded == clips  # those that are not augmented once
+
+
+def test_views_are_augmented():
+    data = SkeletonDataModule(num_clips=48, train_groups=[1, 2], views=2, augment=False)
+    with pytest.raises(ValueError, match="expected augment with views 2, got False"):
+        data.train_dataloader()
+
+
 @pytest.mark.parametrize("model", ["mamp", "mamp_small", "stars", "stars_small"])
 @pytest.mark.parametrize("source", ["synthetic", "nw_ucla", "ui_prmd"])
 def test_recipes_compose(model, source, monkeypatch):
