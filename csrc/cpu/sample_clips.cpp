@@ -18,7 +18,7 @@ namespace skelops {
 namespace {
 
 constexpr const char* kOp = "sample_clips";
-constexpr int64_t kNative = 2, kAngle = 4, kScoreMean = 8;  // kinds
+constexpr int64_t kNative = 2, kAngle = 4, kScoreMean = 8;  // further kinds
 constexpr uint8_t kKeep = 0, kCorrupt = 1, kDrop = 2;       // branches
 
 // A contiguous table of integers, in [low, high) where that is asked for.
@@ -63,6 +63,7 @@ struct Problem {
   const std::vector<Differences<A>>& differences;  // of each group
   int64_t seed, epoch, stream;
   bool keep_missing, unit_box, native;
+  bool native_mean;  // of the further channels of native motion
 
   int64_t row() const { return joints * persons; }
   int64_t padded() const {
@@ -113,8 +114,12 @@ class Sampler {
       });
       if (p_.native) {
         const A* third = points(f < 0 ? f : std::min(f + 2, last_));
+        const int64_t scores =
+            p_.native_mean ? (p_.dims + 1) * p_.padded() : (p_.channels + 1) * p_.padded();
+        const A now = f < last_ ? (1 - w) / 2 : A(0), next = f + 1 < last_ ? w / 2 : A(0);
         blend(t, native_.get(), [&](int64_t i) {
           const Vec a = S::load(low + i), b = S::load(high + i), c = S::load(third + i);
+          if (i >= scores) return (a + b) * now + (b + c) * next;
           return (b - a) + ((c - b) - (b - a)) * w;
         });
       }
@@ -126,7 +131,9 @@ class Sampler {
       const A* planes = difference(group);
       for (int64_t s : group.streams) {
         for (int64_t c = 0; c < p_.channels; ++c) {
-          write(planes + c * size, size, p_.kinds[s] & kMotion, out + (s * p_.channels + c) * size);
+          const bool mean = c >= p_.dims && p_.kinds[s] & kMotionMean;
+          write(planes + c * size, size, p_.kinds[s] & kMotion, mean,
+                out + (s * p_.channels + c) * size);
         }
       }
     }
@@ -388,17 +395,18 @@ class Sampler {
   }
 
   template <typename U>
-  void write(const A* plane, int64_t size, bool motion, U* out) {
+  void write(const A* plane, int64_t size, bool motion, bool mean, U* out) {
     if (!motion) return convert(plane, out, size);
     const int64_t row = p_.width(), moving = std::max<int64_t>(size - row, 0);
+    const A next = mean ? A(0.5) : A(1), now = mean ? A(0.5) : A(-1);
     if constexpr (std::is_same_v<A, U>) {
-      for (int64_t i = 0; i < moving; ++i) out[i] = plane[i + row] - plane[i];
+      for (int64_t i = 0; i < moving; ++i) out[i] = next * plane[i + row] + now * plane[i];
     } else {
       constexpr int64_t kChunk = 256;
       A step[kChunk];
       for (int64_t i = 0; i < moving; i += kChunk) {
         const int64_t some = std::min(kChunk, moving - i);
-        for (int64_t j = 0; j < some; ++j) step[j] = plane[i + row + j] - plane[i + j];
+        for (int64_t j = 0; j < some; ++j) step[j] = next * plane[i + row + j] + now * plane[i + j];
         convert(step, out + i, some);
       }
     }
@@ -465,8 +473,10 @@ Tensor sample_clips(Tensor xyz, Tensor bounds, Tensor frame, Tensor blend, Tenso
     SKELOPS_CHECK(std::all_of(row, row + frames, inside), kOp, "frame inside its clip, or -1");
   }
   const auto groups = grouped(kinds, parent_table.row(0), parts);
-  const bool native =
-      std::any_of(kinds.begin(), kinds.end(), [](int64_t kind) { return kind & kNative; });
+  const auto any = [&](int64_t bits) {
+    return std::any_of(kinds.begin(), kinds.end(), [=](int64_t k) { return (k & bits) == bits; });
+  };
+  const bool native = any(kNative), native_mean = any(kNative | kMotionMean);
 
   Tensor out =
       torch::stable::new_empty(xyz, {batch, streams * xyz.size(3), frames, parts, persons}, dtype);
@@ -488,7 +498,7 @@ Tensor sample_clips(Tensor xyz, Tensor bounds, Tensor frame, Tensor blend, Tenso
         frame_table,     parent_table, part_table,    person_table, convert_table, order_table,
         branch_table,    blend_values, affine_values, weights,      blur_values,   noise_values,
         std_values,      draw_table,   kinds,         groups,       differences,   seed,
-        epoch,           stream,       keep_missing,  unit_box,     native};
+        epoch,           stream,       keep_missing,  unit_box,     native,        native_mean};
     dispatch(dtype, kOp, [&](auto to) {
       using U = decltype(to);
       const int64_t size = out.numel() / batch;

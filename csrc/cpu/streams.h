@@ -10,7 +10,7 @@
 
 namespace skelops {
 
-constexpr int64_t kMotion = 1;  // kind of a stream
+constexpr int64_t kMotion = 1, kMotionMean = 16;  // kinds of a stream
 
 // One difference per joint returned: a vector of them at a time, out of a row of joints.
 template <typename A>
@@ -49,7 +49,7 @@ class Differences {
   std::vector<A> linked_;
 };
 
-// Streams of one kind, but for motion, and of the same parents.
+// Streams of one kind, but for what their motion is, and of the same parents.
 struct StreamGroup {
   int64_t first;  // its first stream
   int64_t kind;
@@ -63,7 +63,7 @@ inline std::vector<StreamGroup> grouped(const std::vector<int64_t>& kinds, const
   std::vector<StreamGroup> groups;
   for (size_t s = 0; s < kinds.size(); ++s) {
     const int64_t* row = parent + s * parts;
-    const int64_t kind = kinds[s] & ~kMotion;
+    const int64_t kind = kinds[s] & ~(kMotion | kMotionMean);
     const auto same = [&](const StreamGroup& g) {
       return g.kind == kind && std::equal(row, row + parts, parent + g.first * parts);
     };

@@ -54,7 +54,7 @@ Tensor sample_clips(Tensor xyz, Tensor bounds, Tensor frame, Tensor blend, Tenso
   const int64_t M = person ? person->size(1) : xyz.size(1);
   SKELOPS_CHECK(D >= 1 && D <= kMaxCoordinates && C >= D && C <= D + 1, kOp,
                 "1 to 3 coordinates and at most one further channel");
-  SKELOPS_CHECK(S <= kMaxStreams, kOp, "at most 16 streams");
+  SKELOPS_CHECK(S <= kMaxStreams, kOp, "at most 12 streams");
   SKELOPS_CHECK(!noise_std || draw, kOp, "draw with noise_std");
   Tensor out = torch::stable::new_empty(xyz, {N, S * C, T, W, M}, dtype);
   if (out.numel() == 0) return out;

@@ -32,11 +32,11 @@ constexpr int kMaxCoordinates = 3;
 constexpr int kChoices = 3;  // first transform, second transform, zero
 constexpr int kTransformValues = kChoices * kMaxCoordinates * (kMaxCoordinates + 1);
 constexpr int kClipBoxValues = kTransformValues + 2 * kMaxCoordinates * kClipThreads;
-constexpr int kKindBits = 4, kMaxStreams = 64 / kKindBits;
+constexpr int kKindBits = 5, kMaxStreams = 64 / kKindBits;
 template <typename A>
 constexpr A kInfinity = std::numeric_limits<A>::infinity();
 
-enum StreamKind { kMotion = 1, kNative = 2, kAngle = 4, kScoreMean = 8 };
+enum StreamKind { kMotion = 1, kNative = 2, kAngle = 4, kScoreMean = 8, kMotionMean = 16 };
 
 // The index itself, or -1 where it is out of range.
 __host__ __device__ constexpr int checked(long long i, int size) {
@@ -83,10 +83,11 @@ struct alignas(8) ClipTaps {
 
 // How a sample is cut into blocks.
 struct ClipTiles {
-  int half;     // frames that the blur reads on either side
-  int next;     // 1 if a motion stream reads the frame after the tile
-  bool native;  // whether differences of source frames are staged,
-  bool plain;   // and the frames themselves
+  int half;       // frames that the blur reads on either side
+  int next;       // 1 if a motion stream reads the frame after the tile
+  bool native;    // whether differences of source frames are staged,
+  bool plain;     // and the frames themselves
+  bool averaged;  // whether scores of such differences are the mean of both frames
   int persons, frames;
   int person_tiles, frame_tiles;
   bool fits;  // whether one frame of one person does
@@ -98,8 +99,11 @@ struct ClipTiles {
         next(b.any(kMotion)),
         native(b.any(kNative)),
         plain(b.any(kNative, false)),
+        averaged(false),
         persons(b.persons) {
     using acc = acc_t<T>;
+    constexpr int kAveraged = kNative | kMotionMean;
+    for (int s = 0; s < b.streams; ++s) averaged |= (b.kind(s) & kAveraged) == kAveraged;
     constexpr int kTransforms = kTransformValues * sizeof(acc);
     const int halo = 2 * half + next, values = (native + plain) * b.channels * b.joints;
     const auto frame_bytes = [&] {
@@ -350,14 +354,20 @@ __device__ void stage_points(acc_t<T>* plain, acc_t<T>* native, const ClipTaps<a
   using acc = acc_t<T>;
   const int D = b.coordinates;
   const bool scored = b.channels > D;
+  const auto step = [&](const ClipPoint<acc>& from, const ClipPoint<acc>& to, bool moves) {
+    ClipPoint<acc> p = subtract_points(to, from);
+    if (tiles.averaged) p.score = moves ? (from.score + to.score) / 2 : acc(0);
+    return p;
+  };
   each_column(b.joints, tile.persons, tile.slots, [&](int v, int m, int begin, int end) {
     const ClipJoint<T> joint(b, tile.n, v, tile.m0 + m);
     const ClipTransform<acc> transform(transforms, b, tile.n, v);
     for (int slot = begin; slot < end; ++slot) {
-      const acc weight = taps[slot].weight;
-      const ClipPoint<acc> low = joint.at(taps[slot].first);
+      const ClipTaps<acc>& tap = taps[slot];
+      const acc weight = tap.weight;
+      const ClipPoint<acc> low = joint.at(tap.first);
       ClipPoint<acc> high = {};
-      if (weight != 0 || tiles.native) high = joint.at(taps[slot].second);
+      if (weight != 0 || tiles.native) high = joint.at(tap.second);
       // Scores and differences are not blurred: they lie where the blur leaves the coordinates.
       const bool is_kept = slot >= tiles.half && slot < tiles.half + tile.kept;
       const int at = slot * tile.width + v * tile.persons + m;
@@ -370,10 +380,10 @@ __device__ void stage_points(acc_t<T>* plain, acc_t<T>* native, const ClipTaps<a
         if (scored && is_kept) plain[D * tile.plane + kept] = p.score;
       }
       if (tiles.native && is_kept) {
-        ClipPoint<acc> p = subtract_points(high, low);
+        ClipPoint<acc> p = step(low, high, tap.second != tap.first);
         if (weight != 0) {
-          const ClipPoint<acc> third = joint.at(taps[slot].third);
-          p = blend_points(p, subtract_points(third, high), weight);
+          const ClipPoint<acc> next = step(high, joint.at(tap.third), tap.third != tap.second);
+          p = blend_points(p, next, weight);
         }
         for (int c = 0; c < kMaxCoordinates; ++c) {
           if (c < D) native[c * tile.plane + kept] = transform(p, c);
@@ -467,10 +477,10 @@ __device__ A angle_to_axis(const A* here, const A* there, bool related, int plan
   return length == 0 ? A(0) : acos(cosine < -1 ? A(-1) : cosine > 1 ? A(1) : cosine);
 }
 
-// value(t) of `count` frames, `step` apart, or its difference to the next frame; `ends` with the
-// last frame of the sample, which has none.
+// value(t) of `count` frames, `step` apart, or its difference to the next frame, or the mean of
+// both; `ends` with the last frame of the sample, which has none.
 template <typename Out, typename Value>
-__device__ void write_column(Out* target, int step, int count, bool motion, bool ends,
+__device__ void write_column(Out* target, int step, int count, bool motion, bool mean, bool ends,
                              const Value& value) {
   if (!motion) {
     for (int t = 0; t < count; ++t) target[t * step] = static_cast<Out>(value(t));
@@ -479,7 +489,7 @@ __device__ void write_column(Out* target, int step, int count, bool motion, bool
   auto now = value(0);
   for (int t = 0; t < count - ends; ++t) {
     const auto next = value(t + 1);
-    target[t * step] = static_cast<Out>(next - now);
+    target[t * step] = static_cast<Out>(mean ? (next + now) / 2 : next - now);
     now = next;
   }
   if (ends) target[(count - 1) * step] = static_cast<Out>(0.0f);
@@ -506,7 +516,7 @@ __device__ void write_streams(Out* out, const acc_t<T>* plain, const acc_t<T>* n
       for (int c = 0; c < C; ++c) {
         Out* const target = first + (s * C + c) * channel;
         if (c < D && kind & kAngle) {
-          write_column(target, step, count, motion, ends, [&](int t) {
+          write_column(target, step, count, motion, false, ends, [&](int t) {
             return angle_to_axis(here + t * width, there + t * width, related, tile.plane, c, D);
           });
         } else {
@@ -514,7 +524,7 @@ __device__ void write_streams(Out* out, const acc_t<T>* plain, const acc_t<T>* n
           const acc own = mean ? acc(0.5) : acc(1);
           const acc other = mean ? acc(0.5) : related ? acc(-1) : acc(0);
           const acc *const mine = here + c * tile.plane, *const its = there + c * tile.plane;
-          write_column(target, step, count, motion, ends,
+          write_column(target, step, count, motion, c >= D && kind & kMotionMean, ends,
                        [&](int t) { return own * mine[t * width] + other * its[t * width]; });
         }
       }

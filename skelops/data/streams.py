@@ -11,7 +11,7 @@ from torch import Tensor
 from skelops import _check
 from skelops.graph import Layout, body_part, get_layout
 from skelops.ops import skeleton_streams
-from skelops.ops.sample_clips import ANGLE, MOTION, NATIVE, SCORE_MEAN
+from skelops.ops.sample_clips import ANGLE, MOTION, MOTION_MEAN, NATIVE, SCORE_MEAN
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ def make_streams(
             :func:`skelops.graph.body_part` (PSUMNet).
         native_motion: take motion between neighbouring frames of the clip, before it is resampled
             (PYSKL, BRL, ACLNet).
-        mean_scores: the confidence of a bone is the mean of those of its ends (PYSKL) instead of
-            their difference.
+        mean_scores: the confidence of a bone is the mean of those of its ends, that of motion the
+            mean of those of both frames, zero in the last one (PYSKL), instead of their difference.
 
     Raises:
         ValueError: unknown name, or tables that do not fit the layout.
@@ -108,8 +108,10 @@ def make_streams(
     rows, kinds = [], []
     for name in names:
         rows.append(motion[name] if name in motion else tables[name])
-        kind = (NATIVE if native_motion else MOTION) if name in motion else 0
-        kinds.append(kind + ANGLE * (name == "angle") + SCORE_MEAN * mean_scores)
+        kind = SCORE_MEAN * mean_scores + ANGLE * (name == "angle")
+        if name in motion:
+            kind += (NATIVE if native_motion else MOTION) + MOTION_MEAN * mean_scores
+        kinds.append(kind)
     parent = torch.tensor(rows).view(len(rows), V)
     if part is None:
         return Streams(parent, tuple(kinds), None, names)

@@ -12,7 +12,7 @@ from skelops._library import define
 from skelops.ops import _philox
 from skelops.ops.random_uniform import check_key
 
-MOTION, NATIVE, ANGLE, SCORE_MEAN = 1, 2, 4, 8
+MOTION, NATIVE, ANGLE, SCORE_MEAN, MOTION_MEAN = 1, 2, 4, 8, 16
 KEEP, CORRUPT, DROP = 0, 1, 2
 
 
@@ -71,7 +71,8 @@ def sample_clips(
         parent: (S, V") int64, per stream the joint to subtract; -1 for none.
         kinds: S sums of ``MOTION`` 1, ``NATIVE`` 2 (differences of source frames, taken before
             resampling), ``ANGLE`` 4 (arccos of the direction cosines, in radians; 0 for a zero
-            vector) and ``SCORE_MEAN`` 8 (further channels are the mean of both joints).
+            vector), ``SCORE_MEAN`` 8 (further channels are the mean of both joints) and
+            ``MOTION_MEAN`` 16 (of motion they are the mean of both frames, zero in the last).
         part: (V",) int64, joints to return; default all. ``parent`` refers to the same numbering.
         person: (N, M') int64, source of each person; -1 for an absent one. Default: all of ``xyz``.
         convert: (V', K) int64, joints of ``xyz`` that are averaged into each joint of the layout.
@@ -95,7 +96,8 @@ def sample_clips(
         (N, S * C, T, V", M'), streams one after the other.
 
     Raises:
-        ValueError: shapes that disagree, ``NATIVE`` with blur, noise or the unit box.
+        ValueError: shapes that disagree, ``NATIVE`` with blur, noise or the unit box, ``NATIVE``
+            streams of which only some have ``MOTION_MEAN``.
         RuntimeError: frames, joints or persons out of range (from the reference a ValueError); on
             a GPU, where looking would cost a synchronisation, they count as absent.
         TypeError: tensors of the wrong kind, ``xyz`` that requires a gradient.
@@ -172,11 +174,13 @@ def sample_clips(
         if draw is None:
             raise _check.fail(name, "draw with noise_std", None)
         check_key(name, draw, seed, epoch, stream)
-    if any(not 0 <= kind < 16 for kind in kinds):
-        raise _check.fail(name, "kinds in 0..15", list(kinds))
+    if any(not 0 <= kind < 32 for kind in kinds):
+        raise _check.fail(name, "kinds in 0..31", list(kinds))
     plain = blur is None and noise is None and noise_std is None and not unit_box
     if not plain and any(kind & NATIVE for kind in kinds):
         raise _check.fail(name, "NATIVE motion without blur, noise and unit_box", list(kinds))
+    if len({kind & MOTION_MEAN for kind in kinds if kind & NATIVE}) > 1:
+        raise _check.fail(name, "MOTION_MEAN of all NATIVE motion or of none", list(kinds))
     if not dtype.is_floating_point:
         raise TypeError(f"{name}: expected a floating dtype, got {dtype}")
     return _op(
@@ -261,7 +265,12 @@ def _reference(
     native = z
     if any(kind & NATIVE for kind in kinds):
         third = points(torch.where(frame < 0, frame, torch.minimum(frame + 2, last)), everyone)
-        native = moved((1 - w) * (high - low) + w * (third - high))
+        steps = [high - low, third - high]
+        if any(kind & NATIVE and kind & MOTION_MEAN for kind in kinds):
+            for i, (step, a, b) in enumerate(zip(steps, (low, high), (high, third), strict=True)):
+                goes_on = (frame + i < last)[..., None, None, None]
+                step[..., D + 1 :] = ((a + b) / 2 * goes_on)[..., D + 1 :]
+        native = moved((1 - w) * steps[0] + w * steps[1])
     coordinates = z[:, :D]
     if noise is not None:
         coordinates = coordinates + noise.to(compute)
@@ -290,7 +299,10 @@ def _reference(
             cosine = (y[:, :D] / length.clamp(min=torch.finfo(compute).tiny)).clamp(-1, 1)
             y = torch.cat([cosine.acos() * (length > 0), y[:, D:]], dim=1)
         if kind & MOTION:
-            y = torch.cat([y[:, :, 1:] - y[:, :, :-1], torch.zeros_like(y[:, :, :1])], dim=2)
+            step = y[:, :, 1:] - y[:, :, :-1]
+            if kind & MOTION_MEAN:
+                step[:, D:] = (y[:, D:, 1:] + y[:, D:, :-1]) / 2
+            y = torch.cat([step, torch.zeros_like(y[:, :, :1])], dim=2)
         streams.append(y)
     return torch.cat(streams, dim=1).to(dtype)
 

@@ -7,7 +7,15 @@ import torch
 
 from skelops._library import OPS
 from skelops.ops.cuda import sample_clips as cuda
-from skelops.ops.sample_clips import ANGLE, MOTION, NATIVE, SCORE_MEAN, _fake, _reference
+from skelops.ops.sample_clips import (
+    ANGLE,
+    MOTION,
+    MOTION_MEAN,
+    NATIVE,
+    SCORE_MEAN,
+    _fake,
+    _reference,
+)
 from skelops.testing.cases import cases_for
 
 STREAMS = [0, 0, MOTION, MOTION]
@@ -19,7 +27,11 @@ TENSORS = (
 CASES = {
     "joints": dict(),
     "streams": dict(kinds=STREAMS),
-    "all_kinds": dict(kinds=[*range(16)]),
+    "plain_kinds": dict(kinds=[k for k in range(16) if not k & NATIVE], C=4),
+    "native_kinds": dict(kinds=[0, *(k for k in range(16) if k & NATIVE)], C=4),
+    "mean_kinds": dict(kinds=[0, *(k for k in range(16, 32) if not k & NATIVE)], C=4),
+    "native_mean_kinds": dict(kinds=[0, *(k for k in range(16, 32) if k & NATIVE)], C=4),
+    "native_mean_flat": dict(kinds=[MOTION_MEAN | NATIVE, SCORE_MEAN], C=3, D=2, V=17, T=40),
     "native_only": dict(kinds=[NATIVE, NATIVE | MOTION], C=4),
     "scores": dict(C=4, kinds=[SCORE_MEAN, 0, SCORE_MEAN | MOTION | ANGLE]),
     "flat": dict(D=2, C=3, V=17, M=1, kinds=STREAMS),
@@ -122,7 +134,7 @@ def described(args):
     sizes += [args["parent"].shape[1], len(args["kinds"])]
     sizes += [1 if args["convert"] is None else args["convert"].shape[1]]
     sizes += [0 if args["blur"] is None else args["blur"].shape[1]]
-    packed = sum(kind << 4 * s for s, kind in enumerate(args["kinds"]))
+    packed = sum(kind << 5 * s for s, kind in enumerate(args["kinds"]))
     sizes += [packed - (packed >> 63 << 64), args["seed"], args["epoch"], args["stream"]]
     sizes += [args["keep_missing"]]
     tensors = [None if args[name] is None else args[name].data_ptr() for name in TENSORS]
@@ -236,7 +248,7 @@ def test_supports_what_fits(kernels, V, kinds, dtype):
         refused += reason is not None
     assert (refused > 0) == (V > 25 or (V == 25 and (dtype == torch.float64) + len(kinds) > 2))
     assert cuda.supports(**arguments(C=5)) == "at most one channel after the 3 coordinates, got 2"
-    assert "16 streams" in cuda.supports(**arguments(kinds=[0] * 17))
+    assert "12 streams" in cuda.supports(**arguments(kinds=[0] * 13))
 
 
 def test_tiles_of_a_common_batch(kernels):

@@ -130,6 +130,34 @@ def test_scores_of_bones():
         torch.testing.assert_close(y[0, 2, :, :, 0], expected)
 
 
+@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize("mean", [False, True])
+def test_scores_of_motion(mean, native):
+    """Of all frames in order, where motion before and after resampling is the same."""
+    x = torch.rand(4, 1, 17, 3)
+    parents = list(get_layout("coco17").parents)
+    names = ["joint_motion", "bone_motion"]
+    streams = make_streams(names, "coco17", mean_scores=mean, native_motion=native)
+    affine = two_branches(torch.eye(2, 3)[None])
+    y = ClipPlan(torch.tensor([[0, 4]]), torch.arange(4)[None], affine).apply(x, streams)
+    score = x[:, 0, :, 2]
+    bone = (score + score[:, parents]) / 2 if mean else score - score[:, parents]
+    for found, s in zip(y[0, [2, 5], :, :, 0], (score, bone), strict=True):
+        step = (s[1:] + s[:-1]) / 2 if mean else s[1:] - s[:-1]
+        torch.testing.assert_close(found, torch.cat([step, 0 * s[:1]]))
+
+
+def test_scores_of_resampled_motion():
+    """Between frames the means of both pairs, and nothing after the last one."""
+    x = torch.zeros(4, 1, 17, 3)
+    x[..., 2] = torch.tensor([1.0, 2.0, 4.0, 8.0])[:, None, None]
+    streams = make_streams("joint_motion", "coco17", mean_scores=True, native_motion=True)
+    frame, blend = torch.tensor([[0, 1, 2, 3, -1]]), torch.tensor([[0.5, 0.0, 0.25, 0.0, 0.0]])
+    affine = two_branches(torch.eye(2, 3)[None])
+    y = ClipPlan(torch.tensor([[0, 4]]), frame, affine, blend=blend).apply(x, streams)
+    assert y[0, 2, :, 0, 0].tolist() == [2.25, 3.0, 4.5, 0.0, 0.0]
+
+
 def test_tables_move():
     streams = make_streams(["joint", "bone"], "ntu25", part=[3, 4]).to("meta")
     assert streams.parent.is_meta and streams.part.is_meta and streams.names == ("joint", "bone")

@@ -8,7 +8,15 @@ import torch
 from skelops import sample_clips, use_backend
 from skelops._backend import unavailable
 from skelops._library import OPS
-from skelops.ops.sample_clips import ANGLE, CORRUPT, DROP, MOTION, NATIVE, SCORE_MEAN
+from skelops.ops.sample_clips import (
+    ANGLE,
+    CORRUPT,
+    DROP,
+    MOTION,
+    MOTION_MEAN,
+    NATIVE,
+    SCORE_MEAN,
+)
 from skelops.testing.threads import threads
 
 F, M, V, C, N, T = 12, 2, 5, 3, 2, 4
@@ -303,7 +311,12 @@ def long(*shape):
             ValueError,
             "epoch in [0, 2^31), got -1",
         ),
-        ({"kinds": [16]}, ValueError, "kinds in 0..15, got [16]"),
+        ({"kinds": [32]}, ValueError, "kinds in 0..31, got [32]"),
+        (
+            {"kinds": [NATIVE, NATIVE | MOTION_MEAN], "parent": long(2, V)},
+            ValueError,
+            "MOTION_MEAN of all NATIVE motion or of none, got [2, 18]",
+        ),
         (
             {"kinds": [NATIVE], "unit_box": True},
             ValueError,

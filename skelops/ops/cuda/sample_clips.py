@@ -7,7 +7,7 @@ from torch import Tensor
 
 from skelops.ops.sample_clips import MOTION, NATIVE
 
-MAX_STREAMS = 16
+MAX_STREAMS = 12
 SHARED_BYTES = 48 * 1024
 TRANSFORM_VALUES = 36
 TAPS_BYTES = 32

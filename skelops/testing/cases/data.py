@@ -11,7 +11,7 @@ from torch import Tensor
 
 from skelops import ops
 from skelops._library import OPS
-from skelops.ops.sample_clips import ANGLE, MOTION, NATIVE, SCORE_MEAN
+from skelops.ops.sample_clips import ANGLE, MOTION, MOTION_MEAN, NATIVE, SCORE_MEAN
 from skelops.testing.cases import Case, Draw, register, relayout
 
 FRAMES = 90
@@ -136,6 +136,23 @@ register(
         "scores",
         dims=dict(
             N=3, T=13, V=17, D=2, kinds=(0, SCORE_MEAN, MOTION + SCORE_MEAN), parents=(-1, 0, 0)
+        ),
+    ),
+    _sample(
+        "scores_of_motion",
+        dims=dict(
+            N=3,
+            T=13,
+            V=17,
+            D=2,
+            gaps=True,
+            parents=(-1, 0, 0, 0),
+            kinds=(
+                MOTION_MEAN + NATIVE,
+                MOTION_MEAN + NATIVE + SCORE_MEAN,
+                MOTION_MEAN + MOTION + SCORE_MEAN,
+                MOTION,
+            ),
         ),
     ),
     _sample("angles", dims=dict(N=2, T=13, V=25, kinds=(ANGLE, ANGLE + MOTION), parents=(0, 1))),

@@ -21,7 +21,7 @@ from skelops.data.transform import (
     whole_clip,
 )
 from skelops.graph import conversion, get_layout
-from skelops.ops.sample_clips import CORRUPT, DROP, SCORE_MEAN
+from skelops.ops.sample_clips import CORRUPT, DROP, MOTION_MEAN, SCORE_MEAN
 from skelops.testing.replay import Case, NotUnderstood, Replay, replays
 from skelops.testing.replays.gcn import Options
 
@@ -344,13 +344,12 @@ def modalities(case: Case) -> Replay:
         raise NotUnderstood(f"GenSkeFeat of {layout} with {outputs}")
     names = [STREAMS[kind] + "_motion" * len(m) for kind, m in zip(kinds, motion, strict=True)]
     streams = make_streams(names, layout)
-    # The last channel of poses in images is a score, of which bones take the mean.
+    # The last channel of poses in images is a score, of which bones and motion take the mean.
     scored = layout not in ("ntu25", "nw_ucla20") and case.arrays["in.x"].shape[-1] == 3
     if scored:
-        means = "b" if layout == "coco20" else "bk"
-        if any(motion) and layout != "coco20":
-            raise NotUnderstood("motion whose score is the mean of two frames")
-        added = [SCORE_MEAN * (kind in means) for kind in kinds]
+        means, moving = ("b", 0) if layout == "coco20" else ("bk", MOTION_MEAN)
+        bones = [SCORE_MEAN * (kind in means) for kind in kinds]
+        added = [bone + moving * len(m) for bone, m in zip(bones, motion, strict=True)]
         given = zip(streams.kinds, added, strict=True)
         streams = replace(streams, kinds=tuple(a + b for a, b in given))
 
