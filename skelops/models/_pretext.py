@@ -84,7 +84,7 @@ class LinearProbe(nn.Module):
 
     def __init__(self, encoder: nn.Module, num_classes: int, normalize: bool = True) -> None:
         super().__init__()
-        self.encoder = encoder.requires_grad_(False)
+        self.encoder = encoder.requires_grad_(False).eval()
         width = encoder.num_features
         norm = nn.BatchNorm1d(width, affine=False, eps=1e-6) if normalize else nn.Identity()
         self.head = nn.Sequential(norm, nn.Linear(width, num_classes))

@@ -88,6 +88,21 @@ def test_published_linear_evaluations(run, recipe, clips, tmp_path, monkeypatch)
     assert encoded == clips  # those that are not augmented once
 
 
+def test_a_probe_leaves_statistics_alone(tmp_path):
+    """Lightning fits modules in the mode in which they come, which for an encoder is evaluation."""
+    folder = tmp_path / "ms_clr"
+    data = ["--config", "synthetic", "--config", "ms_clr_small", *DATA, *QUICK]
+    cli.main(["fit", *data, "--trainer.default_root_dir", str(folder)])
+    before = load_encoder(folder).state_dict()
+    done = cli.main(
+        ["probe", str(folder), "--config", "hiclr_linear", *QUICK, "--data.augment", "true"]
+    )
+    after = done.model.model.encoder.state_dict()
+    assert any("running_mean" in name for name in before)
+    for name, value in before.items():
+        assert torch.equal(value, after[name]), name
+
+
 def test_views_are_augmented():
     data = SkeletonDataModule(num_clips=48, train_groups=[1, 2], views=2, augment=False)
     with pytest.raises(ValueError, match="expected augment with views 2, got False"):
