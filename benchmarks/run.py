@@ -135,11 +135,19 @@ def measure_case(
     """Check, time and weigh one case in this process.
 
     Raises:
-        Disagreement: a variant's result is not that of the formula.
+        Disagreement: a result of ours, or of a peer that is not compiled, is not the formula's.
     """
     variants, skipped = _variants(work, case, direction, against, device, dtype, compile_limit)
     truth = case.truth(direction, device, dtype)
-    errors = measure.check(variants, truth, measure.tolerance(device, dtype), case.slack)
+    allowed = measure.tolerance(device, dtype)
+    for name in [n for n in variants if n in COMPILE]:
+        compiled = {n: variants[n] for n in ("eager", name) if n in variants}
+        try:
+            measure.check(compiled, truth, allowed, case.slack)
+        except measure.Disagreement as problem:
+            del variants[name]
+            skipped[name] = str(problem)
+    errors = measure.check(variants, truth, allowed, case.slack)
     runs = {name: variant.run for name, variant in variants.items()}
     times = measure.interleave(runs, clock(device), seconds, least=least)
 

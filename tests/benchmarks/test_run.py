@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 
 import pytest
+import torch
 
 from benchmarks import case, gpu_check, run
 
@@ -62,6 +63,19 @@ def test_a_wrong_op_prints_no_speed(plain_allocator, monkeypatch, tmp_path, caps
     out = capsys.readouterr().out
     assert "FAILED temporal_mean" in out and "x)" not in out
     assert not path.exists()
+
+
+def test_a_compiled_peer_that_is_wrong_is_left_out(plain_allocator, monkeypatch, tmp_path):
+    def compiled(function, options=None):
+        return (lambda x: function(x) * 1.01) if options else function
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    path = tmp_path / "out.json"
+    assert _run(monkeypatch, "--json", str(path), "--against", "eager", "compile") == 0
+    stored = json.loads(path.read_text())["records"]
+    for found in stored:
+        assert set(found["variants"]) == {"ours", "eager", "compile"}
+        assert "output is" in found["skipped"]["compile, layout kept"]
 
 
 def test_gpu_check_cuts_a_section_off(tmp_path):
