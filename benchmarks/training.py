@@ -121,12 +121,15 @@ def _long_tailed(
     return found
 
 
+_EPAM = "synthetic-epam_net_small_lost"
+_LOST = ("--data.degrade", "{keypoints: 0.5}")
+_BOTH = ("--model.start", f"{{rgb: runs/{_EPAM}-rgb, keypoints: runs/{_EPAM}-keypoints}}")
 _ACLNET = "ACLNet of a quarter of the width"
 _CROSS_ENTROPY = ("--model.model_kwargs", "{base_channels: 24, weights: [0, 0]}")
 
 
 _LINEAR = ("--config", "hiclr_linear")
-_HALP_LINEAR = ("--config", "halp_linear", "--model.lr", "0.1", "--data.augment", "false")
+_HALP_LINEAR = ("--config", "halp_linear", "--data.augment", "false")
 _HALP_LINEAR += ("--data.transform_args", "{unit_box: true}")
 # Recipe, method, its linear evaluation, the part that one of the runs goes without, and how.
 _CONTRASTS = (
@@ -367,17 +370,17 @@ TRAININGS = {
         for name, training in _without_labels(data, title, (data,)).items()
     },
     **{
-        f"synthetic-epam_net_small{group}-{modality}": Training(
-            f"Synthetic set, unseen subjects, EPAM-Net with few blocks, {title}, {modality}",
-            ("synthetic", f"epam_net_{modality}_small"),
-            ("--data.degrade", f"{{{modality}: {amount}}}"),
+        f"{_EPAM}-{name}": Training(
+            f"Synthetic set, unseen subjects, EPAM-Net with few blocks, {title}",
+            ("synthetic", recipe),
+            arguments,
             fusion="epam_net",
         )
-        for group, title, degrade in (
-            ("", "noisy pictures", {"rgb": 0.2, "keypoints": 0.0}),
-            ("_lost", "half of the joints lost", {"rgb": 0.0, "keypoints": 0.5}),
+        for name, title, recipe, arguments in (
+            ("rgb", "pictures", "epam_net_rgb_small", ()),
+            ("keypoints", "half of the joints lost", "epam_net_keypoints_small", _LOST),
+            ("both", "both of these, from them", "epam_net_small", (*_LOST, *_BOTH)),
         )
-        for modality, amount in degrade.items()
     },
     **{
         f"synthetic-{recipe}-pictures": Training(
