@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from benchmarks.models import hyper_gcn
 from benchmarks.models.ctr_gcn import EagerCTRGCN, multiplications
 from benchmarks.network import CLASSES, INFERENCE, STEP, PatchedCase, V
 from skelops.nn import make_stages
@@ -86,5 +87,6 @@ def _cases(name: str, published: Callable, count: Callable) -> list[PatchedCase]
 CASES = [
     *_cases("CTR-GCN", lambda sizes: EagerCTRGCN(sizes["M"]), multiplications),
     *_cases("ST-GCN++", _st_gcn_pp, _of_pyskl(lambda C: C * C + 3 * C * C // 9 + C * C)),
+    *_cases("Hyper-GCN", hyper_gcn.eager_network, hyper_gcn.multiplications),
     *_cases("AAGCN", _aagcn, _of_pyskl(lambda C: 9 * C * C)),
 ]

@@ -205,7 +205,10 @@ class DynamicUnit(nn.Module):
 
 
 class HyperUnit(nn.Module):
-    """HYPERGC of Hyper-GCN, but for distances without the cancellation of a matrix product."""
+    """HYPERGC of Hyper-GCN, but for distances without the cancellation of a matrix product.
+
+    Returns the features and the table of virtual joints.
+    """
 
     def __init__(self, C, out, V, Q=3, K=8, reduction=4, topk=9):
         super().__init__()
@@ -241,7 +244,7 @@ class HyperUnit(nn.Module):
         A = A + F.relu(self.alpha) * self.hyper_graph(x_all.mean(2))
         f = self.conv_d(x_all).unflatten(1, (self.K, -1))
         y = torch.einsum("nkuv,nkctv->nkctu", A.to(f.dtype), f).flatten(1, 2)[..., : self.V]
-        return F.relu(self.bn(y) + self.down(x))
+        return F.relu(self.bn(y) + self.down(x)), self.hyper_joint
 
 
 class Scales(nn.Module):
@@ -325,6 +328,14 @@ class Block(nn.Module):
         return F.relu(y if self.residual is None else y + self.residual(x))
 
 
+class HyperBlock(Block):
+    """TCN_GCN_unit of Hyper-GCN: hands the table of its unit on."""
+
+    def forward(self, x):
+        y, table = self.gcn1(x)
+        return F.relu(self.tcn1(y) + self.residual(x)), table
+
+
 class OfficialNet(nn.Module):
     """Model of CTR-GCN and of its baseline; ``blocks`` in order."""
 
@@ -357,7 +368,7 @@ class HyperNet(nn.Module):
         for i, (out, stride) in enumerate(stages):
             unit = HyperUnit(width, out, V, Q, K)
             tcn = Scales(out, out, 5, stride, (1, 2), residual=False, padding="replicate")
-            self.add_module(f"l{i + 1}", Block(unit, tcn, width, out, stride))
+            self.add_module(f"l{i + 1}", HyperBlock(unit, tcn, width, out, stride))
             width = out
         self.fc = nn.Linear(width, classes)
 
@@ -367,9 +378,9 @@ class HyperNet(nn.Module):
         x = self.data_bn(x.permute(0, 1, 3, 4, 2).reshape(N, -1, T))
         x = x.view(N, M, V, -1, T).permute(0, 1, 3, 4, 2).flatten(0, 1)
         for i in (1, 4, 7):
-            first = getattr(self, f"l{i}")(x)
-            second = getattr(self, f"l{i + 1}")(first)
-            x = getattr(self, f"l{i + 2}")(second + first)
+            first, _ = getattr(self, f"l{i}")(x)
+            second, _ = getattr(self, f"l{i + 1}")(first)
+            x, _ = getattr(self, f"l{i + 2}")(second + first)
         return self.fc(x.unflatten(0, (N, M)).mean((3, 4)).mean(1))
 
     def auxiliary_loss(self):

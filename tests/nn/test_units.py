@@ -19,7 +19,11 @@ N, T = 2, 7
 
 
 def record(module, source, kind, kwargs, inputs):
-    """What ``module`` computes, as a case."""
+    """What ``module`` computes, as a case; of several outputs the first."""
+
+    def first(y):
+        return y[0] if isinstance(y, tuple) else y
+
     module.double()
     state = module.state_dict()
     module.load_state_dict(
@@ -27,8 +31,8 @@ def record(module, source, kind, kwargs, inputs):
     )
     arrays = {f"in.{name}": x.numpy() for name, x in inputs.items()}
     inputs = {name: x.double().requires_grad_() for name, x in inputs.items()}
-    arrays["out.y"] = module.eval()(*inputs.values()).detach().numpy()
-    y = module.train()(*inputs.values())
+    arrays["out.y"] = first(module.eval()(*inputs.values())).detach().numpy()
+    y = first(module.train()(*inputs.values()))
     (y * torch.from_numpy(rule_value("probe.y", y.shape))).sum().backward()
     norms = {k: p.grad.norm().item() for k, p in module.named_parameters() if p.grad is not None}
     arrays["grad_key"], arrays["grad_l2"] = np.array(list(norms)), np.array(list(norms.values()))
@@ -208,7 +212,7 @@ def test_hyper_block(C, out, stride):
     unit = plain.HyperUnit(C, out, 20)
     tcn = plain.Scales(out, out, 5, stride, (1, 2), residual=False, padding="replicate")
     kwargs = {"in_channels": C, "out_channels": out, "num_point": 20, "hyper_joints": 3}
-    module = plain.Block(unit, tcn, C, out, stride)
+    module = plain.HyperBlock(unit, tcn, C, out, stride)
     check(module, HYPER, "TCN_GCN_unit", kwargs | {"stride": stride}, C, 20)
 
 

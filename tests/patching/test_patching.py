@@ -146,26 +146,13 @@ def agcn():
     return plain.OfficialNet(blocks, 32, V, 2, 3, 7)
 
 
-class HyperUnit(plain.HyperUnit):
-    """HYPERGC of Hyper-GCN, which also returns its virtual joints."""
-
-    def forward(self, x):
-        return super().forward(x), self.hyper_joint
-
-
-class HyperBlock(plain.Block):
-    def forward(self, x):
-        y, table = self.gcn1(x)
-        return torch.relu(self.tcn1(y) + self.residual(x)), table
-
-
 class HyperNet(nn.Module):
     def __init__(self):
         super().__init__()
         self.embed, self.fc = nn.Conv2d(3, 64, 1), nn.Linear(64, 7)
         widths = ((64, 1), (64, 2))
         self.blocks = nn.ModuleList(
-            HyperBlock(HyperUnit(64, C, V), scales(C, s, padding="replicate"), 64, C, s)
+            plain.HyperBlock(plain.HyperUnit(64, C, V), scales(C, s, padding="replicate"), 64, C, s)
             for C, s in widths
         )
 
