@@ -66,6 +66,7 @@ class Op:
     gpu: tuple[str, ...]
     composite_backward: Callable | None
     full_precision: bool
+    again: Callable | None
     library: torch.library.Library
 
     @cached_property
@@ -183,6 +184,7 @@ def define(
     gpu: Sequence[str] = (),
     backward: Callable | None = None,
     full_precision: bool = False,
+    again: Callable | None = None,
     library: torch.library.Library = LIBRARY,
 ) -> Op:
     """Declare an op.
@@ -200,10 +202,12 @@ def define(
             gradient needs no kernel; there is then no ``_backward`` op.
         full_precision: the results are in float32 for half types, in autocast regions too; as
             losses are.
+        again: ``again(inputs, saved outputs) -> first output``, much cheaper than the op, for
+            who would rather compute it again than keep it, see ``skelops.nn.recompute``.
     """
     op = Op(
         name, schema, reference, fake, tuple(grads), tuple(saved), tuple(gpu), backward,
-        full_precision, library,
+        full_precision, again, library,
     )  # fmt: skip
     library.define(f"{name}{schema}")
     library.impl(name, reference, "CompositeExplicitAutograd")
@@ -261,7 +265,7 @@ def _register_autograd(op: Op) -> None:
         ctx.is_tensor = is_tensor
         tensors = [v for t, v in zip(is_tensor, inputs, strict=True) if t]
         ctx.save_for_backward(*tensors, *[outputs[i] for i in kept])
-        ctx.op, ctx.peek = op, peek
+        ctx.again = again
         # Zeros for the gradients of the backward's notes would only be written, never read.
         ctx.set_materialize_grads(len(op.differentiable_outputs) > 1)
         ctx.mark_non_differentiable(*[outputs[i] for i in notes])
@@ -275,8 +279,11 @@ def _register_autograd(op: Op) -> None:
 
     def peek(ctx):
         # The backward takes these: under a checkpoint a tensor is unpacked only once.
-        ctx.peeked = unpack(ctx)
+        ctx.peeked = vars(ctx).get("peeked") or unpack(ctx)
         return ctx.peeked
+
+    make_again = op.again
+    again = make_again and (lambda ctx: make_again(*peek(ctx)))
 
     def backward(ctx, *grad_outputs):
         inputs, saved = vars(ctx).pop("peeked", None) or unpack(ctx)

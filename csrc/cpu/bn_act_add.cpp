@@ -88,6 +88,25 @@ Vec dropped(Vec v, Vec factor) {
   return factor == 0 ? Vec{} : v * factor;
 }
 
+// What the rectifier gets, of a channel; the backward computes it again for its mask.
+template <typename A>
+struct BeforeRelu {
+  bool dropout;
+  A scale, shift, r_scale = 1, r_shift = 0;
+
+  BeforeRelu(const Affine<A>& f, const Affine<A>* r, bool dropout)
+      : dropout(dropout), scale(f.scale), shift(f.shift) {
+    if (r != nullptr) r_scale = r->scale, r_shift = r->shift;
+    if (!dropout) shift += r_shift;  // nothing comes between the two
+  }
+
+  auto operator()(const A* x, const A* r, const A* factors, int64_t i, int lanes) const {
+    auto v = load_some(x + i, lanes) * scale + shift;
+    if (dropout) v = dropped(v, Simd<A>::load(factors + i)) + r_shift;
+    return r == nullptr ? v : v + load_some(r + i, lanes) * r_scale;
+  }
+};
+
 template <typename T>
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> forward(const Tensor& x, const Norm& norm,
                                                            const OptionalTensor& residual,
@@ -106,13 +125,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> forward(const Tensor& x, cons
     const Scratch<A> factors(dropout.room(row));
     const Channel<T> x_c(inputs, c, row, x_row.get()), r_c(residuals, c, row, r_row.get());
     const Affine<A> f = statistics.measure(c, batch, row, x_c);
-    A r_scale = 1, r_shift = 0;
-    if (res.present()) {
-      const Affine<A> r = res.measure(c, batch, row, r_c);
-      r_scale = r.scale, r_shift = r.shift;
-    }
-    // Nothing comes between the two shifts without dropout.
-    const A shift = dropout.active ? f.shift : f.shift + r_shift;
+    const Affine<A> r_f = res.present() ? res.measure(c, batch, row, r_c) : f;
+    const BeforeRelu<A> before(f, res.present() ? &r_f : nullptr, dropout.active);
     for (int64_t n = 0; n < batch; ++n) {
       const A* in = x_c(n);
       const A* r = residual.has_value() ? r_c(n) : nullptr;
@@ -121,9 +135,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> forward(const Tensor& x, cons
       draw(dropout, n * channels + c, row, factors.get());
       for (int64_t i = 0; i < row; i += S::kLanes) {
         const int lanes = static_cast<int>(std::min<int64_t>(row - i, S::kLanes));
-        auto v = load_some(in + i, lanes) * f.scale + shift;
-        if (dropout.active) v = dropped(v, S::load(factors.get() + i)) + r_shift;
-        if (r != nullptr) v += load_some(r + i, lanes) * r_scale;
+        auto v = before(in, r, factors.get(), i, lanes);
         if (relu) v = v < A(0) ? typename S::Vec{} : v;
         if (lanes == S::kLanes) {
           S::store(y + i, v);
@@ -145,6 +157,7 @@ struct Operand {
   using A = Accumulate<T>;
   Operand(const Norm& norm, const Tensor& mean, const Tensor& var, bool training, double eps)
       : weight(parameter<A>(norm.weight)),
+        bias(parameter<A>(norm.bias)),
         mean(parameter<A>(training ? OptionalTensor(mean) : norm.mean)),
         var(parameter<A>(training ? OptionalTensor(var) : norm.var)),
         dweight(weight.size()),
@@ -152,23 +165,22 @@ struct Operand {
         eps(eps) {}
 
   bool present() const { return !weight.empty(); }
-  Affine<A> affine(int64_t c) const { return {mean[c], var[c], weight[c], A(0), eps}; }
+  Affine<A> affine(int64_t c) const { return {mean[c], var[c], weight[c], bias[c], eps}; }
 
-  std::vector<A> weight, mean, var, dweight, dbias;
+  std::vector<A> weight, bias, mean, var, dweight, dbias;
   double eps;
 };
 
 template <typename T>
 Gradients backward(const Tensor& grad, const Tensor& x, const Norm& norm,
                    const OptionalTensor& residual, const Norm& res_norm, const Dropout& dropout,
-                   bool training, bool relu, double eps, const Tensor& out, const Tensor& mean,
-                   const Tensor& var, const Tensor& res_mean, const Tensor& res_var,
-                   int64_t needs) {
+                   bool training, bool relu, double eps, const Tensor& mean, const Tensor& var,
+                   const Tensor& res_mean, const Tensor& res_var, int64_t needs) {
   using A = Accumulate<T>;
   using S = Simd<A>;
   using Vec = typename S::Vec;
   const int64_t batch = x.size(0), channels = x.size(1), row = x.size(2) * x.size(3);
-  const Samples<T> inputs(x), residuals(residual.value_or(x)), outs(out), grads(grad);
+  const Samples<T> inputs(x), residuals(residual.value_or(x)), grads(grad);
   Operand<T> main(norm, mean, var, training, eps);
   Operand<T> second(res_norm, res_mean, res_var, training, eps);
   const bool want_x = wants(needs, 0), want_res = wants(needs, 3);
@@ -179,16 +191,16 @@ Gradients backward(const Tensor& grad, const Tensor& x, const Norm& norm,
 
   parallel(channels, [&](int64_t c) {
     const int64_t convert_size = inputs.kInPlace ? 0 : row;
-    const Scratch<A> x_row(convert_size), r_row(convert_size), y_row(convert_size);
-    const Scratch<A> g_row(convert_size), dx_row(convert_size), dres_row(convert_size);
-    const Scratch<A> factors(dropout.room(row));
+    const Scratch<A> x_row(convert_size), r_row(convert_size), g_row(convert_size);
+    const Scratch<A> dx_row(convert_size), dres_row(convert_size), factors(dropout.room(row));
     const Channel<T> x_c(inputs, c, row, x_row.get()), r_c(residuals, c, row, r_row.get());
-    const Channel<T> y_c(outs, c, row, y_row.get()), g_c(grads, c, row, g_row.get());
+    const Channel<T> g_c(grads, c, row, g_row.get());
     const Affine<A> f = main.affine(c);
     const Affine<A> r = second.present() ? second.affine(c) : f;
-    const auto masked = [&](const A* g, const A* y, int64_t i, int lanes) {
+    const BeforeRelu<A> before(f, second.present() ? &r : nullptr, dropout.active);
+    const auto masked = [&](const A* g, const A* in, const A* res, int64_t i, int lanes) {
       const Vec v = load_some(g + i, lanes);
-      return relu ? (load_some(y + i, lanes) <= A(0) ? Vec{} : v) : v;
+      return relu ? (before(in, res, factors.get(), i, lanes) <= A(0) ? Vec{} : v) : v;
     };
     const auto through = [&](Vec v, int64_t i) {
       return dropout.active ? dropped(v, S::load(factors.get() + i)) : v;
@@ -198,12 +210,11 @@ Gradients backward(const Tensor& grad, const Tensor& x, const Norm& norm,
     // residual and of g (r - mean).
     double totals[4] = {};
     for (int64_t n = 0; n < batch; ++n) {
-      const A *g = g_c(n), *y = y_c(n), *in = x_c(n);
+      const A *g = g_c(n), *in = x_c(n), *res = residual.has_value() ? r_c(n) : nullptr;
       draw(dropout, n * channels + c, row, factors.get());
       if (second.present()) {
-        const A* res = r_c(n);
         reduce_into<4, A>(row, totals, [&](int64_t i, int lanes, Vec* sums) {
-          const Vec m = masked(g, y, i, lanes), d = through(m, i);
+          const Vec m = masked(g, in, res, i, lanes), d = through(m, i);
           sums[0] += d;
           sums[1] += d * (load_some(in + i, lanes) - f.mean);
           sums[2] += m;
@@ -211,7 +222,7 @@ Gradients backward(const Tensor& grad, const Tensor& x, const Norm& norm,
         });
       } else {
         reduce_into<2, A>(row, totals, [&](int64_t i, int lanes, Vec* sums) {
-          const Vec m = through(masked(g, y, i, lanes), i);
+          const Vec m = through(masked(g, in, res, i, lanes), i);
           sums[0] += m;
           sums[1] += m * (load_some(in + i, lanes) - f.mean);
         });
@@ -237,8 +248,7 @@ Gradients backward(const Tensor& grad, const Tensor& x, const Norm& norm,
       }
     };
     for (int64_t n = 0; n < batch && (want_x || want_res); ++n) {
-      const A *g = g_c(n), *y = y_c(n), *in = x_c(n);
-      const A* res = second.present() ? r_c(n) : nullptr;
+      const A *g = g_c(n), *in = x_c(n), *res = residual.has_value() ? r_c(n) : nullptr;
       const int64_t offset = (n * channels + c) * row;
       T* dx_to = want_x ? data<T>(dx) + offset : nullptr;
       T* dres_to = want_res ? data<T>(dres) + offset : nullptr;
@@ -247,13 +257,13 @@ Gradients backward(const Tensor& grad, const Tensor& x, const Norm& norm,
       draw(dropout, n * channels + c, row, factors.get());
       for (int64_t i = 0; i < row; i += S::kLanes) {
         const int lanes = static_cast<int>(std::min<int64_t>(row - i, S::kLanes));
-        const Vec m = masked(g, y, i, lanes);
+        const Vec m = masked(g, in, res, i, lanes);
         if (want_x) {
           const Vec centred = load_some(in + i, lanes) - f.mean;
           write(dx_n, i, lanes, ((through(m, i) - mean_x) - centred * slope_x) * f.scale);
         }
         if (!want_res) continue;
-        if (res == nullptr) {
+        if (!second.present()) {
           write(dres_n, i, lanes, m);
         } else {
           const Vec centred = load_some(res + i, lanes) - r.mean;
@@ -303,15 +313,15 @@ Gradients bn_act_add_backward(Tensor grad, Tensor x, Tensor weight, Tensor bias,
                               OptionalTensor residual, OptionalTensor res_weight,
                               OptionalTensor res_bias, OptionalTensor res_running_mean,
                               OptionalTensor res_running_var, OptionalTensor seed, int64_t dropped,
-                              bool training, bool relu, double eps, Tensor out, Tensor mean,
-                              Tensor var, Tensor res_mean, Tensor res_var, int64_t needs) {
+                              bool training, bool relu, double eps, Tensor mean, Tensor var,
+                              Tensor res_mean, Tensor res_var, int64_t needs) {
   check(x, weight, residual, res_weight, res_bias);
   const Norm norm{weight, bias, running_mean, running_var};
   const Norm res{res_weight, res_bias, res_running_mean, res_running_var};
   const Dropout dropout(seed, dropped);
   return dispatch(x, "bn_act_add_backward", [&](auto type) {
-    return backward<decltype(type)>(grad, x, norm, residual, res, dropout, training, relu, eps, out,
-                                    mean, var, res_mean, res_var, needs);
+    return backward<decltype(type)>(grad, x, norm, residual, res, dropout, training, relu, eps, mean,
+                                    var, res_mean, res_var, needs);
   });
 }
 

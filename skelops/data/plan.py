@@ -16,6 +16,8 @@ from torch import Tensor
 from skelops.data.streams import Streams
 from skelops.ops import sample_clips
 
+GAPS = ("random", "regular", "prefix", "suffix", "middle")
+
 
 @dataclass(frozen=True)
 class ClipPlan:
@@ -104,17 +106,45 @@ class ClipPlan:
 # ---- Frames -------------------------------------------------------------------------------------
 
 
-def lose_frames(frame: Tensor, share: float, noise: Tensor) -> Tensor:
+def kept_frames(gap: Tensor, lost: Tensor, noise: Tensor) -> Tensor:
+    """Which frames a gap leaves, (N, T) bool.
+
+    Args:
+        gap: (N,) int64, of ``GAPS``: random frames, all but evenly spaced ones, the first, the last
+            or those in the middle.
+        lost: (N,) int64, how many frames are missing, fewer than T.
+        noise: (N, T) uniform in [0, 1); of random frames those with the least are missing.
+    """
+    T = noise.shape[1]
+    t = torch.arange(T, device=noise.device).expand_as(noise)
+    lost = lost[:, None]
+    left = (T - lost) // 2
+    kept = torch.stack(
+        [
+            noise.argsort(1).argsort(1) >= lost,
+            t * (T - lost) % T < T - lost,
+            t >= lost,
+            t < T - lost,
+            (t < left) | (t >= left + lost),
+        ]
+    )
+    return kept.take_along_dim(gap[None, :, None], 0)[0]
+
+
+def lose_frames(frame: Tensor, share: float, noise: Tensor, gaps: str = "random") -> Tensor:
     """A share of the frames, rounded and never all, becomes empty: -1.
 
     Args:
         frame: (N, T) int64.
         share: of the frames.
-        noise: (N, T) uniform in [0, 1); frames with the least are lost.
+        noise: (N, T + 1) uniform in [0, 1): of the frames, and of the kind of gap.
+        gaps: one of ``GAPS``, or "any" for one drawn for each sample.
     """
-    T = frame.shape[1]
-    lost = min(round(share * T), T - 1)
-    return torch.where(noise.argsort(1).argsort(1) < lost, -1, frame)
+    N, T = frame.shape
+    lost = torch.full((N,), min(round(share * T), T - 1))
+    drawn = (noise[:, -1] * len(GAPS)).long()
+    gap = drawn if gaps == "any" else torch.full((N,), GAPS.index(gaps))
+    return torch.where(kept_frames(gap, lost, noise[:, :-1]), frame, -1)
 
 
 def crop_size(share: Tensor, length: Tensor, shortest: int) -> Tensor:

@@ -95,6 +95,9 @@ class ClipTransform:
         joint_drop: probability that random joints are set to zero, each with probability 1/5.
         missing: share of the frames that are lost and left empty, in test too, where it is the same
             frames in every run; "minor" 1/4, "moderate" 1/2 or "severe" 3/4 (FineTec).
+        gaps: which frames these are: "random" ones, all but evenly spaced ones ("regular"), the
+            first ("prefix"), the last ("suffix"), those in the "middle", or "any" of these, drawn
+            for each sample.
         native_motion, root, mean_scores, parents: see :func:`skelops.data.make_streams`.
         keep_missing: see :func:`skelops.sample_clips`.
         persons: M of the samples: the first ones, then empty ones where the data have fewer.
@@ -136,6 +139,7 @@ class ClipTransform:
     part_drop: float = 0.0
     joint_drop: float = 0.0
     missing: float | str = 0.0
+    gaps: str = "random"
     native_motion: bool = False
     mean_scores: bool = False
     root: int | bool | None = None
@@ -153,6 +157,8 @@ class ClipTransform:
                 known = f"missing as a share or in {tuple(SEVERITIES)}"
                 raise _check.fail(name, known, repr(self.missing))
             object.__setattr__(self, "missing", SEVERITIES[self.missing])
+        if self.gaps not in (*p.GAPS, "any"):
+            raise _check.fail(name, f"gaps in {(*p.GAPS, 'any')}", repr(self.gaps))
         if self.missing and (self.noise or self.blur):
             raise _check.fail(name, "missing frames without noise and blur", self.missing)
         for key in ("frames", "shortest", "padding_ratio", "num_clips", "persons"):
@@ -245,8 +251,8 @@ class ClipTransform:
             length, draw % self.num_clips)  # fmt: skip
         if self.missing:
             key = {"seed": seed if train else 0, "stream": VIEW_STREAMS * view + _Stream.MISSING}
-            lost = random_uniform(draw, self.frames, **key)
-            frame = p.lose_frames(frame, float(self.missing), lost)
+            lost = random_uniform(draw, self.frames + 1, **key)
+            frame = p.lose_frames(frame, float(self.missing), lost, self.gaps)
         still = geometry.affine[clip]
         plan = ClipPlan(
             torch.stack([start, start + length], dim=1),

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from skelops import ops
 from skelops.nn.norm import at_inference
 from skelops.nn.packed import Packed, Part, init_conv
+from skelops.nn.recompute import recomputed
 from skelops.nn.topology import Topology
 
 
@@ -170,13 +171,14 @@ class Gates(nn.Module):
 def apply_gates(y: Tensor, layers: nn.Module) -> Tensor:
     """The gates of ``layers``: its ``conv_sa``, ``conv_ta``, ``fc1c`` and ``fc2c``."""
     N, C, T, V = y.shape
-    joints = 1 + torch.sigmoid(_along(ops.temporal_mean(y), layers.conv_sa))  # (N, 1, V)
-    # Means of the gated tensor follow from the gates: y (1 + g) need not be written for them.
-    over_joints = (y.reshape(N, C * T, V) @ joints.transpose(1, 2)).view(N, C, T) / V
-    frames = 1 + torch.sigmoid(_along(over_joints, layers.conv_ta))  # (N, 1, T)
-    over_frames = (over_joints * frames).mean(-1)
-    channels = 1 + torch.sigmoid(layers.fc2c(torch.relu(layers.fc1c(over_frames))))  # (N, C)
-    return _Scale.apply(y, (channels[..., None] * frames)[..., None], joints[:, :, None])
+    with recomputed(y):
+        joints = 1 + torch.sigmoid(_along(ops.temporal_mean(y), layers.conv_sa))  # (N, 1, V)
+        # Means of the gated tensor follow from the gates: y (1 + g) need not be written for them.
+        over_joints = (y.reshape(N, C * T, V) @ joints.transpose(1, 2)).view(N, C, T) / V
+        frames = 1 + torch.sigmoid(_along(over_joints, layers.conv_ta))  # (N, 1, T)
+        over_frames = (over_joints * frames).mean(-1)
+        channels = 1 + torch.sigmoid(layers.fc2c(torch.relu(layers.fc1c(over_frames))))  # (N, C)
+        return _Scale.apply(y, (channels[..., None] * frames)[..., None], joints[:, :, None])
 
 
 def _along(x: Tensor, conv: nn.Conv1d) -> Tensor:
@@ -194,13 +196,21 @@ class _Scale(torch.autograd.Function):
     @staticmethod
     def forward(ctx, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
         ctx.save_for_backward(y, a, b)
+        ctx.again = _Scale.again
+        return (y * a).mul_(b)
+
+    @staticmethod
+    def again(ctx) -> Tensor:
+        """See ``skelops.nn.recompute``."""
+        # The backward takes these: under a checkpoint a tensor is unpacked only once.
+        y, a, b = ctx.peeked = vars(ctx).get("peeked") or ctx.saved_tensors
         return (y * a).mul_(b)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        y, a, b = ctx.saved_tensors
+        y, a, b = vars(ctx).pop("peeked", None) or ctx.saved_tensors
         N, C, T, V = y.shape
-        product = (grad * y).view(N, C * T, V)
+        product = (grad * y).reshape(N, C * T, V)
         grad_a = (product @ b.view(N, V, 1)).view(a.shape)
         grad_b = (a.reshape(N, 1, C * T) @ product).view(b.shape)
         return (grad * a).mul_(b), grad_a, grad_b

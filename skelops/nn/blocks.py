@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from skelops.nn.norm import at_inference, bn_act_add, conv_bn, tail
 from skelops.nn.pointwise import pointwise_conv
 from skelops.nn.recompute import recomputed
-from skelops.ops.hypergraph_unit import again
 
 
 class Shortcut(nn.Module):
@@ -195,5 +194,5 @@ class STBlock(nn.Module):
     def forward(self, x: Tensor, *graph: Tensor) -> Tensor:
         """``graph``: further arguments of the unit over joints."""
         y = self.gcn(x, *graph)
-        with recomputed(y, again(y)):
+        with recomputed(y):
             return self.tcn(y, *self.residual(x))

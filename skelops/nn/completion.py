@@ -8,8 +8,6 @@ from torch import Tensor, nn
 from skelops import _check
 from skelops.nn.mixer import MixerBlock
 
-GAPS = ("random", "regular", "prefix", "suffix", "middle")
-SHARES = (0.25, 0.5, 0.75)
 SMALL_ERROR = 1e-4
 APART = 2  # blocks before the motion and the example meet
 
@@ -43,36 +41,6 @@ def gap_size(kept: Tensor) -> Tensor:
     t = torch.arange(T, device=kept.device)
     away = (t[:, None] - t).abs().expand(len(kept), T, T)
     return away.masked_fill(~kept[:, None], T).amin(2) / T
-
-
-def draw_gaps(
-    count: int, frames: int, generator: torch.Generator | None = None, device=None
-) -> Tensor:
-    """Which frames are kept of samples with a gap of a random kind and share each, (N, T) bool.
-
-    Kinds are random frames, all but every r-th, a block at the beginning, at the end or in the
-    middle; shares are those of minor, moderate and severe corruption. At least a frame is kept.
-    """
-
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=generator, device=device)
-
-    share = torch.tensor(SHARES, device=device)[(uniform(count) * len(SHARES)).long()]
-    missing = (share * frames).round().clamp(max=frames - 1).long()[:, None]
-    t = torch.arange(frames, device=device).expand(count, frames)
-    rank = uniform(count, frames).argsort(1).argsort(1)
-    left = (frames - missing) // 2
-    kinds = torch.stack(
-        [
-            rank >= missing,
-            t * (frames - missing) % frames < frames - missing,
-            t >= missing,
-            t < frames - missing,
-            (t < left) | (t >= left + missing),
-        ]
-    )
-    kind = (uniform(count) * len(GAPS)).long()
-    return kinds.take_along_dim(kind[None, :, None], 0)[0]
 
 
 class Completion(nn.Module):

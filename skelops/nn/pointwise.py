@@ -48,7 +48,8 @@ def pointwise_conv(conv: nn.Module, x: Tensor) -> Tensor:
     features = taken.flatten(2)
     weight = conv.weight.flatten(1).expand(len(x), -1, -1)
     strided = conv.stride != (1, 1)  # features are a copy
-    with recomputed(features, (lambda: x[:, :, ::rows, ::columns].flatten(2)) if strided else None):
+    again = (lambda: x[:, :, ::rows, ::columns].flatten(2)) if strided else None
+    with recomputed(features, again):
         if conv.bias is None:
             y = torch.bmm(weight, features)
         else:

@@ -15,6 +15,7 @@ from skelops.nn.convolve import convolve
 from skelops.nn.norm import bn_act_add, count_batch, pointwise_unit
 from skelops.nn.packed import Packed, Part, init_conv, norm_parts
 from skelops.nn.pointwise import pointwise_conv
+from skelops.nn.recompute import recomputed
 
 Branch = tuple[int, int] | str
 
@@ -195,7 +196,9 @@ class MultiScaleTemporalConv(Packed):
         )
         y = self._without_mean(y, V)
         if self.transform is not None:
-            y = pointwise_conv(self.transform[2], bn_act_add(y, self.transform[0]))
+            y = bn_act_add(y, self.transform[0])
+            with recomputed(y):
+                y = pointwise_conv(self.transform[2], y)
         return y
 
     def infer(self, x: Tensor, **tail: Any) -> Tensor:

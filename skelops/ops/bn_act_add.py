@@ -35,8 +35,8 @@ def bn_act_add(
         y = \mathrm{relu}\Big(\frac{m}{1 - p} \Big(\gamma \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}}
             + \beta\Big) + r\Big)
 
-    Kept for the backward: x, y and the statistics (and the residual if it is normalised). The mask
-    m of the dropout is computed again.
+    Kept for the backward: x, the residual and the statistics. The masks of dropout and rectifier
+    are computed again.
 
     Args:
         x: (N, C, T, V).
@@ -202,6 +202,17 @@ def _fake(
     return out, statistics(True), statistics(True), statistics(second), statistics(second)
 
 
+def _again(inputs, saved):
+    x, weight, bias, *running, residual, res_weight, res_bias = inputs[:8]
+    res_running, (seed, dropped, training, relu, eps) = inputs[8:10], inputs[10:]
+    if training:
+        running, res_running = saved[:2], saved[2:] if res_weight is not None else (None, None)
+    return _op(
+        x, weight, bias, *running, residual, res_weight, res_bias, *res_running, seed, dropped,
+        False, relu, eps,
+    )[0]  # fmt: skip
+
+
 _op = define(
     "bn_act_add",
     "(Tensor x, Tensor weight, Tensor bias, Tensor? running_mean, Tensor? running_var, "
@@ -211,6 +222,7 @@ _op = define(
     _reference,
     fake=_fake,
     grads=("x", "weight", "bias", "residual", "res_weight", "res_bias"),
-    saved=("out", "mean", "var", "res_mean", "res_var"),
+    saved=("mean", "var", "res_mean", "res_var"),
     gpu=("triton",),
+    again=_again,
 )

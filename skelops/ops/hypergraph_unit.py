@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -102,26 +99,6 @@ def hypergraph_unit(
     return out
 
 
-def again(y: Tensor) -> Callable[[], Tensor] | None:
-    """What computes y from the tensors that the backward of this op keeps.
-
-    None if y is not its result, and while a program is traced.
-    """
-    node: Any = None if torch.compiler.is_compiling() else y.grad_fn
-    if getattr(node, "op", None) is not _op:
-        return None
-
-    def compute() -> Tensor:
-        inputs, (z, *batch) = node.peek(node)
-        x, norm, running, (residual, training, _, eps) = (
-            inputs[0], inputs[5:7], inputs[7:9], inputs[9:]
-        )  # fmt: skip
-        tail = (x if residual else None, *(None,) * 5, 0, False, True, eps)
-        return _bn_act_add(z, *norm, *(batch if training else running), *tail)[0]
-
-    return compute
-
-
 def _reference(
     x, A, weight, bias, virtual, norm_weight, norm_bias, running_mean, running_var, residual,
     training, keep, eps,
@@ -145,6 +122,15 @@ def _fake(
     return out, torch.empty_like(out) if keep else x.new_empty(0), mean, var
 
 
+def _again(inputs, saved):
+    z, *batch = saved
+    x, norm, running, (residual, training, _, eps) = (
+        inputs[0], inputs[5:7], inputs[7:9], inputs[9:]
+    )  # fmt: skip
+    tail = (x if residual else None, *(None,) * 5, 0, False, True, eps)
+    return _bn_act_add(z, *norm, *(batch if training else running), *tail)[0]
+
+
 _op = define(
     "hypergraph_unit",
     "(Tensor x, Tensor A, Tensor weight, Tensor? bias, Tensor? virtual, Tensor norm_weight, "
@@ -155,4 +141,5 @@ _op = define(
     grads=("x", "A", "weight", "bias", "virtual", "norm_weight", "norm_bias"),
     saved=("conv", "mean", "var"),
     gpu=("triton",),
+    again=_again,
 )

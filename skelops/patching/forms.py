@@ -23,6 +23,7 @@ from skelops.nn.adaptive_hypergraph_conv import (
 )
 from skelops.nn.ctr_graph_conv import dynamic_graph_conv, frames_as_samples, joint_embeddings
 from skelops.nn.pointwise import pointwise_conv
+from skelops.nn.recompute import recomputed
 from skelops.nn.temporal_conv import of_one_size
 
 PROBE_FRAMES = 12
@@ -363,7 +364,8 @@ def _over_frames(
         y = _multi_scale_unit(x, b, **norm.tail(norms))
     else:
         y = norm.bn_act_add(_multi_scale_z(m, x, b), *norms)
-    return norm.conv_bn(y, transform[2], m.bn, residual, res_bn, relu=relu)
+    with recomputed(y):
+        return norm.conv_bn(y, transform[2], m.bn, residual, res_bn, relu=relu)
 
 
 def _multi_scale(m: nn.Module, x: Tensor) -> Tensor:
@@ -380,9 +382,10 @@ def _multi_scale(m: nn.Module, x: Tensor) -> Tensor:
 def _closing(m: nn.Module, tcn: nn.Module, y: Tensor, x: Tensor) -> Tensor:
     residual, res_bn = _shortcut(find(m, "residual"), x)
     rectified = find(tcn, "act") is not None and find(tcn, "transform") is None
-    if rectified or _drops(tcn) or find(tcn, "residual") is not None:
-        return _sum(tcn(y), residual, res_bn)
-    return _over_frames(tcn, y, residual, res_bn)
+    with recomputed(y):
+        if rectified or _drops(tcn) or find(tcn, "residual") is not None:
+            return _sum(tcn(y), residual, res_bn)
+        return _over_frames(tcn, y, residual, res_bn)
 
 
 def _sum(y: Tensor, residual: Tensor | None, res_bn: nn.BatchNorm2d | None) -> Tensor:
@@ -408,8 +411,10 @@ def _st_gcn_block(m: nn.Module, x: Tensor, A: Tensor) -> tuple[Tensor, Tensor]:
     first, _, conv, last, drop = m.tcn
     residual, res_bn = _shortcut(m.residual, x)
     y, A = m.gcn(x, A)
+    y = norm.bn_act_add(y, first)
     p = drop.p if drop.training else 0.0
-    return norm.conv_bn(norm.bn_act_add(y, first), conv, last, residual, res_bn, dropout=p), A
+    with recomputed(y):
+        return norm.conv_bn(y, conv, last, residual, res_bn, dropout=p), A
 
 
 # ---- attention ----

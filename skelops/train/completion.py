@@ -12,7 +12,9 @@ from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from skelops.data import ClipDataset, ClipLoader
-from skelops.nn.completion import Completion, draw_gaps, fill_frames
+from skelops.data.plan import GAPS, kept_frames
+from skelops.data.transform import SEVERITIES
+from skelops.nn.completion import Completion, fill_frames
 
 
 def motions(x: Tensor) -> Tensor:
@@ -29,6 +31,24 @@ def whole_motions(dataset: ClipDataset, batch_size: int) -> Iterator[Tensor]:
         loader.sampler.set_epoch(epoch)
         yield from (motions(batch.x) for batch in loader)
         epoch += 1
+
+
+def draw_gaps(
+    count: int, frames: int, generator: torch.Generator | None = None, device=None
+) -> Tensor:
+    """Which frames are kept of samples with a gap of a random kind and share each, (N, T) bool.
+
+    Shares are those of minor, moderate and severe corruption. At least a frame is kept.
+    """
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator, device=device)
+
+    shares = torch.tensor([*SEVERITIES.values()], device=device)
+    share = shares[(uniform(count) * len(shares)).long()]
+    lost = (share * frames).round().clamp(max=frames - 1).long()
+    noise = uniform(count, frames)
+    return kept_frames((uniform(count) * len(GAPS)).long(), lost, noise)
 
 
 class PretrainCompletion(Callback):

@@ -205,10 +205,30 @@ def test_missing_frames(short, severity, lost):
     assert torch.equal(other, x)  # the test protocol is one
 
 
+def test_gaps(short):
+    frame = torch.arange(12)
+    kept = {
+        "regular": frame % 4 == 0,
+        "prefix": frame >= 9,
+        "suffix": frame < 3,
+        "middle": (frame < 1) | (frame >= 10),
+    }
+    whole = samples(short, 24, sampling="window")[..., 0].any(1).any(2)
+    for gaps, left in kept.items():
+        x = samples(short, 24, sampling="window", missing="severe", gaps=gaps)
+        assert torch.equal(x[..., 0].any(1).any(2), whole & left)
+    x = samples(short, 24, sampling="window", missing="severe", gaps="any")[..., 0].any(1).any(2)
+    shares = [(x == left).all(1).double().mean().item() for left in kept.values()]
+    assert all(0 < share < 0.4 for share in shares) and sum(shares) < 1  # the rest is random
+    assert (x.sum(1) == 3).all()
+
+
 def test_missing_frames_that_make_no_sense():
     for missing in ("awful", 1.5, -0.1):
         with pytest.raises(ValueError, match="ClipTransform: expected missing"):
             ClipTransform(missing=missing)
+    with pytest.raises(ValueError, match="ClipTransform: expected gaps in .*, got 'odd'"):
+        ClipTransform(missing="minor", gaps="odd")
     with pytest.raises(ValueError, match="expected missing frames without noise and blur"):
         ClipTransform(missing="minor", noise=0.1)
 

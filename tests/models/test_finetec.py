@@ -14,8 +14,9 @@ from skelops.models.finetec import (
     perturb_dynamic,
     perturb_static,
 )
-from skelops.nn.completion import Completion, draw_gaps, fill_frames
+from skelops.nn.completion import Completion, fill_frames
 from skelops.nn.lagrangian import AccelerationNetwork
+from skelops.train.completion import draw_gaps
 
 COCO = get_layout("coco17")
 PARTS = list(COCO.parts.values())

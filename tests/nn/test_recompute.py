@@ -1,19 +1,47 @@
 """recomputed: a tensor is not kept, and nobody else notices."""
 
+import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
-from skelops.nn import AdaptiveHypergraphConv, GraphUnit, MultiScaleTemporalConv, STBlock
+from skelops.nn import (
+    AdaptiveGraphConv,
+    AdaptiveHypergraphConv,
+    Gates,
+    GraphConv,
+    GraphUnit,
+    MultiScaleTemporalConv,
+    STBlock,
+)
 from skelops.nn.recompute import recomputed
-from skelops.ops.hypergraph_unit import again
 
 LINKS = torch.ones(1, 5, 5)
+UNITS = {
+    "hypergraph": lambda: GraphUnit(AdaptiveHypergraphConv(8, 8, LINKS, 2, heads=4), 8, 8),
+    "graph": lambda: GraphUnit(GraphConv(8, 8, LINKS), 8, 8),
+    "gates": lambda: GraphUnit(AdaptiveGraphConv(8, 8, LINKS, 2), 8, 8, gates=Gates(8, 5, 3)),
+}
 
 
-def block(width=8):
-    gcn = GraphUnit(AdaptiveHypergraphConv(8, width, LINKS, 2, heads=4), 8, width)
-    return STBlock(gcn, MultiScaleTemporalConv(width, width), 8, width).double()
+def block(unit, transform=True):
+    temporal = MultiScaleTemporalConv(8, 8, transform=transform)
+    module = STBlock(UNITS[unit](), temporal, 8, 8).double()
+    for p in module.parameters():  # Gates and refinements start at zero, where nothing differs.
+        torch.nn.init.normal_(p, 0, 0.3)
+    return module
+
+
+@pytest.fixture(params=UNITS)
+def module(request):
+    torch.manual_seed(0)
+    return block(request.param)
+
+
+@pytest.fixture
+def x():
+    torch.manual_seed(1)
+    return torch.randn(3, 8, 6, 5, dtype=torch.float64, requires_grad=True)
 
 
 def of_block(module, x, order=1):
@@ -28,31 +56,58 @@ def of_block(module, x, order=1):
 
 
 def everything_kept(monkeypatch):
-    monkeypatch.setattr("skelops.nn.blocks.again", lambda y: None)
+    monkeypatch.setattr("skelops.nn.recompute._by_node", lambda y: None)
 
 
-def test_block_has_the_same_gradients(monkeypatch):
-    module = block()
-    x = torch.randn(3, 8, 6, 5, dtype=torch.float64, requires_grad=True)
+def test_block_has_the_same_gradients(module, x, monkeypatch):
     found = [of_block(module, x, order) for order in (1, 2)]
     everything_kept(monkeypatch)
     wanted = [of_block(module, x, order) for order in (1, 2)]
     torch.testing.assert_close(found, wanted)
 
 
-def test_block_does_not_keep_its_middle(monkeypatch):
-    def kept():
-        count = []
-        with saved_tensors_hooks(lambda t: count.append(t.data_ptr()) or t, lambda t: t):
-            y = module.gcn(x)
-            with recomputed(y, again(y)):
-                module.tcn(y, x)
-        return y.data_ptr() in count
+def test_block_does_not_keep_its_middle(module, x, monkeypatch):
+    middle = []
+    module.gcn.register_forward_hook(lambda m, args, y: middle.append(y))
 
-    module, x = block(), torch.randn(3, 8, 6, 5, dtype=torch.float64)
-    assert not kept()
-    monkeypatch.setattr(f"{__name__}.again", lambda y: None)
-    assert kept()
+    def kept():
+        storages = []
+        with saved_tensors_hooks(lambda t: storages.append(t.data_ptr()) or t, lambda t: t):
+            module(x)
+        return middle[-1].data_ptr() in storages, len(storages)
+
+    found, count = kept()
+    assert not found
+    everything_kept(monkeypatch)
+    found, most = kept()
+    assert found and most >= count + 2  # and what the last convolution of the branches gets
+
+
+def test_gates_keep_neither_what_they_get_nor_what_they_give(x):
+    module, kept = block("gates"), []
+    got = []
+    module.gcn.gates.register_forward_hook(lambda m, args, y: got.extend([args[0], y]))
+    with saved_tensors_hooks(lambda t: kept.append(t.data_ptr()) or t, lambda t: t):
+        module(x)
+    assert len(got) == 2
+    assert not {t.data_ptr() for t in got} & set(kept)
+
+
+def test_it_is_computed_once_for_all_who_ask():
+    x, count = torch.randn(4, requires_grad=True), []
+    y = x * 2
+
+    def again():
+        count.append(1)
+        return x.detach() * 2
+
+    with recomputed(y, again):
+        z = y * y.view(2, 2).flatten() + y.view(4, 1).exp()[:, 0].sin() * y
+    for _ in range(2):
+        (found,) = torch.autograd.grad(z.sum(), x, retain_graph=True)
+    (wanted,) = torch.autograd.grad((y * y + y.exp().sin() * y).sum(), x)
+    torch.testing.assert_close(found, wanted)
+    assert len(count) == 2  # once for each backward
 
 
 def test_hooks_around_it_get_the_other_tensors():
@@ -67,9 +122,7 @@ def test_hooks_around_it_get_the_other_tensors():
     assert z.requires_grad and not unpacked
 
 
-def test_block_under_a_checkpoint():
-    module = block()
-    x = torch.randn(3, 8, 6, 5, dtype=torch.float64, requires_grad=True)
+def test_block_under_a_checkpoint(module, x):
     module.eval()  # statistics that a second forward does not change
     wanted = of_block(module, x)
     y = checkpoint(module, x, use_reentrant=False)
@@ -77,10 +130,12 @@ def test_block_under_a_checkpoint():
     torch.testing.assert_close(found, wanted)
 
 
-def test_again_is_of_its_op_alone():
-    x = torch.randn(3, 8, 6, 5, dtype=torch.float64)
-    assert again(torch.randn(3, requires_grad=True) * 2) is None
-    with torch.no_grad():
-        assert again(block().gcn(x)) is None
-    y = block().gcn(x)
-    torch.testing.assert_close(again(y)(), y.detach())
+def test_what_nothing_computes_again_is_kept(x):
+    for y in (x * 2, x.detach()):
+        kept = []
+        with (
+            saved_tensors_hooks(lambda t, kept=kept: kept.append(t.data_ptr()) or t, lambda t: t),
+            recomputed(y),
+        ):
+            y * x
+        assert y.data_ptr() in kept

@@ -128,6 +128,30 @@ def _drop(
     return y
 
 
+@triton.jit
+def _before_relu(
+    x, r, w_ptr, b_ptr, mean_ptr, var_ptr, rw_ptr, rb_ptr, rmean_ptr, rvar_ptr, seed_ptr, c,
+    inside, planes, s0, DROPPED, factor, EPS: tl.constexpr, ACC: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK_S: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    """What the rectifier gets of x and the residual r, if there is one."""
+    y, _ = _deviation(x, mean_ptr, var_ptr, c, inside, EPS, ACC)
+    y = y * _channel(w_ptr, c, inside, ACC) + _channel(b_ptr, c, inside, ACC)
+    y = _drop(y, seed_ptr, planes, s0, DROPPED, factor, ROWS, BLOCK_S, TILE)
+    if r is not None:
+        if rw_ptr is not None:
+            r, _ = _deviation(r, rmean_ptr, rvar_ptr, c, inside, EPS, ACC)
+            r = r * _channel(rw_ptr, c, inside, ACC) + _channel(rb_ptr, c, inside, ACC)
+        y += r.to(ACC)
+    return y
+
+
+@triton.jit
+def _load(ptr, at, inside):
+    """The values, or None without a pointer."""
+    return None if ptr is None else tl.load(ptr + at, mask=inside, other=0.0)
+
+
 @kernel((*_tiles.VARYING, "DROPPED"))
 def _bn_act_add_fwd_kernel(
     x_ptr, w_ptr, b_ptr, mean_ptr, var_ptr, r_ptr, rw_ptr, rb_ptr, rmean_ptr, rvar_ptr, seed_ptr,
@@ -143,37 +167,23 @@ def _bn_act_add_fwd_kernel(
     row_inside = p0 + rows < PLANES
     c = ((p0 + rows) % C).to(tl.int32)
     inside = row_inside[:, None] & (s < S)
-    offset = rows[:, None] * S + s
-    x = tl.load(x_ptr + p0 * S + offset, mask=inside, other=0.0)
-    y, _ = _deviation(x, mean_ptr, var_ptr, c, row_inside, EPS, ACC)
-    y = y * _channel(w_ptr, c, row_inside, ACC) + _channel(b_ptr, c, row_inside, ACC)
-    y = _drop(y, seed_ptr, p0 + rows, s0, DROPPED, factor, BLOCK_P, BLOCK_S, TILE)
-    if r_ptr is not None:
-        r = tl.load(r_ptr + p0 * S + offset, mask=inside, other=0.0)
-        if rw_ptr is not None:
-            r, _ = _deviation(r, rmean_ptr, rvar_ptr, c, row_inside, EPS, ACC)
-            r = r * _channel(rw_ptr, c, row_inside, ACC) + _channel(rb_ptr, c, row_inside, ACC)
-        y += r.to(ACC)
+    at = p0 * S + (rows[:, None] * S + s)
+    y = _before_relu(
+        _load(x_ptr, at, inside), _load(r_ptr, at, inside), w_ptr, b_ptr, mean_ptr, var_ptr,
+        rw_ptr, rb_ptr, rmean_ptr, rvar_ptr, seed_ptr, c, row_inside, p0 + rows, s0, DROPPED,
+        factor, EPS, ACC, BLOCK_P, BLOCK_S, TILE,
+    )  # fmt: skip
     if RELU:
         y = tl.maximum(y, 0.0, propagate_nan=tl.PropagateNan.ALL)
-    tl.store(out_ptr + p0 * S + offset, y.to(out_ptr.dtype.element_ty), mask=inside)
-
-
-@triton.jit
-def _masked_grad(g_ptr, out_ptr, at, inside, ACC: tl.constexpr):
-    """Gradient in front of the rectifier, which passes it where its output is not zero."""
-    g = tl.load(g_ptr + at, mask=inside, other=0.0).to(ACC)
-    if out_ptr is not None:
-        out = tl.load(out_ptr + at, mask=inside, other=0.0)
-        g = tl.where(out <= 0, 0.0, g)
-    return g
+    tl.store(out_ptr + at, y.to(out_ptr.dtype.element_ty), mask=inside)
 
 
 @kernel((*_tiles.VARYING, "DROPPED"))
 def _bn_act_add_grad_sums_kernel(
-    g_ptr, out_ptr, x_ptr, mean_ptr, var_ptr, r_ptr, rmean_ptr, rvar_ptr, seed_ptr, part_ptr,
-    N, C, S, SPLITS, DROPPED, factor, EPS: tl.constexpr, ACC: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_S: tl.constexpr, TILE: tl.constexpr,
+    g_ptr, x_ptr, w_ptr, b_ptr, mean_ptr, var_ptr, r_ptr, rw_ptr, rb_ptr, rmean_ptr, rvar_ptr,
+    seed_ptr, part_ptr, N, C, S, SPLITS, DROPPED, factor, RELU: tl.constexpr,
+    EPS: tl.constexpr, ACC: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_S: tl.constexpr,
+    TILE: tl.constexpr,
 ):  # fmt: skip
     """part[0..3, c, split] = sum of dz, of dz (x - mean) / std, of both for the residual."""
     c = tl.program_id(0) % C
@@ -191,15 +201,21 @@ def _bn_act_add_grad_sums_kernel(
         for s0 in range(0, S, BLOCK_S):
             inside = (n < N)[:, None] & (s0 + s < S)
             at = (c.to(tl.int64) * S + n * stride)[:, None] + (s0 + s)
-            g = _masked_grad(g_ptr, out_ptr, at, inside, ACC)
-            x = tl.load(x_ptr + at, mask=inside, other=0.0)
-            d, _ = _deviation(x, mean_ptr, var_ptr, channel, channel < C, EPS, ACC)
+            g = tl.load(g_ptr + at, mask=inside, other=0.0).to(ACC)
+            x, r = _load(x_ptr, at, inside), _load(r_ptr, at, inside)
             planes = n.to(tl.int64) * C + c
+            if RELU:
+                y = _before_relu(
+                    x, r, w_ptr, b_ptr, mean_ptr, var_ptr, rw_ptr, rb_ptr, rmean_ptr, rvar_ptr,
+                    seed_ptr, channel, channel < C, planes, s0, DROPPED, factor, EPS, ACC,
+                    BLOCK_N, BLOCK_S, TILE,
+                )  # fmt: skip
+                g = tl.where(y <= 0, 0.0, g)
+            d, _ = _deviation(x, mean_ptr, var_ptr, channel, channel < C, EPS, ACC)
             gx = _drop(g, seed_ptr, planes, s0, DROPPED, factor, BLOCK_N, BLOCK_S, TILE)
             dz += gx
             dzx += gx * d
-            if rmean_ptr is not None:
-                r = tl.load(r_ptr + at, mask=inside, other=0.0)
+            if rw_ptr is not None:
                 d, _ = _deviation(r, rmean_ptr, rvar_ptr, channel, channel < C, EPS, ACC)
                 dr += g
                 drr += g * d
@@ -225,9 +241,9 @@ def _norm_grad(
 
 @kernel((*_tiles.VARYING, "DROPPED"))
 def _bn_act_add_bwd_kernel(
-    g_ptr, out_ptr, x_ptr, w_ptr, mean_ptr, var_ptr, r_ptr, rw_ptr, rmean_ptr, rvar_ptr, seed_ptr,
-    sums_ptr, dx_ptr, dr_ptr, PLANES, C, S, DROPPED, factor, TRAINING: tl.constexpr,
-    EPS: tl.constexpr, ACC: tl.constexpr,
+    g_ptr, x_ptr, w_ptr, b_ptr, mean_ptr, var_ptr, r_ptr, rw_ptr, rb_ptr, rmean_ptr, rvar_ptr,
+    seed_ptr, sums_ptr, dx_ptr, dr_ptr, PLANES, C, S, DROPPED, factor, TRAINING: tl.constexpr,
+    RELU: tl.constexpr, EPS: tl.constexpr, ACC: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_S: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """Planes are (n, c), of S = T * V values."""
@@ -241,9 +257,15 @@ def _bn_act_add_bwd_kernel(
     inside = row_inside[:, None] & (s < S)
     at = p0 * S + (rows[:, None] * S + s)
     count = (tl.cast(PLANES, tl.int64) // C * S).to(ACC)
-    g = _masked_grad(g_ptr, out_ptr, at, inside, ACC)
+    g = tl.load(g_ptr + at, mask=inside, other=0.0).to(ACC)
+    x, r = _load(x_ptr, at, inside), _load(r_ptr, at, inside)
+    if RELU:
+        y = _before_relu(
+            x, r, w_ptr, b_ptr, mean_ptr, var_ptr, rw_ptr, rb_ptr, rmean_ptr, rvar_ptr, seed_ptr,
+            c, row_inside, p0 + rows, s0, DROPPED, factor, EPS, ACC, BLOCK_P, BLOCK_S, TILE,
+        )  # fmt: skip
+        g = tl.where(y <= 0, 0.0, g)
     if dx_ptr is not None:
-        x = tl.load(x_ptr + at, mask=inside, other=0.0)
         gx = _drop(g, seed_ptr, p0 + rows, s0, DROPPED, factor, BLOCK_P, BLOCK_S, TILE)
         dx = _norm_grad(
             gx, x, w_ptr, mean_ptr, var_ptr, sums_ptr, c, C, row_inside, count,
@@ -252,7 +274,6 @@ def _bn_act_add_bwd_kernel(
         tl.store(dx_ptr + at, dx.to(dx_ptr.dtype.element_ty), mask=inside)
     if dr_ptr is not None:
         if rw_ptr is not None:
-            r = tl.load(r_ptr + at, mask=inside, other=0.0)
             g = _norm_grad(
                 g, r, rw_ptr, rmean_ptr, rvar_ptr, sums_ptr, c, C, row_inside, count,
                 2, TRAINING, EPS, ACC,
@@ -373,18 +394,19 @@ def forward(
 @_tiles.on_device
 def backward(
     grad, x, weight, bias, running_mean, running_var, residual, res_weight, res_bias,
-    res_running_mean, res_running_var, seed, dropped, training, relu, eps, out, mean, var, res_mean,
+    res_running_mean, res_running_var, seed, dropped, training, relu, eps, mean, var, res_mean,
     res_var, needs,
 ):  # fmt: skip
     if not training:
         mean, var, res_mean, res_var = running_mean, running_var, res_running_mean, res_running_var
     if res_weight is None:
         res_mean = res_var = None
-    (
-        grad, x, weight, residual, res_weight, out, mean, var, res_mean, res_var
+    tensors = (
+        x, weight, bias, mean, var, residual, res_weight, res_bias, res_mean, res_var
     ) = _tiles.contiguous(
-        grad, x, weight, residual, res_weight, out if relu else None, mean, var, res_mean, res_var
+        x, weight, bias, mean, var, residual, res_weight, res_bias, res_mean, res_var
     )  # fmt: skip
+    grad = grad.contiguous()
     N, C, T, V = x.shape
     wants = _tiles.wants(GRADS, needs)
     found = {name: grad.new_empty(0) for name in GRADS}
@@ -397,9 +419,9 @@ def backward(
         parts = make(4, C, SPLITS, dtype=statistics_dtype(x))
         if x.numel():
             _bn_act_add_grad_sums_kernel[C * SPLITS,](
-                grad, out, x, mean, var, residual, res_mean, res_var, seed, parts,
-                N, C, T * V, SPLITS, *_dropout.arguments(dropped), EPS=eps,
-                ACC=_tiles.accumulator(x), BLOCK_N=BLOCK_N, BLOCK_S=BLOCK_S, TILE=_dropout.TILE,
+                grad, *tensors, seed, parts, N, C, T * V, SPLITS, *_dropout.arguments(dropped),
+                RELU=relu, EPS=eps, ACC=_tiles.accumulator(x), BLOCK_N=BLOCK_N, BLOCK_S=BLOCK_S,
+                TILE=_dropout.TILE,
             )  # fmt: skip
         like = {"bias": bias, "weight": weight, "res_bias": res_bias, "res_weight": res_weight}
         sums, grads = sum_parts(parts, *[t if wants(n) else None for n, t in like.items()])
@@ -410,8 +432,8 @@ def backward(
     if x.numel() and (wants("x") or wants("residual")):
         grid, tile = _planes(x, seed)
         _bn_act_add_bwd_kernel[grid,](
-            grad, out, x, weight, mean, var, residual, res_weight, res_mean, res_var, seed, sums,
-            found["x"] if wants("x") else None, found["residual"] if wants("residual") else None,
-            N * C, C, T * V, *_dropout.arguments(dropped), TRAINING=training, EPS=eps, **tile,
+            grad, *tensors, seed, sums, found["x"] if wants("x") else None,
+            found["residual"] if wants("residual") else None, N * C, C, T * V,
+            *_dropout.arguments(dropped), TRAINING=training, RELU=relu, EPS=eps, **tile,
         )  # fmt: skip
     return tuple(found.values())
