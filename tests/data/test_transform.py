@@ -227,7 +227,7 @@ def test_missing_frames_that_make_no_sense():
     for missing in ("awful", 1.5, -0.1):
         with pytest.raises(ValueError, match="ClipTransform: expected missing"):
             ClipTransform(missing=missing)
-    with pytest.raises(ValueError, match="ClipTransform: expected gaps in .*, got 'odd'"):
+    with pytest.raises(ValueError, match=r"ClipTransform: expected gaps in .*, got 'odd'"):
         ClipTransform(missing="minor", gaps="odd")
     with pytest.raises(ValueError, match="expected missing frames without noise and blur"):
         ClipTransform(missing="minor", noise=0.1)
