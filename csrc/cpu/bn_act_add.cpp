@@ -320,8 +320,8 @@ Gradients bn_act_add_backward(Tensor grad, Tensor x, Tensor weight, Tensor bias,
   const Norm res{res_weight, res_bias, res_running_mean, res_running_var};
   const Dropout dropout(seed, dropped);
   return dispatch(x, "bn_act_add_backward", [&](auto type) {
-    return backward<decltype(type)>(grad, x, norm, residual, res, dropout, training, relu, eps, mean,
-                                    var, res_mean, res_var, needs);
+    return backward<decltype(type)>(grad, x, norm, residual, res, dropout, training, relu, eps,
+                                    mean, var, res_mean, res_var, needs);
   });
 }
 

@@ -7,6 +7,7 @@ import torch
 
 from benchmarks import measure, peers, run
 from benchmarks.case import FORWARD, TRAINING, Draw, model_cases, op_cases
+from benchmarks.network import STEP
 from skelops._library import OPS
 
 REGISTERED = [
@@ -44,6 +45,12 @@ def test_ours_and_peers_agree(case, direction):
         variant.run()
     flops, moved = case.work(direction, variants["ours"])
     assert flops > 0 and moved > 0
+
+
+def test_pre_training_agrees_in_double_precision():
+    case = model_cases()["hiclr"][0].small()
+    variants = case.variants(STEP, ["eager"], "cpu", torch.float64)
+    measure.check(variants, case.truth(STEP, "cpu", torch.float64), 1e-10)
 
 
 @pytest.mark.parametrize("factor", [1.01, float("nan")])
