@@ -1,8 +1,9 @@
 // Convolutions over frames with fewer multiplications (Toom and Cook; Winograd, SIAM 1980): three
 // taps and four frames meet at the six points 0, +-3/4, +-3/2 and infinity, which takes six
-// products in place of twelve. Longer kernels are sums of such ones, three taps apart. At these
-// points rounding errors are about four times those of the direct sum; the largest ones are half of
-// those at 0, +-1, +-2.
+// products in place of twelve. Longer kernels are sums of such ones, three taps apart; those with a
+// stride convolve every stride-th frame with every stride-th tap, as channels of their own. At
+// these points rounding errors are about four times those of the direct sum; the largest ones are
+// half of those at 0, +-1, +-2.
 #pragma once
 
 #include <array>
@@ -14,7 +15,13 @@
 namespace skelops {
 
 constexpr int kPoints = 6, kTileFrames = 4, kGroupTaps = 3;
+constexpr int64_t kRowsInCache = 192;  // of a panel of two vectors, beside a block of weights
 constexpr double kInner = 0.75, kOuter = 1.5;  // the points are 0, +-kInner, +-kOuter, infinity
+
+// y[t] = sum_j w[j] x[stride t + j - left] for t < frames, of x between zeros.
+struct FrameConv {
+  int64_t inputs, outputs, taps, stride, left, in_frames, frames, joints;
+};
 
 template <typename A>
 class ShortConv {
@@ -22,67 +29,59 @@ class ShortConv {
   using S = Simd<A>;
   using Vec = typename S::Vec;
 
-  // Of samples (inputs, frames, joints) with an odd kernel of `taps`, to (outputs, frames, joints).
-  ShortConv(int64_t inputs, int64_t outputs, int64_t taps, int64_t frames, int64_t joints)
-      : inputs(inputs),
-        outputs(outputs),
-        taps(taps),
-        frames(frames),
-        joints(joints),
-        groups((taps + kGroupTaps - 1) / kGroupTaps),
-        depth(groups * inputs),
-        tiles((frames + kTileFrames - 1) / kTileFrames),
-        columns((tiles * joints + S::kLanes - 1) / S::kLanes * S::kLanes),
-        phase_((tiles + groups) * joints),
-        channel_(kTileFrames * phase_) {}
+  // Of `samples` samples at a time.
+  ShortConv(const FrameConv& f, int64_t samples)
+      : conv_(f),
+        samples_(samples),
+        inputs_(f.inputs * f.stride),
+        groups_(((f.taps + f.stride - 1) / f.stride + kGroupTaps - 1) / kGroupTaps),
+        tiles_((f.frames + kTileFrames - 1) / kTileFrames),
+        frame_(samples * f.joints),
+        phase_((tiles_ + groups_) * frame_),
+        depth(groups_ * inputs_),
+        columns(tiles_ * frame_),
+        width((columns + S::kLanes - 1) / S::kLanes * S::kLanes) {}
 
-  // Samples whose columns meet a weight together, of so many.
-  int64_t together(int64_t batch, int64_t wanted) const {
-    const int64_t fit = std::max<int64_t>(wanted / std::max<int64_t>(columns, 1), 1);
-    const int64_t threads = torch::stable::get_num_threads();
-    return std::clamp<int64_t>(batch / threads, 1, fit);
-  }
+  int64_t padded_size() const { return inputs_ * kTileFrames * phase_ + S::kLanes; }
 
-  int64_t padded_size() const { return inputs * channel_ + columns; }
-
-  // x (C, T, V) between frames of zeros, every fourth frame together: (C, 4, frames, V).
-  void pad(const A* x, A* padded) const {
-    std::fill_n(padded, padded_size(), A(0));
-    for (int64_t c = 0; c < inputs; ++c) {
-      A* to = padded + c * channel_;
-      for (int64_t t = taps / 2; t < taps / 2 + frames; ++t, x += joints) {
-        std::copy_n(x, joints, to + t % kTileFrames * phase_ + t / kTileFrames * joints);
+  // Sample n of the samples, x (C, T, V), between frames of zeros, every fourth frame together:
+  // (C, stride, 4, frames, samples, V).
+  void pad(const A* x, int64_t n, A* padded) const {
+    const int64_t T = conv_.in_frames, V = conv_.joints, stride = conv_.stride;
+    A* to = padded + n * V;
+    for (int64_t c = 0; c < conv_.inputs; ++c, x += T * V) {
+      for (int64_t r = 0; r < stride; ++r) {
+        for (int64_t phase = 0; phase < kTileFrames; ++phase) {
+          int64_t t = r + phase * stride - conv_.left;
+          for (int64_t f = 0; f < tiles_ + groups_; ++f, t += kTileFrames * stride, to += frame_) {
+            const A* from = x + t * V;
+            const bool inside = t >= 0 && t < T;
+            vectors<A>(V, [&](int64_t v, int lanes) {
+              store_some(to + v, inside ? load_some(from + v, lanes) : Vec{}, lanes);
+            });
+          }
+        }
       }
     }
+    S::store(padded + inputs_ * kTileFrames * phase_, Vec{});
   }
 
-  // Where the vectors of columns of `count` samples begin in their first row.
-  std::vector<int64_t> vectors_of(int64_t count) const {
-    std::vector<int64_t> begin;
-    for (int64_t n = 0; n < count; ++n) {
-      for (int64_t column = 0; column < columns; column += S::kLanes) {
-        begin.push_back(n * padded_size() + column);
-      }
-    }
-    return begin;
-  }
-
-  // Rows [first, first + count) of (groups, channels) of padded samples at all points, in vectors
-  // of columns that begin at `vector`: to[point][row][column].
-  void rows(int64_t first, int64_t count, const A* padded, const int64_t* vector, int64_t vectors,
-            A* to, int64_t to_row, int64_t to_point) const {
+  // Rows [first, first + count) of (groups, channels) of padded samples at all points, in `vectors`
+  // vectors of columns from `column` on: to[point][row][column].
+  void rows(int64_t first, int64_t count, const A* padded, int64_t column, int64_t vectors, A* to,
+            int64_t to_row, int64_t to_point) const {
     constexpr A a = kInner, b = kOuter, aa = a * a, bb = b * b;
     for (int64_t row = first; row < first + count;) {
-      const int64_t group = row / inputs, end = std::min(first + count, (group + 1) * inputs);
+      const int64_t group = row / inputs_, end = std::min(first + count, (group + 1) * inputs_);
       int64_t at[kPoints];
       for (int i = 0; i < kPoints; ++i) {
         const int64_t frame = kGroupTaps * group + i;
-        at[i] = frame % kTileFrames * phase_ + frame / kTileFrames * joints;
+        at[i] = frame % kTileFrames * phase_ + frame / kTileFrames * frame_;
       }
-      const A* channel = padded + row % inputs * channel_;
-      for (; row < end; ++row, channel += channel_, to += to_row) {
+      const A* channel = padded + row % inputs_ * kTileFrames * phase_ + column;
+      for (; row < end; ++row, channel += kTileFrames * phase_, to += to_row) {
         for (int64_t l = 0; l < vectors; ++l) {
-          const A* from = channel + vector[l];
+          const A* from = channel + l * S::kLanes;
           const auto d = [&](int i) { return S::load(from + at[i]); };
           const Vec d1 = d(1), d2 = d(2), d3 = d(3), d4 = d(4);
           const Vec even1 = d4 - d2 * bb, odd1 = (d3 - d1 * bb) * a;
@@ -99,44 +98,54 @@ class ShortConv {
     }
   }
 
+  // The tap of channel c of the convolution that is tap j of a row, as function(c, tap); outside of
+  // the kernel no call.
+  template <typename F>
+  void tap_of(int64_t row, int64_t j, const F& function) const {
+    const int64_t channel = row % inputs_;
+    const int64_t tap = (row / inputs_ * kGroupTaps + j) * conv_.stride + channel % conv_.stride;
+    if (tap < conv_.taps) function(channel / conv_.stride, tap);
+  }
+
   // Output channels that are computed together begin at block_begin(0), block_begin(1), ...
-  int64_t blocks() const { return (outputs + kAccumulatorRows - 1) / kAccumulatorRows; }
-  int64_t block_begin(int64_t block) const { return block * outputs / blocks(); }
+  int64_t blocks() const { return (conv_.outputs + kAccumulatorRows - 1) / kAccumulatorRows; }
+  int64_t block_begin(int64_t block) const { return block * conv_.outputs / blocks(); }
 
   // Weights of weight(o, c, tap) at the points, (6, outputs, depth), but depth first in a block.
   template <typename F>
   void weights(const F& weight, A* to) const {
     parallel(blocks(), [&](int64_t block) {
       const int64_t first = block_begin(block), size = block_begin(block + 1) - first;
-      for (int64_t o = 0; o < size; ++o) {
-        for (int64_t row = 0; row < depth; ++row) {
-          A w[kGroupTaps];
-          for (int64_t j = 0; j < kGroupTaps; ++j) {
-            const int64_t tap = row / inputs * kGroupTaps + j;
-            w[j] = tap < taps ? weight(first + o, row % inputs, tap) : A(0);
-          }
-          for (int point = 0; point < kPoints; ++point) {
-            const auto& at = kWeights[point];
-            to[(point * outputs + first) * depth + row * size + o] =
-                w[0] * at[0] + w[1] * at[1] + w[2] * at[2];
+      for (int64_t row = 0; row < depth; ++row) {
+        A w[kGroupTaps][kAccumulatorRows] = {};
+        for (int64_t j = 0; j < kGroupTaps; ++j) {
+          tap_of(row, j, [&](int64_t c, int64_t tap) {
+            for (int64_t o = 0; o < size; ++o) w[j][o] = weight(first + o, c, tap);
+          });
+        }
+        for (int point = 0; point < kPoints; ++point) {
+          const auto& at = kWeights[point];
+          A* found = to + (point * conv_.outputs + first) * depth + row * size;
+          for (int64_t o = 0; o < size; ++o) {
+            found[o] = w[0][o] * at[0] + w[1][o] * at[1] + w[2][o] * at[2];
           }
         }
       }
     });
   }
 
-  // The results of a sample, (outputs, frames, joints), of its columns of sums (6, outputs, width):
-  // finish(output, frame, joint, vector, lanes) gets them.
+  // The results of sample n, (outputs, frames, joints), of sums (6, outputs, width): finish(output,
+  // frame, joint, vector, lanes) gets them.
   template <typename F>
-  void frames_of(const A* sums, int64_t width, const F& finish) const {
+  void frames_of(const A* sums, int64_t n, const F& finish) const {
     constexpr A a = kInner, b = kOuter, aa = a * a, bb = b * b;
-    const int64_t of_point = outputs * width;
-    for (int64_t o = 0; o < outputs; ++o, sums += width) {
-      for (int64_t k = 0; k < tiles; ++k) {
-        const int64_t first = k * kTileFrames, count = frames - first;
-        vectors<A>(joints, [&](int64_t v, int lanes) {
+    const int64_t of_point = conv_.outputs * width, V = conv_.joints;
+    for (int64_t o = 0; o < conv_.outputs; ++o, sums += width) {
+      for (int64_t k = 0; k < tiles_; ++k) {
+        const int64_t first = k * kTileFrames, count = conv_.frames - first;
+        vectors<A>(V, [&](int64_t v, int lanes) {
           const auto m = [&](int point) {
-            return S::load(sums + point * of_point + k * joints + v);
+            return S::load(sums + point * of_point + k * frame_ + n * V + v);
           };
           const Vec even1 = m(1) + m(2), odd1 = m(1) - m(2);
           const Vec even2 = m(3) + m(4), odd2 = m(3) - m(4);
@@ -149,54 +158,55 @@ class ShortConv {
     }
   }
 
-  // The adjoint of `frames_of`: gradients of a sample at a point, (outputs, columns).
-  void gradients(int point, const A* dy, A* to) const {
-    constexpr A a = kInner, b = kOuter;
-    const A x = point < 3 ? a : b, sign = point % 2 ? A(1) : A(-1);
-    for (int64_t o = 0; o < outputs; ++o, dy += frames * joints, to += columns) {
-      for (int64_t k = 0; k < tiles; ++k) {
+  // The adjoint of `frames_of`: gradients of sample n, to (6, outputs, columns).
+  void gradients(const A* dy, int64_t n, A* to) const {
+    constexpr A a = kInner, b = kOuter, aa = a * a, bb = b * b;
+    const int64_t frames = conv_.frames, V = conv_.joints, of_point = conv_.outputs * columns;
+    to += n * V;
+    for (int64_t o = 0; o < conv_.outputs; ++o, dy += frames * V) {
+      for (int64_t k = 0; k < tiles_; ++k, to += frame_) {
         const int64_t first = k * kTileFrames;
-        vectors<A>(joints, [&](int64_t v, int lanes) {
+        vectors<A>(V, [&](int64_t v, int lanes) {
           const auto y = [&](int i) {
             if (first + i >= frames) return Vec{};
-            return load_some(dy + (first + i) * joints + v, lanes);
+            return load_some(dy + (first + i) * V + v, lanes);
           };
-          Vec z;
-          if (point == 0) {
-            z = y(0);
-          } else if (point == kPoints - 1) {
-            z = y(3);
-          } else {
-            z = (y(0) + y(2) * (x * x)) + (y(1) + y(3) * (x * x)) * (sign * x);
-          }
-          store_some(to + k * joints + v, z, lanes);
+          const Vec y0 = y(0), y1 = y(1), y2 = y(2), y3 = y(3);
+          const Vec even1 = y0 + y2 * aa, odd1 = (y1 + y3 * aa) * a;
+          const Vec even2 = y0 + y2 * bb, odd2 = (y1 + y3 * bb) * b;
+          const Vec found[kPoints] = {y0,           even1 + odd1, even1 - odd1,
+                                      even2 + odd2, even2 - odd2, y3};
+          for (int i = 0; i < kPoints; ++i) store_some(to + i * of_point + v, found[i], lanes);
         });
       }
-      std::fill(to + tiles * joints, to + columns, A(0));
     }
   }
 
-  // sums (6, outputs, width) of the vectors of columns of padded samples.
-  void multiply(const A* weights, const A* padded, const std::vector<int64_t>& vector, A* panel,
-                A* sums) const {
+  // sums (6, outputs, width) of padded samples; `panels` has as many values as there are at all
+  // points. The weights of a point stay in the second-level cache while they meet all columns, rows
+  // of a panel in the first-level one.
+  void multiply(const A* weights, const A* padded, A* panels, A* sums) const {
     constexpr int64_t kWidth = 2 * S::kLanes;
-    const int64_t width = static_cast<int64_t>(vector.size()) * S::kLanes;
+    for (int64_t column = 0; column < width; column += kWidth) {
+      const int64_t lanes = std::min(width - column, kWidth);
+      rows(0, depth, padded, column, lanes / S::kLanes, panels + column * depth, lanes,
+           depth * width);
+    }
     Product<A> p{};
-    p.a_row = 1, p.b_row = kWidth, p.c_row = width;
-    for (int64_t begin = 0; begin < depth; begin += kDepth) {
-      p.k = std::min(kDepth, depth - begin);
-      p.accumulate = begin > 0;
+    p.a_row = 1, p.c_row = width;
+    for (int point = 0; point < kPoints; ++point, panels += depth * width,
+             sums += conv_.outputs * width, weights += conv_.outputs * depth) {
       for (int64_t column = 0; column < width; column += kWidth) {
-        p.n = std::min(width - column, kWidth);
-        rows(begin, p.k, padded, &vector[column / S::kLanes], p.n / S::kLanes, panel, kWidth,
-             kDepth * kWidth);
-        for (int point = 0; point < kPoints; ++point) {
-          p.b = panel + point * kDepth * kWidth;
+        p.n = p.b_row = std::min(width - column, kWidth);
+        for (int64_t begin = 0; begin < depth; begin += kRowsInCache) {
+          p.k = std::min(kRowsInCache, depth - begin);
+          p.b = panels + column * depth + begin * p.n;
+          p.accumulate = begin > 0;
           for (int64_t block = 0; block < blocks(); ++block) {
             const int64_t o = block_begin(block);
             p.m = p.a_col = block_begin(block + 1) - o;
-            p.a = weights + (point * outputs + o) * depth + begin * p.m;
-            p.c = sums + (point * outputs + o) * width + column;
+            p.a = weights + o * depth + begin * p.m;
+            p.c = sums + o * width + column;
             skelops::multiply(p);
           }
         }
@@ -204,8 +214,7 @@ class ShortConv {
     }
   }
 
-  // Rows of the six panels that stay in the second-level cache, and their size.
-  static constexpr int64_t kDepth = 256, kPanels = kPoints * kDepth * 2 * S::kLanes;
+  int64_t panels_size() const { return kPoints * depth * width; }
 
   static constexpr std::array<std::array<A, kGroupTaps>, kPoints> kWeights = [] {
     std::array<std::array<A, kGroupTaps>, kPoints> found{};
@@ -222,10 +231,12 @@ class ShortConv {
     return found;
   }();
 
-  int64_t inputs, outputs, taps, frames, joints, groups, depth, tiles, columns;
-
  private:
-  int64_t phase_, channel_;
+  FrameConv conv_;
+  int64_t samples_, inputs_, groups_, tiles_, frame_, phase_;
+
+ public:
+  int64_t depth, columns, width;
 };
 
 }  // namespace skelops

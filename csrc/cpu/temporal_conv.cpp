@@ -1,6 +1,6 @@
 // temporal_conv: an odd kernel over frames by short convolutions (cpu/short_conv.h). The gradient
-// of x is a convolution with the transposed and reversed weight; that of the weight sums products
-// of gradients and inputs at the points.
+// of x is a convolution of that of the result, for every frame of a stride one with its own taps;
+// that of the weight sums products of gradients and inputs at the points.
 #include <tuple>
 
 #include "common/transpose.h"
@@ -9,146 +9,178 @@
 namespace skelops {
 namespace {
 
-// Columns that meet a weight at a time: those of the weight's gradient, which is as large as all
-// weights, are more.
-constexpr int64_t kColumns = 128, kGradientColumns = 384, kRows = 52;
+// Columns that meet a weight at a time; gradients and channels that meet at all points at a time.
+constexpr int64_t kColumns = 256, kGradients = 32768, kRows = 52;
 
-struct Sizes {
-  int64_t batch, inputs, outputs, taps, frames, joints;
-};
-
-Sizes checked(const char* op, const Tensor& x, const Tensor& weight) {
-  SKELOPS_CHECK(x.dim() == 4 && x.size(1) > 0, op, "x (N, C, T, V), C >= 1");
+FrameConv checked(const char* op, const Tensor& x, const Tensor& weight, int64_t stride) {
+  SKELOPS_CHECK(x.dim() == 4 && x.size(1) > 0 && x.size(2) > 0, op, "x (N, C, T, V), C and T >= 1");
   SKELOPS_CHECK(weight.dim() == 3 && weight.size(0) > 0 && weight.size(1) == x.size(1) &&
                     weight.size(2) % 2 == 1 && weight.scalar_type() == x.scalar_type(),
                 op, "weight (C', C, k), C' >= 1, k odd, of x's dtype");
-  return {x.size(0), x.size(1), weight.size(0), weight.size(2), x.size(2), x.size(3)};
+  SKELOPS_CHECK(stride > 0, op, "stride >= 1");
+  const int64_t taps = weight.size(2), frames = x.size(2);
+  return {x.size(1), weight.size(0), taps, stride, taps / 2, frames, (frames - 1) / stride + 1,
+          x.size(3)};
 }
 
-// The convolution of x (N, inputs, T, V) with weight(output, input, tap).
-template <typename T, typename F>
-Tensor convolution(const Sizes& s, const Tensor& x, const F& weight,
-                   const std::vector<Accumulate<T>>& bias) {
+// Samples of a task, of so many: whose columns are no more than wanted, and one for every thread.
+int64_t samples_of_task(const FrameConv& f, int64_t batch, int64_t wanted) {
+  const int64_t columns = (f.frames + kTileFrames - 1) / kTileFrames * f.joints;
+  const int64_t fit = std::max<int64_t>(wanted / std::max<int64_t>(columns, 1), 1);
+  return std::clamp<int64_t>(batch / torch::stable::get_num_threads(), 1, fit);
+}
+
+// The convolution of x (N, inputs, in_frames, V) with weight(output, input, tap). Its value of
+// output o and frame t is that of channel place(o, t).first and frame place(o, t).second of the
+// result (N, C, T, V), or of none if that frame is outside.
+template <typename T, typename Weight, typename Place>
+Tensor convolution(const FrameConv& f, const Tensor& x, const Weight& weight,
+                   const std::vector<Accumulate<T>>& bias, int64_t channels, int64_t frames,
+                   const Place& place) {
   using A = Accumulate<T>;
-  using V = Simd<A>;
-  const ShortConv<A> conv(s.inputs, s.outputs, s.taps, s.frames, s.joints);
+  const int64_t batch = x.size(0), row = frames * f.joints;
   const Samples<T> samples(x);
-  Tensor out = new_tensor<T>(x, {s.batch, s.outputs, s.frames, s.joints});
+  Tensor out = new_tensor<T>(x, {batch, channels, frames, f.joints});
   if (out.numel() == 0) return out;
-  const Scratch<A> weights(kPoints * s.outputs * conv.depth);
-  conv.weights(weight, weights.get());
-  const int64_t together = conv.together(s.batch, kColumns), row = s.frames * s.joints;
-  parallel((s.batch + together - 1) / together, [&](int64_t task) {
-    const int64_t begin = task * together, count = std::min(together, s.batch - begin);
-    const int64_t width = count * conv.columns;
-    const Scratch<A> converted(samples.scratch()), padded(count * conv.padded_size());
-    const Scratch<A> panel(ShortConv<A>::kPanels), sums(kPoints * s.outputs * width + V::kLanes);
-    const Scratch<A> result(samples.kInPlace ? 0 : s.outputs * row);
+  const ShortConv<A> one(f, 1);
+  const Scratch<A> weights(kPoints * f.outputs * one.depth);
+  one.weights(weight, weights.get());
+  const int64_t together = samples_of_task(f, batch, kColumns);
+  parallel((batch + together - 1) / together, [&](int64_t task) {
+    const int64_t begin = task * together, count = std::min(together, batch - begin);
+    const ShortConv<A> conv(f, count);
+    const Scratch<A> converted(samples.scratch()), padded(conv.padded_size());
+    const Scratch<A> panels(conv.panels_size());
+    const Scratch<A> sums(kPoints * f.outputs * conv.width + Simd<A>::kLanes);
+    const Scratch<A> result(samples.kInPlace ? 0 : channels * row);
     for (int64_t n = 0; n < count; ++n) {
-      conv.pad(samples.get(begin + n, converted.get()), padded.get() + n * conv.padded_size());
+      conv.pad(samples.get(begin + n, converted.get()), n, padded.get());
     }
-    conv.multiply(weights.get(), padded.get(), conv.vectors_of(count), panel.get(), sums.get());
+    conv.multiply(weights.get(), padded.get(), panels.get(), sums.get());
     for (int64_t n = 0; n < count; ++n) {
-      T* to = data<T>(out) + (begin + n) * s.outputs * row;
+      T* to = data<T>(out) + (begin + n) * channels * row;
       A* y = samples.kInPlace ? reinterpret_cast<A*>(to) : result.get();
-      conv.frames_of(sums.get() + n * conv.columns, width,
-                     [&](int64_t o, int64_t t, int64_t v, auto values, int lanes) {
-                       if (!bias.empty()) values += bias[o];
-                       store_some(y + o * row + t * s.joints + v, values, lanes);
-                     });
-      if (!samples.kInPlace) convert(y, to, s.outputs * row);
+      conv.frames_of(sums.get(), n, [&](int64_t o, int64_t t, int64_t v, auto values, int lanes) {
+        if (!bias.empty()) values += bias[o];
+        const auto [c, at] = place(o, t);
+        if (at < 0 || at >= frames) return;
+        store_some(y + c * row + at * f.joints + v, values, lanes);
+      });
+      if (!samples.kInPlace) convert(y, to, channels * row);
     }
   });
   return out;
 }
 
+// The gradient of x: of frame stride a + r of the padded x, it is that of channel (c, r) and
+// frame a of a convolution of `grad` with every stride-th tap from r on, the last one first.
+template <typename T>
+Tensor gradient(const FrameConv& f, const Tensor& grad, const Tensor& weight) {
+  const Parameter<Accumulate<T>> w{OptionalTensor(weight)};
+  const int64_t last = (f.taps - 1) / f.stride, first = f.left / f.stride;
+  const int64_t end = (f.left + f.in_frames - 1) / f.stride + 1;
+  const FrameConv back{f.outputs, f.inputs * f.stride, last + 1, 1, last - first,
+                       f.frames,  end - first,         f.joints};
+  // Of every channel of the result: that of x, and its frame among a stride.
+  std::vector<int64_t> channel_of(back.outputs), frame_of(back.outputs);
+  for (int64_t i = 0; i < back.outputs; ++i) {
+    channel_of[i] = i / f.stride, frame_of[i] = i % f.stride;
+  }
+  const auto at = [&](int64_t i, int64_t o, int64_t j) {
+    const int64_t tap = (last - j) * f.stride + frame_of[i];
+    return tap < f.taps ? w.data()[(o * f.inputs + channel_of[i]) * f.taps + tap] : 0;
+  };
+  const auto place = [&](int64_t i, int64_t a) {
+    return std::pair(channel_of[i], (first + a) * f.stride + frame_of[i] - f.left);
+  };
+  return convolution<T>(back, grad, at, {}, f.inputs, f.in_frames, place);
+}
+
 // The gradient of the weight, (C', C, k).
 template <typename T>
-Tensor weight_gradient(const Sizes& s, const Tensor& grad, const Tensor& x, const Tensor& weight) {
+Tensor weight_gradient(const FrameConv& f, const Tensor& grad, const Tensor& x,
+                       const Tensor& weight) {
   using A = Accumulate<T>;
-  using V = Simd<A>;
-  const ShortConv<A> conv(s.inputs, s.outputs, s.taps, s.frames, s.joints);
+  constexpr int64_t kWidth = 2 * Simd<A>::kLanes;
+  const int64_t depth = ShortConv<A>(f, 1).depth, size = depth * f.outputs;
   const Samples<T> gradients(grad), samples(x);
-  const Slices slices(s.batch);
-  const int64_t taps = s.taps, size = conv.depth * s.outputs;
-  Partials<A> partials(slices, taps * s.inputs * s.outputs);
+  const Slices slices(x.size(0));
+  Partials<A> partials(slices, f.taps * f.inputs * f.outputs);
   parallel(slices.count, [&](int64_t slice) {
     const int64_t first = slices.begin(slice), last = slices.end(slice);
-    const int64_t together =
-        std::clamp<int64_t>(kGradientColumns / std::max<int64_t>(conv.columns, 1), 1, last - first);
-    const int64_t most = together * conv.columns;
-    const Scratch<A> padded(together * conv.padded_size());
-    const Scratch<A> rows(kPoints * kRows * most), sums(kPoints * size);
+    const int64_t together = samples_of_task(f, last - first, kGradients / f.outputs);
+    const ShortConv<A> most(f, together);
+    const int64_t panels = (f.outputs + kWidth - 1) / kWidth;
+    const Scratch<A> padded(most.padded_size()), rows(kPoints * kRows * most.width);
+    const Scratch<A> found(kPoints * f.outputs * most.columns), sums(kPoints * size);
+    const Scratch<A> across(kPoints * panels * most.columns * kWidth);
     const Scratch<A> converted(std::max(samples.scratch(), gradients.scratch()));
-    const Scratch<A> found(s.outputs * conv.columns), across(kPoints * s.outputs * most);
     for (int64_t begin = first; begin < last; begin += together) {
-      const int64_t count = std::min(together, last - begin), width = count * conv.columns;
-      const std::vector<int64_t> vector = conv.vectors_of(count);
+      const int64_t count = std::min(together, last - begin);
+      const ShortConv<A> conv(f, count);
+      const int64_t columns = conv.columns, width = conv.width;
       for (int64_t n = 0; n < count; ++n) {
-        conv.pad(samples.get(begin + n, converted.get()), padded.get() + n * conv.padded_size());
+        conv.pad(samples.get(begin + n, converted.get()), n, padded.get());
       }
       for (int64_t n = 0; n < count; ++n) {
-        const A* dy = gradients.get(begin + n, converted.get());
-        for (int point = 0; point < kPoints; ++point) {
-          conv.gradients(point, dy, found.get());
-          transpose(found.get(), s.outputs, conv.columns,
-                    across.get() + (point * width + n * conv.columns) * s.outputs);
-        }
+        conv.gradients(gradients.get(begin + n, converted.get()), n, found.get());
+      }
+      for (int64_t i = 0; i < kPoints * panels; ++i) {
+        const int64_t point = i / panels, o = i % panels * kWidth;
+        transpose(found.get() + (point * f.outputs + o) * columns, std::min(kWidth, f.outputs - o),
+                  columns, columns, across.get() + i * columns * kWidth, kWidth);
       }
       Product<A> p{};
-      p.n = s.outputs, p.k = width, p.a_row = width, p.a_col = 1;
-      p.b_row = s.outputs, p.c_row = s.outputs;
+      p.k = columns, p.a_row = width, p.a_col = 1;
+      p.b_row = kWidth, p.c_row = f.outputs;
       p.accumulate = begin > first;
-      for (int64_t r = 0; r < conv.depth; r += kRows) {
-        p.m = std::min(kRows, conv.depth - r);
-        conv.rows(r, p.m, padded.get(), vector.data(), width / V::kLanes, rows.get(), width,
+      for (int64_t r = 0; r < depth; r += kRows) {
+        p.m = std::min(kRows, depth - r);
+        conv.rows(r, p.m, padded.get(), 0, width / Simd<A>::kLanes, rows.get(), width,
                   kRows * width);
         for (int point = 0; point < kPoints; ++point) {
           p.a = rows.get() + point * kRows * width;
-          p.b = across.get() + point * width * s.outputs;
-          p.c = sums.get() + point * size + r * s.outputs;
-          multiply(p);
+          for (int64_t panel = 0; panel < panels; ++panel) {
+            p.n = std::min(kWidth, f.outputs - panel * kWidth);
+            p.b = across.get() + (point * panels + panel) * columns * kWidth;
+            p.c = sums.get() + point * size + r * f.outputs + panel * kWidth;
+            multiply(p);
+          }
         }
       }
     }
-    A* to = partials.slice(slice);  // (k, C, C')
-    for (int64_t r = 0; r < conv.depth; ++r) {
-      const int64_t group = r / s.inputs, c = r % s.inputs;
-      for (int64_t j = 0; j < kGroupTaps && group * kGroupTaps + j < taps; ++j) {
-        A* tap = to + ((group * kGroupTaps + j) * s.inputs + c) * s.outputs;
-        const A* from = sums.get() + r * s.outputs;
-        for (int64_t o = 0; o < s.outputs; ++o) {
-          A sum = 0;
-          for (int point = 0; point < kPoints; ++point) {
-            sum += from[point * size + o] * ShortConv<A>::kWeights[point][j];
+    A* to = partials.slice(slice);  // (C, k, C')
+    for (int64_t r = 0; r < depth; ++r) {
+      const A* from = sums.get() + r * f.outputs;
+      for (int64_t j = 0; j < kGroupTaps; ++j) {
+        most.tap_of(r, j, [&](int64_t c, int64_t tap) {
+          A* sum = to + (c * f.taps + tap) * f.outputs;
+          for (int64_t o = 0; o < f.outputs; ++o) {
+            sum[o] = 0;
+            for (int point = 0; point < kPoints; ++point) {
+              sum[o] += from[point * size + o] * ShortConv<A>::kWeights[point][j];
+            }
           }
-          tap[o] = sum;
-        }
+        });
       }
     }
   });
   const std::vector<A> total = partials.total();
   std::vector<A> found(total.size());
-  parallel(s.outputs, [&](int64_t o) {
-    for (int64_t c = 0; c < s.inputs; ++c) {
-      for (int64_t j = 0; j < taps; ++j) {
-        found[(o * s.inputs + c) * taps + j] = total[(j * s.inputs + c) * s.outputs + o];
-      }
-    }
-  });
+  transpose(total.data(), f.inputs * f.taps, f.outputs, found.data());
   return gradient_of(weight, found);
 }
 
 template <typename T>
-Tensor bias_gradient(const Sizes& s, const Tensor& grad, const Tensor& bias) {
+Tensor bias_gradient(const FrameConv& f, const Tensor& grad, const Tensor& bias) {
   using A = Accumulate<T>;
   const Samples<T> gradients(grad);
-  const int64_t row = s.frames * s.joints;
-  std::vector<A> sums(s.outputs);
-  parallel(s.outputs, [&](int64_t o) {
+  const int64_t row = f.frames * f.joints;
+  std::vector<A> sums(f.outputs);
+  parallel(f.outputs, [&](int64_t o) {
     const Scratch<A> converted(gradients.scratch());
     typename Simd<A>::Vec sum = {};
-    for (int64_t n = 0; n < s.batch; ++n) {
+    for (int64_t n = 0; n < grad.size(0); ++n) {
       const A* from = gradients.get(n, o * row, row, converted.get());
       vectors<A>(row, [&](int64_t i, int lanes) { sum += load_some(from + i, lanes); });
     }
@@ -157,41 +189,36 @@ Tensor bias_gradient(const Sizes& s, const Tensor& grad, const Tensor& bias) {
   return gradient_of(bias, sums);
 }
 
-Tensor temporal_conv(Tensor x, Tensor weight, OptionalTensor bias) {
+Tensor temporal_conv(Tensor x, Tensor weight, OptionalTensor bias, int64_t stride) {
   constexpr const char* op = "temporal_conv";
-  const Sizes s = checked(op, x, weight);
-  SKELOPS_CHECK(!bias.has_value() || bias->numel() == s.outputs, op, "bias (C',)");
+  const FrameConv f = checked(op, x, weight, stride);
+  SKELOPS_CHECK(!bias.has_value() || bias->numel() == f.outputs, op, "bias (C',)");
   return dispatch(x, op, [&](auto type) {
     using T = decltype(type);
     using A = Accumulate<T>;
     const Parameter<A> w{OptionalTensor(weight)};
     const auto at = [&](int64_t o, int64_t c, int64_t j) {
-      return w.data()[(o * s.inputs + c) * s.taps + j];
+      return w.data()[(o * f.inputs + c) * f.taps + j];
     };
-    return convolution<T>(s, x, at, parameter<A>(bias));
+    const auto place = [](int64_t o, int64_t t) { return std::pair(o, t); };
+    return convolution<T>(f, x, at, parameter<A>(bias), f.outputs, f.frames, place);
   });
 }
 
 std::tuple<Tensor, Tensor, Tensor> temporal_conv_backward(Tensor grad, Tensor x, Tensor weight,
-                                                          OptionalTensor bias, int64_t needs) {
+                                                          OptionalTensor bias, int64_t stride,
+                                                          int64_t needs) {
   constexpr const char* op = "temporal_conv_backward";
-  const Sizes s = checked(op, x, weight);
-  SKELOPS_CHECK(grad.numel() == s.batch * s.outputs * s.frames * s.joints &&
+  const FrameConv f = checked(op, x, weight, stride);
+  SKELOPS_CHECK(grad.numel() == x.size(0) * f.outputs * f.frames * f.joints &&
                     grad.scalar_type() == x.scalar_type(),
-                op, "a gradient (N, C', T, V) of x's dtype");
+                op, "a gradient (N, C', T', V) of x's dtype");
   return dispatch(x, op, [&](auto type) {
     using T = decltype(type);
     Tensor dx = no_gradient(x), dw = no_gradient(x), db = no_gradient(x);
-    if (wants(needs, 0)) {
-      const Parameter<Accumulate<T>> w{OptionalTensor(weight)};
-      const auto at = [&](int64_t c, int64_t o, int64_t j) {
-        return w.data()[(o * s.inputs + c) * s.taps + s.taps - 1 - j];
-      };
-      const Sizes back{s.batch, s.outputs, s.inputs, s.taps, s.frames, s.joints};
-      dx = convolution<T>(back, grad, at, {});
-    }
-    if (wants(needs, 1)) dw = weight_gradient<T>(s, grad, x, weight);
-    if (wants(needs, 2)) db = bias_gradient<T>(s, grad, *bias);
+    if (wants(needs, 0)) dx = gradient<T>(f, grad, weight);
+    if (wants(needs, 1)) dw = weight_gradient<T>(f, grad, x, weight);
+    if (wants(needs, 2)) db = bias_gradient<T>(f, grad, *bias);
     return std::tuple(dx, dw, db);
   });
 }

@@ -8,7 +8,7 @@ from skelops import ops
 from skelops.nn.pointwise import in_float32_here, pointwise_conv
 
 # Below, transforming features and weights takes as long as the multiplications that it saves.
-MIN_CHANNELS, MIN_FRAMES, POSITIONS_PER_CHANNEL = 32, 16, 8
+MIN_CHANNELS, MIN_FRAMES, POSITIONS_PER_CHANNEL = 32, 16, 3
 
 
 def convolve(conv: nn.Module, x: Tensor) -> Tensor:
@@ -22,12 +22,12 @@ def convolve(conv: nn.Module, x: Tensor) -> Tensor:
         (N, C', T', V).
     """
     if _over_frames(conv) and _pays(conv, x):
-        return ops.temporal_conv(x, conv.weight[..., 0], conv.bias)
+        return ops.temporal_conv(x, conv.weight[..., 0], conv.bias, conv.stride[0])
     return pointwise_conv(conv, x)
 
 
 def _over_frames(conv: nn.Module) -> bool:
-    """Whether a layer is a convolution over frames that keeps their number."""
+    """Whether a layer is a convolution over frames with zeros around them."""
     return (
         type(conv) is nn.Conv2d
         and conv.kernel_size[0] > 1
@@ -35,15 +35,19 @@ def _over_frames(conv: nn.Module) -> bool:
         and conv.kernel_size[1] == 1
         and conv.padding == (conv.kernel_size[0] // 2, 0)
         and conv.padding_mode == "zeros"
-        and conv.stride == conv.dilation == (1, 1)
+        and conv.stride[1] == 1
+        and conv.dilation == (1, 1)
         and conv.groups == 1
     )
 
 
 def _pays(conv: nn.Conv2d, x: Tensor) -> bool:
+    stride = conv.stride[0]
+    frames = (x.shape[2] - 1) // stride + 1
+    positions = x.shape[0] * frames * x.shape[3]
     return (
         in_float32_here(x)
         and min(conv.in_channels, conv.out_channels) >= MIN_CHANNELS
-        and x.shape[2] >= MIN_FRAMES
-        and x.numel() >= POSITIONS_PER_CHANNEL * conv.in_channels**2
+        and frames >= MIN_FRAMES
+        and positions >= POSITIONS_PER_CHANNEL * stride * conv.in_channels
     )

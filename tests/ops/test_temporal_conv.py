@@ -13,18 +13,19 @@ from skelops.nn import TemporalConv
 from skelops.nn.convolve import convolve
 
 
-def direct(x, weight, bias):
-    return F.conv2d(x, weight[..., None], bias, padding=(weight.shape[-1] // 2, 0))
+def direct(x, weight, bias, stride=1):
+    return F.conv2d(x, weight[..., None], bias, (stride, 1), (weight.shape[-1] // 2, 0))
 
 
+@pytest.mark.parametrize("stride", [1, 2, 3, 6])
 @pytest.mark.parametrize("k", [1, 3, 5, 7, 9, 11, 13])
 @pytest.mark.parametrize("T", [1, 2, 3, 4, 5, 12, 17])
-def test_is_a_convolution(k, T):
+def test_is_a_convolution(k, T, stride):
     inputs = [
         torch.randn(shape, dtype=torch.float64, requires_grad=True)
         for shape in ((3, 5, T, 7), (14, 5, k), (14,))
     ]
-    found, expected = temporal_conv(*inputs), direct(*inputs)
+    found, expected = temporal_conv(*inputs, stride), direct(*inputs, stride)
     torch.testing.assert_close(found, expected)
     grad = torch.randn_like(found)
     torch.testing.assert_close(
@@ -60,9 +61,11 @@ def ops_of(function, *args):
     [
         ({}, (8, 32, 16, 25), True),
         ({}, (8, 32, 12, 25), False),
-        ({}, (1, 32, 16, 4), False),
+        ({}, (1, 32, 16, 5), False),
         ({"in_channels": 16}, (8, 16, 16, 25), False),
-        ({"stride": (2, 1)}, (8, 32, 16, 25), False),
+        ({"stride": (2, 1)}, (8, 32, 31, 25), True),
+        ({"stride": (2, 1)}, (8, 32, 30, 25), False),
+        ({"stride": (1, 2)}, (8, 32, 16, 25), False),
         ({"padding": (3, 0)}, (8, 32, 16, 25), False),
         ({"padding_mode": "replicate"}, (8, 32, 16, 25), False),
         ({"dilation": (2, 1), "padding": (8, 0)}, (8, 32, 16, 25), False),
@@ -91,6 +94,7 @@ BAD = [
     (dict(x=torch.ones(1, 8, 3, 2).long()), TypeError, "x of a floating dtype, got torch.int64"),
     (dict(weight=torch.ones(4, 7, 3)), ValueError, "weight of shape (C', C, k) with C=8"),
     (dict(weight=torch.ones(4, 8, 2)), ValueError, "an odd kernel, got 2"),
+    (dict(stride=0), ValueError, "stride >= 1, got 0"),
     (dict(bias=torch.ones(3)), ValueError, "bias of shape (C') with C'=4, got (3,)"),
     (dict(weight=torch.ones(4, 8, 3).double()), TypeError, "weight of x's dtype torch.float32"),
 ]

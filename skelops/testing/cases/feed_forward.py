@@ -66,10 +66,10 @@ register(
 )
 
 
-def temporal_conv(draw, N=2, C=3, D=4, T=6, V=5, k=3, bias=True, layout="contiguous"):
+def temporal_conv(draw, N=2, C=3, D=4, T=6, V=5, k=3, bias=True, stride=1, layout="contiguous"):
     x, w = draw.normal(N, C, T, V), draw.normal(D, C, k, scale=(C * k) ** -0.5)
     tensors = x, w, draw.normal(D) if bias else None
-    return tuple(t if t is None else relayout(t, layout) for t in tensors)
+    return *(t if t is None else relayout(t, layout) for t in tensors), stride
 
 
 _temporal = partial(Case, build=temporal_conv, public=ops.temporal_conv)
@@ -81,5 +81,10 @@ register(
     _temporal("wider", dims=dict(N=5, C=33, D=65, T=13, V=20, k=9)),
     _temporal("long_kernel", dims=dict(N=1, C=5, D=7, T=10, V=17, k=11)),
     _temporal("transposed", dims=dict(C=16, D=8, T=18, V=25, k=7, layout="transposed")),
+    _temporal("small_stride", dims=dict(T=7, stride=2, k=5), small=True),
+    _temporal("strided", dims=dict(N=5, C=33, D=65, T=31, V=25, k=9, stride=2)),
+    _temporal("even_frames", dims=dict(C=16, D=24, T=32, V=20, k=9, stride=2, bias=False)),
+    _temporal("long_stride", dims=dict(N=3, C=8, D=9, T=17, V=25, k=7, stride=3)),
+    _temporal("stride_beyond", dims=dict(N=1, C=4, D=3, T=11, V=3, k=3, stride=5)),
     _temporal("one_tap", dims=dict(C=16, D=8, T=9, V=25, k=1)),
 )
