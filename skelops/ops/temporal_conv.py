@@ -10,17 +10,16 @@ from skelops import _check
 from skelops._library import define
 
 
-def temporal_conv(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1
-) -> Tensor:
+def temporal_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1) -> Tensor:
     r"""Convolution of every joint over the frames, with zeros around them.
 
     .. math:: y_{notv} = b_o + \sum_{c, j} W_{ocj} x_{nc, s t + j - (k - 1) / 2, v}
 
     In float32 and float64 on a CPU four frames and three taps meet at the points 0, +-3/4, +-3/2
     and infinity, in six products instead of twelve; a kernel of nine is the sum of three such ones,
-    one of nine with a stride of two, over odd and over even frames, of four. The rounding error is about four times that of the direct sum; a value that is not finite also
-    reaches the other results of its four frames. Everything else is left to PyTorch.
+    one of nine with a stride of two, over odd and over even frames, of four. The rounding error is
+    about four times that of the direct sum; a value that is not finite also reaches the other
+    results of its four frames. Everything else is left to PyTorch.
 
     Args:
         x: (N, C, T, V), with a channel, a frame and a joint.
@@ -32,7 +31,8 @@ def temporal_conv(
         (N, C', ceil(T / s), V), x's dtype.
 
     Raises:
-        ValueError: shapes do not fit or are empty, k is even, s < 1, or tensors are on different devices.
+        ValueError: shapes do not fit or are empty, k is even, s < 1, or tensors are on different
+            devices.
         TypeError: a tensor is not floating point, or dtypes differ outside autocast.
 
     Backends: cpu, reference.
