@@ -1,5 +1,6 @@
 // graph_conv: features of a channel block in cache, then one product per block contracts the joints
 // of every channel, frame and subset. Nothing but the result is written to memory.
+#include "cpu/frames.h"
 #include "cpu/graph.h"
 #include "cpu/unit.h"
 
@@ -90,6 +91,17 @@ void contract(const GraphShape& s, const Features<A>& f, const A* graphs, int64_
   multiply(p);
 }
 
+// z = f A of one subset, (rows of channels, T, V).
+template <typename A>
+void aggregate(const GraphShape& s, const A* f, const A* graph, int64_t channels, A* z) {
+  Product<A> p{};
+  p.m = channels * s.frames, p.n = p.k = s.joints;
+  p.a = f, p.a_row = s.joints, p.a_col = 1;
+  p.b = graph, p.b_row = s.joints;
+  p.c = z, p.c_row = s.joints;
+  multiply(p);
+}
+
 template <typename T>
 Tensor forward(const Tensor& x, const Tensor& A_, const OptionalTensor& weight,
                const OptionalTensor& bias, bool transposed, const Tail<T>* tail = nullptr) {
@@ -130,6 +142,48 @@ Tensor forward(const Tensor& x, const Tensor& A_, const OptionalTensor& weight,
   return out;
 }
 
+// dA (V, V) += the products of `inputs` and `outputs`, (rows, V) each, as A is stored.
+template <typename A>
+void graph_gradient(const GraphShape& s, bool transposed, int64_t rows, const A* inputs,
+                    const A* outputs, A* to) {
+  Product<A> p{};
+  p.m = p.n = s.joints, p.k = rows;
+  p.a = transposed ? inputs : outputs, p.a_row = 1, p.a_col = s.joints;
+  p.b = transposed ? outputs : inputs, p.b_row = s.joints;
+  p.c = to, p.c_row = s.joints;
+  p.accumulate = true;
+  multiply(p);
+}
+
+// A bias of the features (K, C') is the same for all joints and frames: its gradient, and what it
+// adds to that of the graphs, need the gradient's sums over frames alone.
+template <typename A>
+void bias_gradients(const GraphShape& s, bool transposed, const A* grad, const A* graphs,
+                    const A* bias, A* dbias, A* dgraph) {
+  const int64_t V = s.joints;
+  const Scratch<A> sums(V), reached(s.subsets * V);
+  for (int64_t k = 0; k < s.subsets; ++k) {
+    for (int64_t u = 0; u < V; ++u) {
+      A& total = reached[k * V + u] = 0;
+      for (int64_t v = 0; v < V; ++v) total += graphs[k * s.graph() + v * V + u];
+    }
+  }
+  for (int64_t c = 0; c < s.channels; ++c, grad += s.frame()) {
+    vectors<A>(V, [&](int64_t v, int lanes) {
+      store_some(sums.get() + v, sum_of_frames(grad + v, s.frames, V, lanes), lanes);
+    });
+    for (int64_t k = 0; k < s.subsets; ++k) {
+      const int64_t at = k * s.channels + c;
+      for (int64_t u = 0; u < V && dbias != nullptr; ++u) dbias[at] += reached[k * V + u] * sums[u];
+      for (int64_t i = 0; i < s.graph() && dgraph != nullptr; ++i) {
+        dgraph[k * s.graph() + i] += bias[at] * sums[transposed ? i % V : i / V];
+      }
+    }
+  }
+}
+
+// With h = W^T dy: dx = sum h A^T and dA = x^T h, a block of the channels of x at a time while h
+// is in cache; dW = dy (x A)^T.
 template <typename T>
 std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Tensor& grad, const Tensor& x,
                                                     const Tensor& A_, const OptionalTensor& weight,
@@ -137,27 +191,32 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Tensor& grad, const Te
                                                     int64_t needs) {
   using A = Accumulate<T>;
   const GraphShape s("graph_conv_backward", x, A_, weight);
-  const Transform<A> transform(s, weight, bias);
-  const Graphs<A> graphs(s, A_, !transposed);
+  const Graphs<A> forth(s, A_, transposed), back(s, A_, !transposed);
   const Samples<T> inputs(x), grads(grad);
   const bool want_x = wants(needs, 0), want_graph = wants(needs, 1), want_weight = wants(needs, 2);
   const bool want_bias = wants(needs, 3), bias_inside = bias.has_value() && bias->dim() == 2;
-  const bool want_features = want_x || want_weight || (want_bias && bias_inside);
-  const int64_t row = s.frame(), graph = s.graph();
-  const int64_t subset_rows = s.subsets * s.channels;
+  const int64_t row = s.frame(), graph = s.graph(), blocks = (s.inputs + s.block - 1) / s.block;
+  const std::vector<A> shift = bias_inside ? parameter<A>(bias) : std::vector<A>();
+  std::vector<A> weights(weight.has_value() ? weight->numel() : 0);  // (K, C, C')
+  if (weight.has_value()) {
+    const std::vector<A> stored = parameter<A>(weight);
+    for (int64_t k = 0; k < s.subsets; ++k) {
+      const int64_t at = k * s.inputs * s.channels;
+      transpose(stored.data() + at, s.channels, s.inputs, weights.data() + at);
+    }
+  }
 
   Tensor dx = want_x ? new_tensor<T>(x, {s.batch, s.inputs, s.frames, s.joints}) : no_gradient(x);
   const Slices slices(s.batch);
   Partials<A> dgraph(slices, want_graph && !s.per_sample ? s.subsets * graph : 0);
-  Partials<A> dweight(slices, want_weight ? subset_rows * s.inputs : 0);
-  Partials<A> dbias(slices, want_bias ? (bias_inside ? subset_rows : s.channels) : 0);
+  Partials<A> dweight(slices, want_weight ? s.subsets * s.inputs * s.channels : 0);  // (K, C, C')
+  Partials<A> dbias(slices, want_bias ? (bias_inside ? s.subsets : 1) * s.channels : 0);
   std::vector<A> dgraphs(want_graph && s.per_sample ? s.batch * s.subsets * graph : 0);
 
   parallel(slices.count, [&](int64_t slice) {
     const Scratch<A> x_converted(inputs.scratch()), g_converted(grads.scratch());
-    const Scratch<A> features(transform.scratch());
-    const Scratch<A> x_columns(want_weight ? s.inputs * row : 0);
-    const Scratch<A> df(want_features ? s.subsets * s.block * row : 0);
+    const Scratch<A> of_block(weight.has_value() ? s.subsets * s.block * row : 0);
+    const Scratch<A> g_columns(want_weight ? s.channels * row : 0);
     const Scratch<A> dx_sample(want_x && !inputs.kInPlace ? s.inputs * row : 0);
     for (int64_t n = slices.begin(slice); n < slices.end(slice); ++n) {
       const A* in = inputs.get(n, x_converted.get());
@@ -167,54 +226,53 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Tensor& grad, const Te
       A* dgraph_n = !want_graph    ? nullptr
                     : s.per_sample ? dgraphs.data() + n * s.subsets * graph
                                    : dgraph.slice(slice);
-      if (want_weight) transpose(in, s.inputs, row, x_columns.get());
-      for (int64_t b = 0; b < s.blocks; ++b) {
-        const int64_t begin = s.block_begin(b), size = s.block_size(b);
-        const A* g_block = g + begin * row;
-        if (want_graph) {
-          const Features<A> f = transform.forward(in, begin, size, features.get());
+      if (!weight.has_value()) {
+        for (int64_t k = 0; k < s.subsets; ++k) {
+          const int64_t at = k * s.channels * row;
+          if (want_graph) {
+            graph_gradient(s, transposed, s.channels * s.frames, in + at, g, dgraph_n + k * graph);
+          }
+          if (want_x) aggregate(s, g, back.get(n) + k * graph, s.channels, dx_n + at);
+        }
+      }
+      if (want_weight) transpose(g, s.channels, row, g_columns.get());
+      for (int64_t b = 0; b < blocks && weight.has_value(); ++b) {
+        const int64_t begin = b * s.inputs / blocks, size = (b + 1) * s.inputs / blocks - begin;
+        const A* x_block = in + begin * row;
+        if (want_x || want_graph) {
+          Product<A> p{};
+          p.m = size, p.n = row, p.k = s.channels;
+          p.a = weights.data() + begin * s.channels, p.a_row = s.channels, p.a_col = 1;
+          p.b = g, p.b_row = row;
+          p.c = of_block.get(), p.c_row = row;
+          p.groups = s.subsets, p.a_group = s.inputs * s.channels, p.c_group = size * row;
+          multiply(p);
+        }
+        for (int64_t k = 0; k < s.subsets && want_graph; ++k) {
+          graph_gradient(s, transposed, size * s.frames, x_block, of_block.get() + k * size * row,
+                         dgraph_n + k * graph);
+        }
+        if (want_x)
+          contract(s, {of_block.get(), size * row}, back.get(n), size, dx_n + begin * row);
+        if (want_weight) {
           for (int64_t k = 0; k < s.subsets; ++k) {
-            Product<A> p{};
-            p.m = p.n = s.joints, p.k = size * s.frames;
-            p.a = transposed ? f.data + k * f.part : g_block, p.a_row = 1, p.a_col = s.joints;
-            p.b = transposed ? g_block : f.data + k * f.part, p.b_row = s.joints;
-            p.c = dgraph_n + k * graph, p.c_row = s.joints;
-            p.accumulate = true;
-            multiply(p);
+            aggregate(s, x_block, forth.get(n) + k * graph, size, of_block.get() + k * size * row);
           }
+          Product<A> p{};
+          p.m = size, p.n = s.channels, p.k = row;
+          p.a = of_block.get(), p.a_row = row, p.a_col = 1;
+          p.b = g_columns.get(), p.b_row = s.channels;
+          p.c = dweight.slice(slice) + begin * s.channels, p.c_row = s.channels;
+          p.accumulate = true;
+          p.groups = s.subsets, p.a_group = size * row, p.c_group = s.inputs * s.channels;
+          multiply(p);
         }
-        if (want_features) {
-          // Without weights the feature gradient is the input gradient itself.
-          const bool direct = want_x && !transform.has_weight();
-          A* to = direct ? dx_n + begin * row : df.get();
-          const int64_t part = direct ? s.channels * row : size * row;
-          for (int64_t k = 0; k < s.subsets; ++k) {
-            Product<A> p{};
-            p.m = size * s.frames, p.n = p.k = s.joints;
-            p.a = g_block, p.a_row = s.joints, p.a_col = 1;
-            p.b = graphs.get(n) + k * graph, p.b_row = s.joints;
-            p.c = to + k * part, p.c_row = s.joints;
-            multiply(p);
-          }
-          if (want_bias && bias_inside) {
-            for (int64_t k = 0; k < s.subsets; ++k) {
-              for (int64_t c = 0; c < size; ++c) {
-                dbias.slice(slice)[k * s.channels + begin + c] += sum(to + k * part + c * row, row);
-              }
-            }
-          }
-          if (want_x && transform.has_weight()) {
-            transform.backward_input(df.get(), begin, size, dx_n);
-          }
-          if (want_weight) {
-            transform.backward_weight(df.get(), x_columns.get(), begin, size, dweight.slice(slice));
-          }
-        }
-        if (want_bias && !bias_inside) {
-          for (int64_t c = 0; c < size; ++c) {
-            dbias.slice(slice)[begin + c] += sum(g_block + c * row, row);
-          }
-        }
+      }
+      if (bias_inside && (want_bias || want_graph)) {
+        bias_gradients(s, transposed, g, forth.get(n), shift.data(),
+                       want_bias ? dbias.slice(slice) : nullptr, dgraph_n);
+      } else if (want_bias) {
+        for (int64_t c = 0; c < s.channels; ++c) dbias.slice(slice)[c] += sum(g + c * row, row);
       }
       if (want_x && !inputs.kInPlace) convert(dx_n, dx_to, s.inputs * row);
     }
@@ -226,7 +284,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Tensor& grad, const Te
   } else if (want_graph) {
     dA = gradient_of(A_, dgraph.total());
   }
-  if (want_weight) dw = gradient_of(*weight, dweight.total());
+  if (want_weight) {
+    const std::vector<A> total = dweight.total();
+    for (int64_t k = 0; k < s.subsets; ++k) {
+      const int64_t at = k * s.inputs * s.channels;
+      transpose(total.data() + at, s.inputs, s.channels, weights.data() + at);
+    }
+    dw = gradient_of(*weight, weights);
+  }
   if (want_bias) db = gradient_of(*bias, dbias.total());
   return {dx, dA, dw, db};
 }
