@@ -161,12 +161,10 @@ template <typename A>
 void bias_gradients(const GraphShape& s, bool transposed, const A* grad, const A* graphs,
                     const A* bias, A* dbias, A* dgraph) {
   const int64_t V = s.joints;
-  const Scratch<A> sums(V), reached(s.subsets * V);
-  for (int64_t k = 0; k < s.subsets; ++k) {
-    for (int64_t u = 0; u < V; ++u) {
-      A& total = reached[k * V + u] = 0;
-      for (int64_t v = 0; v < V; ++v) total += graphs[k * s.graph() + v * V + u];
-    }
+  const Scratch<A> sums(V);
+  std::vector<A> reached(s.subsets * V), weighted(s.subsets * V);
+  for (int64_t i = 0; i < s.subsets * s.graph(); ++i) {
+    reached[i / s.graph() * V + i % V] += graphs[i];
   }
   for (int64_t c = 0; c < s.channels; ++c, grad += s.frame()) {
     vectors<A>(V, [&](int64_t v, int lanes) {
@@ -174,11 +172,16 @@ void bias_gradients(const GraphShape& s, bool transposed, const A* grad, const A
     });
     for (int64_t k = 0; k < s.subsets; ++k) {
       const int64_t at = k * s.channels + c;
-      for (int64_t u = 0; u < V && dbias != nullptr; ++u) dbias[at] += reached[k * V + u] * sums[u];
-      for (int64_t i = 0; i < s.graph() && dgraph != nullptr; ++i) {
-        dgraph[k * s.graph() + i] += bias[at] * sums[transposed ? i % V : i / V];
+      A total = 0;
+      for (int64_t v = 0; v < V; ++v) {
+        total += reached[k * V + v] * sums[v];
+        weighted[k * V + v] += bias[at] * sums[v];
       }
+      if (dbias != nullptr) dbias[at] += total;
     }
+  }
+  for (int64_t i = 0; i < s.subsets * s.graph() && dgraph != nullptr; ++i) {
+    dgraph[i] += weighted[i / s.graph() * V + (transposed ? i : i / V) % V];
   }
 }
 
