@@ -312,10 +312,15 @@ TRAININGS = {
         for name, training in _contrasted(data, title, recipe, *contrast).items()
     },
     **{
-        f"nw_ucla_severe-finetec_small-{name}": Training(
-            f"NW-UCLA cross-view, three quarters of the frames missing, FineTec, {title}",
+        f"nw_ucla_severe-finetec_small-{name}{suffix}": Training(
+            f"NW-UCLA cross-view, three quarters of the frames missing, FineTec, {title}{number}",
             ("nw_ucla", "finetec_small", "joint"),
-            tuple(word for off in without for word in (f"--model.model_kwargs.{off}", "false")),
+            tuple(word for off in without for word in (f"--model.model_kwargs.{off}", "false"))
+            + seed,
+        )
+        for suffix, number, seed in (
+            ("", "", ()),
+            *((f"-seed{n}", f", seed {n}", ("--seed_everything", str(n))) for n in (1, 2)),
         )
         for name, title, without in (
             ("full", "complete", ()),

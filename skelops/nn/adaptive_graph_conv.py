@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from skelops import ops
 from skelops.nn.norm import at_inference
 from skelops.nn.packed import Packed, Part, init_conv
+from skelops.nn.pointwise import pointwise
 from skelops.nn.recompute import recomputed
 from skelops.nn.topology import Topology
 
@@ -121,7 +121,7 @@ def inner_products(
             torch.bmm(a.mT, b, out=out)
         return found / embedded.shape[3]
     weight = torch.cat([w.reshape(-1, C) for w in weights])
-    embedded = F.conv2d(x, weight[..., None, None], torch.cat([b.flatten() for b in biases]))
+    embedded = pointwise(x, weight, torch.cat([b.flatten() for b in biases]))
     a, b = embedded.view(N, 2, subsets, -1, V).unbind(1)
     return a.transpose(-1, -2) @ b / a.shape[2]
 

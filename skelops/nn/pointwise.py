@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from skelops.nn.recompute import recomputed
 
@@ -28,6 +29,22 @@ def in_float32_here(x: Tensor) -> bool:
     )
 
 
+def product(weight: Tensor, bias: Tensor | None, features: Tensor) -> Tensor:
+    """W f + b for weight (C', C), bias (C',) and features (N, C, L), a product per sample."""
+    weight = weight.expand(len(features), -1, -1)
+    if bias is None:
+        return torch.bmm(weight, features)
+    return torch.baddbmm(bias[:, None], weight, features)
+
+
+def pointwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A 1x1 convolution of x (N, C, T, V) with weight (C', C) and bias (C',), see
+    ``pointwise_conv``."""
+    if not in_float32_here(x):
+        return F.conv2d(x, weight[..., None, None], bias)
+    return product(weight, bias, x.flatten(2)).unflatten(2, x.shape[2:])
+
+
 def pointwise_conv(conv: nn.Module, x: Tensor) -> Tensor:
     """conv(x); a 1x1 convolution in float32 on a CPU by a product per sample.
 
@@ -46,12 +63,8 @@ def pointwise_conv(conv: nn.Module, x: Tensor) -> Tensor:
     rows, columns = conv.stride
     taken = x[:, :, ::rows, ::columns]
     features = taken.flatten(2)
-    weight = conv.weight.flatten(1).expand(len(x), -1, -1)
     strided = conv.stride != (1, 1)  # features are a copy
     again = (lambda: x[:, :, ::rows, ::columns].flatten(2)) if strided else None
     with recomputed(features, again):
-        if conv.bias is None:
-            y = torch.bmm(weight, features)
-        else:
-            y = torch.baddbmm(conv.bias[:, None], weight, features)
+        y = product(conv.weight.flatten(1), conv.bias, features)
     return y.unflatten(2, taken.shape[2:])
