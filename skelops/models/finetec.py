@@ -108,9 +108,10 @@ class CrossFusion(nn.Module):
 
     def forward(self, query: Tensor, streams: Sequence[Tensor]) -> Tensor:
         context = torch.cat(list(streams), 2)
-        found = F.scaled_dot_product_attention(
-            self.query(query), self.key(context), self.value(context)
-        )
+        projected = self.query(query), self.key(context), self.value(context)
+        # Every frame is a sample with one head: of many heads copies would be made.
+        q, k, v = (x.flatten(0, 1)[:, None] for x in projected)
+        found = F.scaled_dot_product_attention(q, k, v).view_as(projected[0])
         return query + self.out(found)
 
 

@@ -118,10 +118,10 @@ class Completion(nn.Module):
 
     def _example(self, filled: Tensor, kept: Tensor) -> Tensor:
         """The sequence of the bank that is closest to the kept frames, (N, T, n)."""
-        weight = kept.to(filled)
+        weight, bank = kept.to(filled), self.bank
         # Squared distances to every example over the kept frames, but for a term of the motion.
-        distance = torch.einsum("nt,btc,btc->nb", weight, self.bank, self.bank)
-        distance = distance - 2 * torch.einsum("nt,ntc,btc->nb", weight, filled, self.bank)
+        distance = weight @ bank.square().sum(2).mT
+        distance = distance - 2 * (weight[..., None] * filled).flatten(1) @ bank.flatten(1).mT
         return self.bank[distance.argmin(1)]
 
     def loss(self, x: Tensor, kept: Tensor) -> Tensor:
