@@ -125,17 +125,22 @@ class Completion(nn.Module):
         return self.bank[distance.argmin(1)]
 
     def loss(self, x: Tensor, kept: Tensor) -> Tensor:
-        """Squared errors of whole motions (N, T, V, D) and of their examples, from the frames kept.
+        """Squared errors of positions and velocities of whole motions (N, T, V, D) and of their
+        examples, from the frames kept.
 
         Each relative to that of straight lines, so that short gaps count as much as long ones,
-        whose errors are a hundred times as large; the paper has the errors themselves.
+        whose errors are a hundred times as large. The paper has the errors of positions alone;
+        motions that are completed by these tremble. siMLPe has those of velocities, too.
         """
         whole, filled = x.flatten(2), fill_frames(x, kept).flatten(2)
         prompt = self._example(filled, kept)
         motion, shown = self._complete(filled, kept, prompt)
-        pairs = ((motion, whole, filled), (shown, prompt, fill_frames(prompt, kept)))
+        compared = [(motion, whole, filled), (shown, prompt, fill_frames(prompt, kept))]
+        compared += [tuple(y.diff(dim=1) for y in each) for each in compared]
 
         def error(a: Tensor, b: Tensor) -> Tensor:
             return (a - b).square().mean((1, 2))
 
-        return sum((error(a, b) / (error(lines, b) + SMALL_ERROR)).mean() for a, b, lines in pairs)
+        return sum(
+            (error(a, b) / (error(lines, b) + SMALL_ERROR)).mean() for a, b, lines in compared
+        )

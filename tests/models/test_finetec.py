@@ -153,6 +153,21 @@ def test_completion_learns_by_example():
     assert (found - x[8:]).square().mean() < 0.5 * (filled - x[8:]).square().mean()
 
 
+def test_completions_that_tremble_cost_more(monkeypatch):
+    model = Completion(3, 2, 12, layers=2, bank=4)
+    model.remember(torch.randn(4, 12, 3, 2))
+    x, kept = torch.randn(5, 12, 3, 2), torch.arange(12) % 3 == 0
+    kept = kept.expand(5, -1)
+
+    def loss(pattern):
+        off = 0.1 * torch.tensor(pattern).repeat(6)[:, None] * torch.ones(6)
+        monkeypatch.setattr(model, "_complete", lambda *_: (x.flatten(2) + off, prompt + off))
+        return model.loss(x, kept)
+
+    prompt = model._example(fill_frames(x, kept).flatten(2), kept)
+    assert loss([1.0, -1.0]) > 2 * loss([1.0, 1.0])
+
+
 def test_a_bank_of_other_motions():
     with pytest.raises(ValueError, match="Completion: expected motions of 8 x 34 values"):
         Completion(17, 2, 8).remember(torch.zeros(2, 7, 17, 2))
