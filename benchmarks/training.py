@@ -320,7 +320,7 @@ TRAININGS = {
         )
         for suffix, number, seed in (
             ("", "", ()),
-            *((f"-seed{n}", f", seed {n}", ("--seed_everything", str(n))) for n in (1, 2)),
+            ("-seed1", ", another seed", ("--seed_everything", "1")),
         )
         for name, title, without in (
             ("full", "complete", ()),
