@@ -22,6 +22,7 @@ from skelops.data.convert import convert
 from skelops.data.formats import open_source
 from skelops.graph import get_layout
 from skelops.train import cli, transfer
+from skelops.train.completion import PretrainCompletion
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -145,6 +146,13 @@ def test_commands(document, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["skelops"])
     make_files()
+    train = PretrainCompletion.train
+
+    def few_steps(self, *given):
+        self.steps = 20
+        train(self, *given)
+
+    monkeypatch.setattr(PretrainCompletion, "train", few_steps)
     for block in blocks(document, "sh"):
         run = "--data.source PATH" not in block  # else each is for data of the reader's
         for words in recorded(block):
