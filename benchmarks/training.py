@@ -579,7 +579,7 @@ _FURTHER = {
 
 
 def zoo() -> str:
-    """The recipes of every method, and the best measured top-1 by data set."""
+    """The recipes of every method, and the best top-1 by data set of those with their own seed."""
     recipes: dict[str, list[str]] = {}
     for path in sorted((records.ROOT / "skelops" / "recipes" / "model").glob("*.yaml")):
         recipes.setdefault(_method(path.stem), []).append(path.stem)
@@ -606,8 +606,9 @@ def zoo() -> str:
 
 
 def _lessened(variant: Sequence[str]) -> bool:
-    """Whether a training goes without a part of its method."""
-    return any(word.startswith("no_") or word in ("linear", "random_masks") for word in variant)
+    """Whether a training goes without a part of its method, or repeats it with another seed."""
+    left_out = ("linear", "random_masks")
+    return any(word.startswith(("no_", "seed")) or word in left_out for word in variant)
 
 
 def _method(recipe: str) -> str:

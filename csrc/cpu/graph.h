@@ -128,16 +128,6 @@ class Transform {
     multiply(p);
   }
 
-  // dbias (K, C') += the row sums of df.
-  void backward_bias(const A* df, int64_t begin, int64_t size, A* dbias) const {
-    const int64_t row = shape_.frame();
-    for (int64_t k = 0; k < shape_.subsets; ++k) {
-      for (int64_t c = 0; c < size; ++c) {
-        dbias[k * shape_.channels + begin + c] += sum(df + (k * size + c) * row, row);
-      }
-    }
-  }
-
  private:
   const GraphShape& shape_;
   Parameter<A> weight_;

@@ -82,22 +82,12 @@ class SparseGraphs {
 };
 
 template <typename A>
-void contract(const GraphShape& s, const Features<A>& f, const A* graphs, int64_t size, A* z) {
+void contract(const GraphShape& s, int64_t subsets, const Features<A>& f, const A* graphs,
+              int64_t size, A* z) {
   Product<A> p{};
-  p.m = size * s.frames, p.n = s.joints, p.k = s.joints, p.parts = s.subsets;
+  p.m = size * s.frames, p.n = s.joints, p.k = s.joints, p.parts = subsets;
   p.a = f.data, p.a_row = s.joints, p.a_col = 1, p.a_part = f.part;
   p.b = graphs, p.b_row = s.joints, p.b_part = s.graph();
-  p.c = z, p.c_row = s.joints;
-  multiply(p);
-}
-
-// z = f A of one subset, (rows of channels, T, V).
-template <typename A>
-void aggregate(const GraphShape& s, const A* f, const A* graph, int64_t channels, A* z) {
-  Product<A> p{};
-  p.m = channels * s.frames, p.n = p.k = s.joints;
-  p.a = f, p.a_row = s.joints, p.a_col = 1;
-  p.b = graph, p.b_row = s.joints;
   p.c = z, p.c_row = s.joints;
   multiply(p);
 }
@@ -130,7 +120,7 @@ Tensor forward(const Tensor& x, const Tensor& A_, const OptionalTensor& weight,
       if (use_sparse) {
         sparse.apply(f, size * s.frames, z);
       } else {
-        contract(s, f, graphs.get(n), size, z);
+        contract(s, s.subsets, f, graphs.get(n), size, z);
       }
       for (int64_t c = 0; c < size && !shift.empty(); ++c) {
         for (int64_t i = 0; i < row; ++i) z[c * row + i] += shift[begin + c];
@@ -235,7 +225,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Tensor& grad, const Te
           if (want_graph) {
             graph_gradient(s, transposed, s.channels * s.frames, in + at, g, dgraph_n + k * graph);
           }
-          if (want_x) aggregate(s, g, back.get(n) + k * graph, s.channels, dx_n + at);
+          if (want_x) contract<A>(s, 1, {g, 0}, back.get(n) + k * graph, s.channels, dx_n + at);
         }
       }
       if (want_weight) transpose(g, s.channels, row, g_columns.get());
@@ -255,11 +245,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Tensor& grad, const Te
           graph_gradient(s, transposed, size * s.frames, x_block, of_block.get() + k * size * row,
                          dgraph_n + k * graph);
         }
-        if (want_x)
-          contract(s, {of_block.get(), size * row}, back.get(n), size, dx_n + begin * row);
+        if (want_x) {
+          contract<A>(s, s.subsets, {of_block.get(), size * row}, back.get(n), size,
+                      dx_n + begin * row);
+        }
         if (want_weight) {
           for (int64_t k = 0; k < s.subsets; ++k) {
-            aggregate(s, x_block, forth.get(n) + k * graph, size, of_block.get() + k * size * row);
+            contract<A>(s, 1, {x_block, 0}, forth.get(n) + k * graph, size,
+                        of_block.get() + k * size * row);
           }
           Product<A> p{};
           p.m = size, p.n = s.channels, p.k = row;

@@ -32,7 +32,6 @@ class ShortConv {
   // Of `samples` samples at a time.
   ShortConv(const FrameConv& f, int64_t samples)
       : conv_(f),
-        samples_(samples),
         inputs_(f.inputs * f.stride),
         groups_(((f.taps + f.stride - 1) / f.stride + kGroupTaps - 1) / kGroupTaps),
         tiles_((f.frames + kTileFrames - 1) / kTileFrames),
@@ -233,7 +232,7 @@ class ShortConv {
 
  private:
   FrameConv conv_;
-  int64_t samples_, inputs_, groups_, tiles_, frame_, phase_;
+  int64_t inputs_, groups_, tiles_, frame_, phase_;
 
  public:
   int64_t depth, columns, width;

@@ -23,11 +23,10 @@ FrameConv checked(const char* op, const Tensor& x, const Tensor& weight, int64_t
           x.size(3)};
 }
 
-// Samples of a task, of so many: whose columns are no more than wanted, and one for every thread.
-int64_t samples_of_task(const FrameConv& f, int64_t batch, int64_t wanted) {
+// Samples whose columns are no more than wanted.
+int64_t samples_of(const FrameConv& f, int64_t wanted) {
   const int64_t columns = (f.frames + kTileFrames - 1) / kTileFrames * f.joints;
-  const int64_t fit = std::max<int64_t>(wanted / std::max<int64_t>(columns, 1), 1);
-  return std::clamp<int64_t>(batch / torch::stable::get_num_threads(), 1, fit);
+  return std::max<int64_t>(wanted / std::max<int64_t>(columns, 1), 1);
 }
 
 // The convolution of x (N, inputs, in_frames, V) with weight(output, input, tap). Its value of
@@ -45,7 +44,8 @@ Tensor convolution(const FrameConv& f, const Tensor& x, const Weight& weight,
   const ShortConv<A> one(f, 1);
   const Scratch<A> weights(kPoints * f.outputs * one.depth);
   one.weights(weight, weights.get());
-  const int64_t together = samples_of_task(f, batch, kColumns);
+  const int64_t threads = torch::stable::get_num_threads();
+  const int64_t together = std::clamp<int64_t>(batch / threads, 1, samples_of(f, kColumns));
   parallel((batch + together - 1) / together, [&](int64_t task) {
     const int64_t begin = task * together, count = std::min(together, batch - begin);
     const ShortConv<A> conv(f, count);
@@ -108,7 +108,7 @@ Tensor weight_gradient(const FrameConv& f, const Tensor& grad, const Tensor& x,
   Partials<A> partials(slices, f.taps * f.inputs * f.outputs);
   parallel(slices.count, [&](int64_t slice) {
     const int64_t first = slices.begin(slice), last = slices.end(slice);
-    const int64_t together = samples_of_task(f, last - first, kGradients / f.outputs);
+    const int64_t together = std::min(last - first, samples_of(f, kGradients / f.outputs));
     const ShortConv<A> most(f, together);
     const int64_t panels = (f.outputs + kWidth - 1) / kWidth;
     const Scratch<A> padded(most.padded_size()), rows(kPoints * kRows * most.width);

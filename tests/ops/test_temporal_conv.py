@@ -33,6 +33,21 @@ def test_is_a_convolution(k, T, stride):
     )
 
 
+def test_more_threads_change_no_bit():
+    x, weight = torch.randn(70, 5, 9, 7), torch.randn(4, 5, 9, requires_grad=True)
+    found = []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 4):
+            torch.set_num_threads(threads)
+            y = temporal_conv(x, weight, stride=2)
+            found.append((y.detach(), *torch.autograd.grad(y.square().sum(), weight)))
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
 def test_rounding_is_of_single_precision():
     x, weight = torch.randn(4, 128, 32, 25).relu(), torch.randn(64, 128, 9) / 34
     exact = direct(x.double(), weight.double(), None)
