@@ -30,7 +30,7 @@ class ClipDataset(Dataset):
 
     An index is a draw: draw d belongs to clip ``index[d % N]``, and its random numbers depend on
     ``(seed, d)`` alone. So a batch replays whatever the batch size, the order, the worker or the
-    device; epochs go on counting, see :class:`DrawSampler`.
+    device; epochs go on counting, see :class:`DrawSampler`. In test every epoch is the first one.
 
     The coordinates stay where they are: in memory, in the memory-mapped store, or, with a CUDA
     device, in one copy in its memory.
@@ -109,10 +109,11 @@ class ClipDataset(Dataset):
         return len(self.index) * (self.repeat if self.train else self.samples)
 
     def clips_of(self, draws: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
-        """(N,) draws, and the clip that each belongs to."""
+        """(N,) draws, those of the first epoch in test, and the clip that each belongs to."""
         draw = torch.as_tensor(draws, dtype=torch.int64)
-        N = max(len(self.index), 1)
-        return draw, self.index[draw % N if self.train else draw // self.samples % N]
+        if not self.train:
+            draw = draw % max(len(self), 1)
+        return draw, self.index[draw // self.samples % max(len(self.index), 1)]
 
     def __getitems__(self, draws: Sequence[int] | Tensor) -> Batch:
         """A batch of draws."""

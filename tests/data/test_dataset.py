@@ -2,6 +2,7 @@
 
 import pickle
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -269,8 +270,9 @@ def test_epochs_differ_and_replay(clips):
     assert list(other.sampler) != epoch(loader, 0) and list(other.sampler) != list(range(24))
 
 
-def test_test_epochs_are_all_the_same(clips):
-    loader = ClipLoader(ClipDataset(clips, SMALL), 10)
+@pytest.mark.parametrize("transform", [SMALL, replace(SMALL, missing="severe", num_clips=2)])
+def test_test_epochs_are_all_the_same(clips, transform):
+    loader = ClipLoader(ClipDataset(clips, transform), 10)
     assert equal(epoch(loader, 0), epoch(loader, 5))
 
 
