@@ -49,11 +49,12 @@ class SparseGraphs {
     }
   }
 
-  // A dense step does a vector of outputs for one input; a sparse one is scalar.
+  // A dense step does a vector of outputs for one input; a sparse one, scalar and in order, takes as
+  // long as six.
   bool pays() const {
     if (shape_.per_sample) return false;
     const int64_t vectors = (shape_.joints + Simd<A>::kLanes - 1) / Simd<A>::kLanes;
-    return 2 * static_cast<int64_t>(entries_.size()) < vectors * shape_.subsets * shape_.joints;
+    return 6 * static_cast<int64_t>(entries_.size()) < vectors * shape_.subsets * shape_.joints;
   }
 
   void apply(const Features<A>& f, int64_t rows, A* z) const {

@@ -83,6 +83,7 @@ register(
     _graph("one_joint", dims=dict(N=2, C=5, D=7, T=13, V=1, K=1)),
     _graph("one_frame", dims=dict(N=5, C=64, D=5, T=1, V=25, K=3)),
     _graph("whole_body", dims=dict(N=1, C=5, D=10, T=13, V=67, K=3, sparse=True)),
+    _graph("whole_body_133", dims=dict(N=1, C=5, D=6, T=3, V=133, K=3, sparse=True)),
     _graph("two_bodies", dims=dict(N=1, C=3, D=16, T=13, V=128, K=3, transposed=True)),
     _graph("dense_67", dims=dict(N=1, C=5, D=17, T=13, V=67, K=1, bias=None, transposed=True)),
     _graph("absent_person", dims=dict(N=2, C=5, D=10, T=13, V=25, K=3, sparse=True, absent=True)),
