@@ -95,6 +95,7 @@ class ClipTransform:
         joint_drop: probability that random joints are set to zero, each with probability 1/5.
         missing: share of the frames that are lost and left empty, in test too, where it is the same
             frames in every run; "minor" 1/4, "moderate" 1/2 or "severe" 3/4 (FineTec).
+        missing_seed: which frames are lost in a test: another number, other frames.
         gaps: which frames these are: "random" ones, all but evenly spaced ones ("regular"), the
             first ("prefix"), the last ("suffix"), those in the "middle", or "any" of these, drawn
             for each sample.
@@ -139,6 +140,7 @@ class ClipTransform:
     part_drop: float = 0.0
     joint_drop: float = 0.0
     missing: float | str = 0.0
+    missing_seed: int = 0
     gaps: str = "random"
     native_motion: bool = False
     mean_scores: bool = False
@@ -250,8 +252,9 @@ class ClipTransform:
         frame, blend = self._train_frames(length, uniform) if train else self._test_frames(
             length, draw % self.num_clips)  # fmt: skip
         if self.missing:
-            key = {"seed": seed if train else 0, "stream": VIEW_STREAMS * view + _Stream.MISSING}
-            lost = random_uniform(draw, self.frames + 1, **key)
+            key = seed if train else self.missing_seed
+            stream = VIEW_STREAMS * view + _Stream.MISSING
+            lost = random_uniform(draw, self.frames + 1, seed=key, stream=stream)
             frame = p.lose_frames(frame, float(self.missing), lost, self.gaps)
         still = geometry.affine[clip]
         plan = ClipPlan(

@@ -203,6 +203,9 @@ def test_missing_frames(short, severity, lost):
         assert torch.equal(x[kept], whole[kept])
     other = samples(short, 24, train=False, missing=severity, seed=1)
     assert torch.equal(other, x)  # the test protocol is one
+    other = samples(short, 24, train=False, missing=severity, missing_seed=1)
+    kept = other[..., 0].any(1).any(2)
+    assert (kept.sum(1) == 12 - lost).all() and not torch.equal(kept, x[..., 0].any(1).any(2))
 
 
 def test_gaps(short):
