@@ -30,6 +30,7 @@ def test_models_show_their_best_whole_training(monkeypatch, tmp_path):
         (tmp_path / f"{name}.json").write_text(text)
 
     record("nw_ucla-halp_small", 0.5)
+    record("nw_ucla-halp_small-seed1", 0.7)
     record("nw_ucla-halp_small-untrained", 0.9, epochs=0)
     record("nw_ucla-halp_small-no_hallucinated_positives", 0.8)
     record("ui_prmd20-halp_small", 0.6)
@@ -37,9 +38,16 @@ def test_models_show_their_best_whole_training(monkeypatch, tmp_path):
     row = next(line for line in training.zoo().splitlines() if line.startswith("| `halp`"))
     shown = row.split("|")[-2].strip()
     assert shown == (
-        "NW-UCLA [50.0](../benchmarks/trainings/nw_ucla-halp_small.json); "
+        "NW-UCLA [60.0](../benchmarks/trainings/nw_ucla-halp_small.json); "
         "UI-PRMD, 20 classes [60.0](../benchmarks/trainings/ui_prmd20-halp_small.json)"
     )
+
+
+def test_seeds_share_a_row():
+    records = [{"top1": share} for share in (0.5, 0.75, 0.7)]
+    assert training._percent("top1", records[0], ()) == "50.0"
+    assert training._percent("top1", records[0], records[1:]) == "65.0 ± 13.2, 3 seeds"
+    assert training._percent("nearest", records[0], records[1:]) == ""
 
 
 def test_records_are_of_trainings_that_can_be_repeated():
