@@ -49,8 +49,8 @@ class SparseGraphs {
     }
   }
 
-  // A dense step does a vector of outputs for one input; a sparse one, scalar and in order, takes as
-  // long as six.
+  // A dense step does a vector of outputs for one input; a sparse one, scalar and in order, takes
+  // as long as six.
   bool pays() const {
     if (shape_.per_sample) return false;
     const int64_t vectors = (shape_.joints + Simd<A>::kLanes - 1) / Simd<A>::kLanes;

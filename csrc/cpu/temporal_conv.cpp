@@ -10,7 +10,10 @@ namespace skelops {
 namespace {
 
 // Columns that meet a weight at a time; gradients and channels that meet at all points at a time.
-constexpr int64_t kColumns = 256, kGradients = 32768, kRows = 52;
+constexpr int64_t kColumns = 256, kGradients = 65536, kRows = 52;
+// Sums of the gradient of a weight over slices of a batch: values of all of them, if that is
+// enough slices.
+constexpr int64_t kSums = 1048576, kFewSlices = 4;
 
 FrameConv checked(const char* op, const Tensor& x, const Tensor& weight, int64_t stride) {
   SKELOPS_CHECK(x.dim() == 4 && x.size(1) > 0 && x.size(2) > 0, op, "x (N, C, T, V), C and T >= 1");
@@ -104,8 +107,10 @@ Tensor weight_gradient(const FrameConv& f, const Tensor& grad, const Tensor& x,
   constexpr int64_t kWidth = 2 * Simd<A>::kLanes;
   const int64_t depth = ShortConv<A>(f, 1).depth, size = depth * f.outputs;
   const Samples<T> gradients(grad), samples(x);
-  const Slices slices(x.size(0));
-  Partials<A> partials(slices, f.taps * f.inputs * f.outputs);
+  const int64_t values = f.taps * f.inputs * f.outputs;
+  Slices slices(x.size(0));
+  slices.count = std::min(slices.count, std::clamp(kSums / values, kFewSlices, kMaxSlices));
+  Partials<A> partials(slices, values);
   parallel(slices.count, [&](int64_t slice) {
     const int64_t first = slices.begin(slice), last = slices.end(slice);
     const int64_t together = std::min(last - first, samples_of(f, kGradients / f.outputs));
