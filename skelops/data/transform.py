@@ -96,6 +96,8 @@ class ClipTransform:
         missing: share of the frames that are lost and left empty, in test too, where it is the same
             frames in every run; "minor" 1/4, "moderate" 1/2 or "severe" 3/4 (FineTec).
         missing_seed: which frames are lost in a test: another number, other frames.
+        missing_once: whether a training clip loses the same frames of its samples in every epoch, as
+            one that was recorded with losses. Default: others each time.
         gaps: which frames these are: "random" ones, all but evenly spaced ones ("regular"), the
             first ("prefix"), the last ("suffix"), those in the "middle", or "any" of these, drawn
             for each sample.
@@ -141,6 +143,7 @@ class ClipTransform:
     joint_drop: float = 0.0
     missing: float | str = 0.0
     missing_seed: int = 0
+    missing_once: bool = False
     gaps: str = "random"
     native_motion: bool = False
     mean_scores: bool = False
@@ -252,9 +255,10 @@ class ClipTransform:
         frame, blend = self._train_frames(length, uniform) if train else self._test_frames(
             length, draw % self.num_clips)  # fmt: skip
         if self.missing:
+            which = clip if train and self.missing_once else draw
             key = seed if train else self.missing_seed
             stream = VIEW_STREAMS * view + _Stream.MISSING
-            lost = random_uniform(draw, self.frames + 1, seed=key, stream=stream)
+            lost = random_uniform(which, self.frames + 1, seed=key, stream=stream)
             frame = p.lose_frames(frame, float(self.missing), lost, self.gaps)
         still = geometry.affine[clip]
         plan = ClipPlan(

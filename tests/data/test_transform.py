@@ -208,6 +208,17 @@ def test_missing_frames(short, severity, lost):
     assert (kept.sum(1) == 12 - lost).all() and not torch.equal(kept, x[..., 0].any(1).any(2))
 
 
+def test_frames_missing_once(short):
+    def kept(**options):  # of the clips in two epochs
+        options |= {"sampling": "window", "missing": "severe"}
+        return samples(short, 2 * len(short), **options)[..., 0].any(1).any(2).chunk(2)
+
+    first, second = kept(missing_once=True), kept(missing_once=True, seed=1)
+    assert torch.equal(*first) and torch.equal(*second) and not torch.equal(first[0], second[0])
+    assert changed(first[0], first[0].roll(1, 0)).any()
+    assert not torch.equal(*kept())
+
+
 def test_gaps(short):
     frame = torch.arange(12)
     kept = {
