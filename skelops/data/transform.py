@@ -96,8 +96,8 @@ class ClipTransform:
         missing: share of the frames that are lost and left empty, in test too, where it is the same
             frames in every run; "minor" 1/4, "moderate" 1/2 or "severe" 3/4 (FineTec).
         missing_seed: which frames are lost in a test: another number, other frames.
-        missing_once: whether a training clip loses the same frames of its samples in every epoch, as
-            one that was recorded with losses. Default: others each time.
+        missing_once: whether samples of a training clip lose the same frames in every epoch, as of
+            a recording with losses. Default: others each time.
         gaps: which frames these are: "random" ones, all but evenly spaced ones ("regular"), the
             first ("prefix"), the last ("suffix"), those in the "middle", or "any" of these, drawn
             for each sample.

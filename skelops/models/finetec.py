@@ -18,7 +18,7 @@ from skelops.nn.completion import Completion, fill_frames
 from skelops.nn.lagrangian import AccelerationNetwork
 
 DYNAMIC_PARTS = 2
-SMALLEST_CROP, DROPPED = 0.5, 0.2
+SMALLEST_CROP, DROPPED, SHEARED = 0.5, 0.2, 0.4
 
 
 class PartMotion(NamedTuple):
@@ -56,19 +56,24 @@ class Draws(NamedTuple):
 
     crop: Tensor  # (N, 2) share of the frames, place
     drop: Tensor  # (N, T)
+    shear: Tensor  # (N, D, D)
     flip: Tensor  # (N,)
+    stream: Tensor  # (N,)
 
     @classmethod
     def of(cls, x: Tensor) -> Draws:
         """For x (N, T, V, D), from torch's generator."""
-        N, T = x.shape[:2]
-        return cls(*(torch.rand(*s, device=x.device) for s in ((N, 2), (N, T), (N,))))
+        N, T, _, D = x.shape
+        sizes = (N, 2), (N, T), (N, D, D), (N,), (N,)
+        return cls(*(torch.rand(*size, device=x.device) for size in sizes))
 
 
-def perturb_dynamic(x: Tensor, draws: Draws) -> Tensor:
-    """Strong, in time: a random window stretched to all frames, then random frames replaced by
-    straight lines. x (N, T, V, D)."""
+def perturb_dynamic(x: Tensor, center: Tensor, draws: Draws) -> Tensor:
+    """Strong, in time and space: a random window stretched to all frames, random frames replaced by
+    straight lines, and sheared about the hips. x (N, T, V, D), center (N, T, 1, D)."""
     T = x.shape[1]
+    shear = SHEARED * (2 * draws.shear - 1).to(x.dtype)
+    x = x + (x - center) @ shear[:, None]
     window = (SMALLEST_CROP + (1 - SMALLEST_CROP) * draws.crop[:, :1]) * (T - 1)
     at = draws.crop[:, 1:] * (T - 1 - window)
     at = at + window * torch.linspace(0, 1, T, device=x.device)
@@ -119,13 +124,15 @@ class FineTec(nn.Module):
     r"""Fine-grained actions from motions with missing frames, (N, C, T, V, M) -> (N, num_classes).
 
     Frames in which a person is all zero are missing. They are completed by example
-    (``Completion``, pre-trained and then frozen); the two parts of the body that move most and the
-    other three are perturbed, each in a stream of its own, in training; of every stream the
-    accelerations that differences give and those of learned Lagrangian dynamics are fused,
+    (``Completion``, pre-trained and then frozen). In training the two parts of the body that move
+    most and the other three are perturbed, each in a stream of its own, and a sample is one of the
+    three streams, drawn anew, with what attention finds in all of them; in a test all three are the
+    completed motion. Of every stream the accelerations that differences give and those of learned
+    Lagrangian dynamics are fused,
 
     .. math:: a = \mathrm{Fusion}(\hat a, M^{-1} \tau - \hat C - \hat g)
 
-    as then are the three streams; two ST-GCN++ see positions and accelerations.
+    Two ST-GCN++ see positions and accelerations.
 
     Without ``completion`` missing frames lie on straight lines, without ``decomposition`` there is
     one stream, without ``physics`` accelerations are differences. Without all three it is the two
@@ -201,14 +208,11 @@ class FineTec(nn.Module):
         kept = (x != 0).flatten(2).any(2)
         return fill_frames(x, kept) if self.completion is None else self.completion(x, kept)
 
-    def streams(self, base: Tensor) -> list[Tensor]:
-        """The motions (N, T, V, D) themselves; in training also with their dynamic and with their
-        static parts perturbed."""
-        if not (self.training and self.decomposition):
-            return [base]
+    def streams(self, base: Tensor, draws: Draws) -> list[Tensor]:
+        """The motions (N, T, V, D), with their dynamic and with their static parts perturbed."""
         moving = part_motion(base, list(self.layout.parts.values())).dynamic[:, None, :, None]
-        draws, center = Draws.of(base), base[:, :, self.hips].mean(2, keepdim=True)
-        dynamic = torch.where(moving, perturb_dynamic(base, draws), base)
+        center = base[:, :, self.hips].mean(2, keepdim=True)
+        dynamic = torch.where(moving, perturb_dynamic(base, center, draws), base)
         static = torch.where(moving, base, perturb_static(base, self.mirror, center, draws))
         return [base, dynamic, static]
 
@@ -229,18 +233,23 @@ class FineTec(nn.Module):
         _check.shape("finetec", "x", x, "N C T V M", **sizes)
         N, _, _, _, M = x.shape
         base = self.complete(x.permute(0, 4, 2, 3, 1).flatten(0, 1))
-        streams = self.streams(base)
+        streams, drawn = [base], None
+        if self.training and self.decomposition:
+            draws = Draws.of(base)
+            streams = self.streams(base, draws)
+            drawn = (draws.stream * len(streams)).long(), torch.arange(len(base), device=x.device)
         observed, found = self.accelerations(torch.cat(streams))
         self._distance = F.mse_loss(found, observed)
         motion = found.unflatten(0, (len(streams), -1)).unbind()
-        position, moved = base, motion[0]
-        if self.fusion is not None:
-            position = self.fusion["position"](base, streams)
-            moved = self.fusion["acceleration"](moved, motion)
+
+        def seen(name: str, each: Sequence[Tensor]) -> Tensor:
+            one = each[0] if drawn is None else torch.stack(tuple(each))[drawn]
+            return one if self.fusion is None else self.fusion[name](one, each)
 
         def clips(y: Tensor) -> Tensor:
             return y.unflatten(0, (N, M)).permute(0, 4, 2, 3, 1)
 
+        position, moved = seen("position", streams), seen("acceleration", motion)
         return self.head["position"](clips(position)) + self.head["acceleration"](clips(moved))
 
     def auxiliary_loss(self) -> Tensor:

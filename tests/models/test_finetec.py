@@ -8,6 +8,7 @@ import torch
 from skelops.graph import Layout, get_layout
 from skelops.models import create_model, load_published, published_state
 from skelops.models.finetec import (
+    SHEARED,
     CrossFusion,
     Draws,
     part_motion,
@@ -23,6 +24,10 @@ PARTS = list(COCO.parts.values())
 SMALL = {"num_classes": 5, "frames": 8, "stages": [(8, 1), (16, 2)], "fusion_width": 8}
 SMALL |= {"completion": {"layers": 4, "bank": 3}}
 SMALL |= {"physics": {"hidden": [8, 8], "mass_hidden": [8, 8]}}
+# Of one motion of nine frames in the plane: nothing is perturbed.
+DRAWS = Draws(
+    torch.ones(1, 2), torch.ones(1, 9), torch.full((1, 2, 2), 0.5), torch.ones(1), torch.zeros(1)
+)
 VARIANTS = [{}, {"completion": False}, {"decomposition": False}, {"physics": False}]
 VARIANTS += [{"completion": False, "decomposition": False, "physics": False}]
 
@@ -188,34 +193,61 @@ def test_parts_that_move_most():
 
 def test_crops_are_stretched_and_dropped_frames_refilled():
     x = torch.arange(9.0).view(1, 9, 1, 1).expand(1, 9, 17, 2)
-    still = Draws(torch.tensor([[1.0, 0.3]]), torch.ones(1, 9), torch.ones(1))
-    torch.testing.assert_close(perturb_dynamic(x, still), x)
+    still, center = DRAWS._replace(crop=torch.tensor([[1.0, 0.3]])), x[:, :, :1]
+    torch.testing.assert_close(perturb_dynamic(x, center, still), x)
     half = still._replace(crop=torch.tensor([[0.0, 0.5]]))
-    torch.testing.assert_close(perturb_dynamic(x, half), 2 + x / 2)
+    torch.testing.assert_close(perturb_dynamic(x, center, half), 2 + x / 2)
     lost = half._replace(drop=torch.tensor([[1.0, 0.1, 1, 1, 1, 1, 1, 1, 0]]))
-    y = perturb_dynamic(x, lost)[0, :, 0, 0]
+    y = perturb_dynamic(x, center, lost)[0, :, 0, 0]
     torch.testing.assert_close(y, torch.tensor([2, 2.5, 3, 3.5, 4, 4.5, 5, 5.5, 5.5]))
+
+
+def test_shears_leave_the_hips():
+    x = torch.randn(1, 9, 17, 2)
+    center = x[:, :, [11, 12]].mean(2, keepdim=True)
+    draws = DRAWS._replace(shear=torch.tensor([[[0.5, 1.0], [0.5, 0.5]]]))
+    y = perturb_dynamic(x, center, draws)
+    torch.testing.assert_close(y[..., 0], x[..., 0])
+    torch.testing.assert_close(y[..., 1], x[..., 1] + SHEARED * (x - center)[..., 0])
+    torch.testing.assert_close(y[:, :, [11, 12]].mean(2, keepdim=True), center)
 
 
 def test_mirror_about_the_hips():
     x = torch.randn(2, 5, 17, 2)
     center = x[:, :, [11, 12]].mean(2, keepdim=True)
-    draws = Draws(torch.ones(2, 2), torch.ones(2, 5), torch.tensor([0.4, 0.6]))
+    draws = DRAWS._replace(flip=torch.tensor([0.4, 0.6]))
     y = perturb_static(x, torch.tensor(COCO.mirror), center, draws)
     assert torch.equal(y[1], x[1])
     torch.testing.assert_close(y[0, :, 9, 0], 2 * center[0, :, 0, 0] - x[0, :, 10, 0])
     torch.testing.assert_close(y[0, :, 9, 1], x[0, :, 10, 1])
 
 
-def test_streams_differ_in_training_only():
+def test_streams():
     torch.manual_seed(0)
     model = create_model("finetec", **SMALL)
     base = torch.randn(4, 8, 17, 2)
     moving = part_motion(base, PARTS).dynamic[:, None, :, None].expand_as(base)
-    same, dynamic, static = model.streams(base)
+    same, dynamic, static = model.streams(base, Draws.of(base))
     assert torch.equal(same, base) and torch.equal(dynamic[~moving], base[~moving])
     assert torch.equal(static[moving], base[moving]) and not torch.equal(dynamic, base)
-    assert len(model.eval().streams(base)) == 1
+
+
+def test_a_sample_is_one_of_its_streams(monkeypatch):
+    torch.manual_seed(0)
+    model = create_model("finetec", **SMALL | {"completion": False, "physics": False})
+    x, seen = clip(), {}
+    for name, net in model.head.items():
+        net.register_forward_pre_hook(lambda _, given, name=name: seen.update({name: given[0]}))
+    of = Draws.of
+    for stream, share in enumerate((0.1, 0.5, 0.9)):
+        draws = of(x[..., 0].permute(0, 2, 3, 1))._replace(stream=torch.full((3,), share))
+        monkeypatch.setattr(Draws, "of", lambda _, draws=draws: draws)
+        model(x)
+        wanted = model.streams(model.complete(x[..., 0].permute(0, 2, 3, 1)), draws)[stream]
+        assert torch.equal(seen["position"][..., 0].permute(0, 2, 3, 1), wanted)
+        assert torch.equal(
+            seen["acceleration"][:, :, 1:-1, :, 0], seen["position"][..., 0].diff(n=2, dim=2)
+        )
 
 
 def test_fusion_starts_as_the_query_and_ignores_copies():
