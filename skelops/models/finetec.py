@@ -18,7 +18,7 @@ from skelops.nn.completion import Completion, fill_frames
 from skelops.nn.lagrangian import AccelerationNetwork
 
 DYNAMIC_PARTS = 2
-SMALLEST_CROP, DROPPED, SHEARED = 0.5, 0.2, 0.4
+SMALLEST_CROP, DROPPED, SHEARED = 0.5, 0.4, 0.4
 
 
 class PartMotion(NamedTuple):
