@@ -108,13 +108,15 @@ class CrossFusion(nn.Module):
         super().__init__()
         self.query, self.key = nn.Linear(dims, width), nn.Linear(dims, width, bias=False)
         self.value, self.out = nn.Linear(dims, width), nn.Linear(width, dims)
+        self.scale = width**0.5
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
     def forward(self, query: Tensor, streams: Sequence[Tensor]) -> Tensor:
         context = torch.cat(list(streams), 2)
-        # Keys and values are linear in D coordinates, among which attention is the same.
-        wanted = self.query(query) @ self.key.weight / self.key.out_features**0.5
+        # Keys and values are linear in the coordinates, among which attention is the same.
+        unit = torch.eye(query.shape[-1], dtype=query.dtype, device=query.device)
+        wanted = self.query(query) @ self.key(unit).mT / self.scale
         found = torch.softmax(wanted @ context.mT, -1) @ context
         return query + self.out(self.value(found))
 

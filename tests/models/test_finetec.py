@@ -258,6 +258,19 @@ def test_fusion_starts_as_the_query_and_ignores_copies():
     torch.testing.assert_close(fusion(x, [x]), fusion(x, [x, x, x]))
 
 
+def test_fusion_is_attention():
+    torch.manual_seed(0)
+    fusion = CrossFusion(2, 8).double()
+    torch.nn.init.normal_(fusion.out.weight)
+    x = torch.randn(2, 3, 5, 2, dtype=torch.float64)
+    streams = list(torch.randn(3, 2, 3, 5, 2, dtype=torch.float64))
+    context = torch.cat(streams, 2)
+    found = torch.nn.functional.scaled_dot_product_attention(
+        fusion.query(x), fusion.key(context), fusion.value(context)
+    )
+    torch.testing.assert_close(fusion(x, streams), x + fusion.out(found))
+
+
 def test_accelerations_are_linear_in_the_forces():
     net = AccelerationNetwork(4, (8, 8), (8, 8))
     position, velocity = torch.randn(2, 3, 8)
