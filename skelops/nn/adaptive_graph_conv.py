@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from skelops import ops
 from skelops.nn.norm import at_inference
 from skelops.nn.packed import Packed, Part, init_conv
-from skelops.nn.pointwise import pointwise
+from skelops.nn.pointwise import in_float32_here, pointwise
 from skelops.nn.recompute import recomputed
 from skelops.nn.topology import Topology
 
@@ -115,15 +116,40 @@ def inner_products(
     """
     N, C, _, V = x.shape
     if at_inference(x):
-        embedded = ops.temporal_unit(x, weights, biases, relu=False).view(N, 2, subsets, -1, V)
-        found = x.new_empty(N, subsets, V, V)
-        for (a, b), out in zip(embedded, found, strict=True):  # All at once would be copied first.
+        embedded = ops.temporal_unit(x, weights, biases, relu=False)
+    else:
+        weight = torch.cat([w.reshape(-1, C) for w in weights])
+        embedded = pointwise(x, weight, torch.cat([b.flatten() for b in biases]))
+    pairs = embedded.view(N, 2, subsets, -1, V)
+    a, b = pairs.unbind(1)
+    alone = at_inference(x) or in_float32_here(x)
+    return (_Pairs.apply(pairs) if alone else a.mT @ b) / pairs.shape[3]
+
+
+class _Pairs(torch.autograd.Function):
+    """a^T b for a and b (N, K, D, V) in one tensor (N, 2, K, D, V), a sample at a time: a product
+    of all of them would copy a and b first, and their gradients into one tensor."""
+
+    @staticmethod
+    def forward(ctx, pairs: Tensor) -> Tensor:
+        ctx.save_for_backward(pairs)
+        N, _, K, _, V = pairs.shape
+        found = pairs.new_empty(N, K, V, V)
+        for (a, b), out in zip(pairs, found, strict=True):
             torch.bmm(a.mT, b, out=out)
-        return found / embedded.shape[3]
-    weight = torch.cat([w.reshape(-1, C) for w in weights])
-    embedded = pointwise(x, weight, torch.cat([b.flatten() for b in biases]))
-    a, b = embedded.view(N, 2, subsets, -1, V).unbind(1)
-    return a.transpose(-1, -2) @ b / a.shape[2]
+        return found
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        (pairs,) = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            a, b = pairs.unbind(1)
+            return torch.stack([b @ grad.mT, a @ grad], 1)
+        found = torch.empty_like(pairs)
+        for (a, b), g, (da, db) in zip(pairs, grad, found, strict=True):
+            torch.bmm(b, g.mT, out=da)
+            torch.bmm(a, g, out=db)
+        return found
 
 
 class Gates(nn.Module):
@@ -182,12 +208,19 @@ def apply_gates(y: Tensor, layers: nn.Module) -> Tensor:
 
 
 def _along(x: Tensor, conv: nn.Conv1d) -> Tensor:
-    """A padded convolution along the last axis of (N, C, L)."""
-    if not at_inference(x):
-        return conv(x)
+    """A convolution along the last axis of (N, C, L) to one channel, padded to L."""
     size = conv.kernel_size[0]
-    y = ops.temporal_unit(x[..., None], conv.weight, conv.bias, kernel_size=size, relu=False)
-    return y.squeeze(-1)
+    if at_inference(x):
+        y = ops.temporal_unit(x[..., None], conv.weight, conv.bias, kernel_size=size, relu=False)
+        return y.squeeze(-1)
+    if not in_float32_here(x):
+        return conv(x)
+    # What every tap gives at every place, then the sum of the diagonals: a row of them is one
+    # longer. PyTorch's convolution takes twenty times as long for one channel.
+    length = x.shape[2]
+    taps = F.pad(conv.weight[0].mT @ x, (conv.padding[0], conv.padding[0])).flatten(1)
+    rows = F.pad(taps, (0, size)).view(len(x), size, length + size)
+    return rows[:, None, :, :length].sum(2) + conv.bias
 
 
 class _Scale(torch.autograd.Function):
