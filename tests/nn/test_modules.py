@@ -24,6 +24,7 @@ from skelops.nn import (
     published_parts,
     static_adjacency,
 )
+from skelops.nn.adaptive_graph_conv import _along, _Pairs
 from skelops.ops import _dropout
 
 A = get_layout("coco17").adjacency("spatial")
@@ -134,6 +135,26 @@ def test_gates_have_two_derivatives():
     y = torch.randn(2, 4, 3, 5, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(gates, y)
     assert torch.autograd.gradgradcheck(gates, y)
+
+
+@pytest.mark.parametrize("length, kernel", [(25, 25), (20, 19), (7, 3)])
+def test_a_convolution_to_one_channel(length, kernel):
+    conv = nn.Conv1d(6, 1, kernel, padding=kernel // 2)
+    x = torch.randn(3, 6, length, requires_grad=True)
+    leaves = [x, *conv.parameters()]
+    expected, y = conv(x), _along(x, conv)
+    torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-5)
+    grad = torch.randn_like(y)
+    found, wanted = (torch.autograd.grad(t, leaves, grad) for t in (y, expected))
+    for g, e in zip(found, wanted, strict=True):
+        torch.testing.assert_close(g, e, rtol=1e-5, atol=1e-5)
+
+
+def test_products_of_pairs_have_two_derivatives():
+    pairs = torch.randn(2, 2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(_Pairs.apply(pairs), pairs[:, 0].mT @ pairs[:, 1])
+    assert torch.autograd.gradcheck(_Pairs.apply, pairs)
+    assert torch.autograd.gradgradcheck(_Pairs.apply, pairs)
 
 
 LINKS = get_layout("coco17").adjacency("binary")
