@@ -320,7 +320,7 @@ TRAININGS = {
             + (("--seed_everything", str(seed)) if seed else ()),
             tests=10,
         )
-        for seed in range(4)
+        for seed in range(3)
         for name, title, without in (
             ("full", "complete", ()),
             ("no_completion", "without completion", ("completion",)),
