@@ -235,23 +235,22 @@ class FineTec(nn.Module):
         _check.shape("finetec", "x", x, "N C T V M", **sizes)
         N, _, _, _, M = x.shape
         base = self.complete(x.permute(0, 4, 2, 3, 1).flatten(0, 1))
-        streams, drawn = [base], None
+        streams, drawn = base[None], 0
         if self.training and self.decomposition:
             draws = Draws.of(base)
-            streams = self.streams(base, draws)
+            streams = torch.stack(self.streams(base, draws))
             drawn = (draws.stream * len(streams)).long(), torch.arange(len(base), device=x.device)
-        observed, found = self.accelerations(torch.cat(streams))
+        observed, found = self.accelerations(streams.flatten(0, 1))
         self._distance = F.mse_loss(found, observed)
-        motion = found.unflatten(0, (len(streams), -1)).unbind()
 
-        def seen(name: str, each: Sequence[Tensor]) -> Tensor:
-            one = each[0] if drawn is None else torch.stack(tuple(each))[drawn]
-            return one if self.fusion is None else self.fusion[name](one, each)
+        def seen(name: str, each: Tensor) -> Tensor:
+            one = each[drawn]
+            return one if self.fusion is None else self.fusion[name](one, each.unbind())
 
         def clips(y: Tensor) -> Tensor:
             return y.unflatten(0, (N, M)).permute(0, 4, 2, 3, 1)
 
-        position, moved = seen("position", streams), seen("acceleration", motion)
+        position, moved = seen("position", streams), seen("acceleration", found.view_as(streams))
         return self.head["position"](clips(position)) + self.head["acceleration"](clips(moved))
 
     def auxiliary_loss(self) -> Tensor:

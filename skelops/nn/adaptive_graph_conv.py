@@ -216,7 +216,7 @@ def _along(x: Tensor, conv: nn.Conv1d) -> Tensor:
     if not in_float32_here(x):
         return conv(x)
     # What every tap gives at every place, then the sum of the diagonals: a row of them is one
-    # longer. PyTorch's convolution takes twenty times as long for one channel.
+    # longer. PyTorch's convolution takes two to twelve times as long for one channel.
     length = x.shape[2]
     taps = F.pad(conv.weight[0].mT @ x, (conv.padding[0], conv.padding[0])).flatten(1)
     rows = F.pad(taps, (0, size)).view(len(x), size, length + size)

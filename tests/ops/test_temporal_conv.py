@@ -11,6 +11,7 @@ from torch.profiler import profile
 from skelops import temporal_conv
 from skelops.nn import TemporalConv
 from skelops.nn.convolve import convolve
+from skelops.testing.threads import threads
 
 
 def direct(x, weight, bias, stride=1):
@@ -33,19 +34,18 @@ def test_is_a_convolution(k, T, stride):
     )
 
 
-def test_more_threads_change_no_bit():
-    x, weight = torch.randn(70, 5, 9, 7), torch.randn(4, 5, 9, requires_grad=True)
+@pytest.mark.parametrize("N, C", [(70, 5), (6, 180)])  # many slices of a batch, and few
+def test_more_threads_change_no_bit(N, C):
+    x, weight = torch.randn(N, C, 9, 3), (torch.randn(C, C, 9) / C).requires_grad_()
     found = []
-    before = torch.get_num_threads()
-    try:
-        for threads in (1, 2, 4):
-            torch.set_num_threads(threads)
+    for count in (1, 2, 4):
+        with threads(count):
             y = temporal_conv(x, weight, stride=2)
             found.append((y.detach(), *torch.autograd.grad(y.square().sum(), weight)))
-    finally:
-        torch.set_num_threads(before)
     for other in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+    (expected,) = torch.autograd.grad(direct(x, weight, None, 2).square().sum(), weight)
+    torch.testing.assert_close(found[0][1], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_rounding_is_of_single_precision():
